@@ -71,26 +71,19 @@ def test_nothing_runs_before_the_first_report(make: Maker) -> None:
     shop, thread = make()
     assert not thread.alive
     assert set(threads()) <= before
-    report(shop, thread, "o001")
+    shop.report("o001")
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> None:
+        together.wait()
+        thread.nudge()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
     assert thread.alive
     eventually(lambda: shop.adroll.taken == ["o001"])
     (begun,) = set(threads()) - before
     assert begun.daemon
-
-
-def test_it_is_started_once_however_many_ask(make: Maker) -> None:
-    before = set(threads())
-    shop, thread = make()
-    shop.report("o001")
-    barrier = threading.Barrier(8)
-
-    def ask(_: int) -> None:
-        barrier.wait()
-        thread.start()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(8)))
-    assert len(set(threads()) - before) == 1
 
 
 def test_a_hundred_reports_go_without_lingering(make: Maker, monkeypatch: Patch) -> None:

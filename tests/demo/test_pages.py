@@ -67,15 +67,19 @@ def test_a_demo_request_is_reported(client: FlaskClient, reported: Reported) -> 
         ("/restaurants", {"email": "ada", "company": "The Ebb"}),
         ("/restaurants", {"email": "ada@example.com", "company": " "}),
         ("/restaurants", {}),
+        *(("/checkout", {"email": email}) for email in ("", "ada", "ada@home", "a b@example.com")),
+        ("/checkout", {"email": f"{'a' * 250}@b.cc"}),
     ],
 )
 def test_a_form_with_a_fault_is_shown_again(
     client: FlaskClient, reported: Reported, path: str, form: dict[str, str]
 ) -> None:
+    client.post("/cart", data={"product": "harbour-mug"})
+    client.get("/checkout")
     answer = client.post(path, data=form)
     assert answer.status_code == 422
     assert 'aria-invalid="true"' in answer.text
-    assert list(reported) == []
+    assert list(reported) == reported.named("addToCart"), "what is in the cart, no more"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +172,11 @@ def test_the_shop_uses_public_names_only() -> None:
 # -- from the catalogue to the thank-you page, and what AdRoll hears of it ------------------------
 
 
-def buy(client: FlaskClient, email: str = "Ada@Example.com") -> TestResponse:
+def buy(client: FlaskClient) -> TestResponse:
     client.post("/cart", data={"product": "harbour-mug", "quantity": "2"})
     client.post("/cart", data={"product": "saltmarsh-vase"})
     client.get("/checkout")
-    return client.post("/checkout", data={"email": email})
+    return client.post("/checkout", data={"email": "Ada@Example.com"})
 
 
 def order_number(client: FlaskClient) -> str:
@@ -205,16 +209,6 @@ def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported)
         ("harbour-mug", "tableware", "Cups & pots", Decimal("29.95"), 2),
         ("saltmarsh-vase", "tableware", "For the house", Decimal("64.00"), 1),
     ]
-
-
-@pytest.mark.parametrize("email", ["", "ada", "ada@home", "a b@example.com", f"{'a' * 250}@b.cc"])
-def test_a_wrong_address_at_the_checkout_orders_nothing(
-    client: FlaskClient, reported: Reported, email: str
-) -> None:
-    answer = buy(client, email)
-    assert answer.status_code == 422
-    assert 'aria-describedby="email-error"' in answer.text
-    assert reported.named("purchase") == []
 
 
 def test_the_shop_lists_its_paid_orders(client: FlaskClient, app: Flask) -> None:
