@@ -101,37 +101,29 @@ def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Benc
     assert bench.execute("SELECT count(*) FROM adroll_event") == [(3,)]
 
 
-def test_a_commit_without_its_answer_takes_nothing_in_twice(bench: Bench, outbox: Outbox) -> None:
+@pytest.mark.parametrize("is_committed", [True, False], ids=["its answer is lost", "it fails"])
+def test_after_a_commit_that_failed_each_entry_is_there_once(
+    bench: Bench, outbox: Outbox, is_committed: bool
+) -> None:
     outbox.database.create_tables()
     bench.report(outbox, "1", "2", None)
-
-    def lost(really: Callable[[Work], Any], work: Work) -> None:
-        really(work)
-        raise OutboxFailed("unavailable")
-
-    with writing(outbox, lost), pytest.raises(OutboxFailed):
-        outbox.ingest.take_in()
-
-    assert outbox.ingest.take_in() == 0
-    assert outbox.queue.waiting() == 3
-    assert bench.counters.get("event_duplicate") == 0
-
-
-def test_before_a_torn_end_all_comes_in_after_a_failure(outbox: Outbox, bench: Bench) -> None:
-    outbox.put(bench.event("1"))
     (file,) = files_of(bench.journal)
     with file.path.open("ab") as end:
         end.write(b"its writer lives")
 
-    def failed(work: Work, tx: Tx) -> None:
-        work(tx)
-        raise OutboxFailed("locked")
+    def fail(really: Callable[[Work], Any], work: Work) -> None:
+        def failing(tx: Tx) -> None:
+            work(tx)
+            raise OutboxFailed("unavailable")
 
-    once = writing(outbox, lambda really, work: really(partial(failed, work)))
-    with once, pytest.raises(OutboxFailed):
+        really(work if is_committed else failing)
+        raise OutboxFailed("unavailable")
+
+    with writing(outbox, fail), pytest.raises(OutboxFailed):
         outbox.ingest.take_in()
 
-    assert outbox.queue.waiting() == 1
+    assert outbox.queue.waiting() == 3
+    assert bench.counters.get("event_duplicate") == 0
 
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
