@@ -20,6 +20,7 @@ from tests.support.anything import ANYTHING
 from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly
 
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
+HASHES = {"email_sha256", "email_md5"}
 
 
 @pytest.fixture
@@ -52,12 +53,10 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"value": -1}, "value"),
         ({"currency": None}, "currency"),
         ({"page_location": None}, "page_location"),
         ({"timestamp": 4_000_000_000}, "future"),
         ({"products": [{"price": 1}]}, "product_id"),
-        ({"email": "nonsense"}, "email"),
         ({"adct": None, "first_party_cookie": None}, "visitor"),
         ({"email_forms": [["md5"]]}, "email_forms"),
         ({"currancy": "EUR"}, "did you mean 'currency'"),
@@ -94,16 +93,11 @@ def test_events_of_a_clock_ahead_can_be_changed() -> None:
 
 
 def test_what_went_around_the_checks_is_caught(event: Event) -> None:
-    no_product: Any = {"product_id": None, "price": "x"}
     amiss: list[tuple[str, Any]] = [
         ("value", Decimal(-1)),
-        ("currency", "euro"),
-        ("ip", "nowhere"),
-        ("email", "ada@example.com"),
-        ("email", ("ada@example.com",)),
-        ("products", (EventProduct(**no_product),)),
+        *(("email", bad) for bad in ("ada@example.com", ("ada@example.com",))),
+        ("products", (EventProduct(product_id="", price=Decimal(-1)),)),
         ("products", ("mug",)),
-        ("email_sha256", "x"),
         ("email_sha256", ("a" * 64,)),
         ("timestamp", float("nan")),
         ("external_data", "x" * MAX_BYTES),
@@ -187,21 +181,22 @@ def test_no_address_is_in_a_draft_but_in_forms_that_may_leave() -> None:
     for refused in ("ada example.com", ["Ada@example.com"]):
         payload = draft("buy", {"email": refused}, WEB)
         assert b"ada" not in payload.lower()
-        assert not {"email_sha256", "email_md5"} & json.loads(payload)["identifiers"].keys()
+        assert not HASHES & json.loads(payload)["identifiers"].keys()
     plain = context(email_forms=("plain",))
     assert told({"email": "Ada@example.com"}, where=plain)["identifiers"]["email"] == (
         "ada@example.com"
     )
 
 
-def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie() -> None:
-    wire = told({"user_id": 42}, where=BARE)
-    assert wire["identifiers"]["first_party_cookie"].endswith("-1577836800000")
-    assert told({"email": "a@x.de"}, where=BARE)["identifiers"].keys() == {
-        "first_party_cookie",
-        "email_sha256",
-        "email_md5",
-    }
+@pytest.mark.parametrize(
+    ("fields", "more"), [({"user_id": 42}, {"user_id"}), ({"email": "a@x.de"}, HASHES)]
+)
+def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie(
+    fields: dict[str, Any], more: set[str]
+) -> None:
+    known = told(fields, where=BARE)["identifiers"]
+    assert known["first_party_cookie"].endswith("-1577836800000")
+    assert known.keys() == {"first_party_cookie", *more}
 
 
 def test_a_draft_keeps_nothing_of_a_visitors_that_nobody_could_fix() -> None:

@@ -10,6 +10,7 @@ import pytest
 from flask_wtf import CSRFProtect
 from werkzeug.test import TestResponse
 
+from adroll_flask import AdRoll
 from adroll_flask.dashboard.mounting import PAGES
 from adroll_flask.visitor.record import Signer
 from tests.conftest import AppMaker
@@ -98,10 +99,7 @@ def test_who_may_look_has_no_buttons_that_act(shop: DashboardShop) -> None:
             assert f'action="{WHERE}{action}"' not in text, address
 
 
-def test_without_operator_nobody_acts(make_app: AppMaker) -> None:
-    from adroll_flask import AdRoll
-
-    adroll = AdRoll()
+def test_without_operator_nobody_acts(make_app: AppMaker, adroll: AdRoll) -> None:
     app = make_app(adroll)
     adroll.dashboard(app, access=lambda: True)
     client = app.test_client()
@@ -166,21 +164,17 @@ def tokens(shop: DashboardShop) -> dict[str, str]:
     real = shop.token("orders")
     cookie = shop.client.get_cookie("adroll_dashboard", path=WHERE)
     assert cookie is not None
-    assert DashboardShop.token(shop, "orders").partition(".")[0] == real.partition(".")[0]
-    clock = shop.runtime.clock
-    payload = b"act:" + cookie.value.encode()
+
+    def signed(purpose: str, text: str) -> str:
+        signer = Signer(["a key for tests"], purpose, clock=shop.runtime.clock)
+        return signer.sign(f"{text}{cookie.value}".encode())
+
     return {
         "none": "",
         "cut": real[:-3],
         "changed": ("A" if real[0] != "A" else "B") + real[1:],
-        "of another key": Signer(["another key"], "dashboard", clock=clock).sign(payload),
-        "of another purpose": Signer(["a key for tests"], "record", clock=clock).sign(payload),
-        "of another browser": Signer(["a key for tests"], "dashboard", clock=clock).sign(
-            b"act:" + b"0" * 32
-        ),
-        "of a message": Signer(["a key for tests"], "dashboard", clock=clock).sign(
-            b"said:+" + cookie.value.encode()
-        ),
+        "of another purpose": signed("record", "act:"),
+        "of a message": signed("dashboard", "said:+"),
         "long": "x" * 100_00,
         "odd": "\x00\ud7ff\U0001f600",
     }
@@ -353,14 +347,6 @@ def test_other_forms_take_little(shop: DashboardShop) -> None:
     assert untouched(shop)
 
 
-def test_many_fields_and_files_are_refused_or_left_alone(shop: DashboardShop) -> None:
-    token = shop.token("orders")
-    part = '--b\r\nContent-Disposition: form-data; name="f{}"\r\n\r\n1\r\n'
-    parts = "".join(map(part.format, range(20_000)))
-    body = f'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n{token}\r\n{parts}--b--\r\n'
-    assert post_raw(shop, io.BytesIO(body.encode()), len(body)).status_code in (413, 303)
-
-
 def test_an_upload_takes_little_memory(shop: DashboardShop) -> None:
     """A list lies on the disk, and is read line by line."""
     line = b"1002,59.90," + b"x" * 400 + b"\n"
@@ -368,18 +354,3 @@ def test_an_upload_takes_little_memory(shop: DashboardShop) -> None:
     assert shop.upload(content).status_code == 200
     # The body as the test's own client holds it, and as little again.
     assert least_memory(lambda: shop.upload(content)) < 1.5 * len(content)
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    ["application/json", "text/plain", "multipart/form-data", "multipart/form-data; boundary=", ""],
-)
-def test_a_body_of_another_kind_is_refused(shop: DashboardShop, content_type: str) -> None:
-    answer = shop.client.post(
-        f"{WHERE}problems/drop",
-        data=b'{"sure": "yes"}',
-        content_type=content_type,
-        headers={"Sec-Fetch-Site": "same-origin"},
-    )
-    assert answer.status_code in (400, 403)
-    assert untouched(shop)
