@@ -93,6 +93,7 @@ def test_our_addresses_take_another_name(tmp_path: Any) -> None:
     assert client.get(text.partition('src="')[2].partition('"')[0]).status_code == 200
     told = client.post("/assets/visit/identity", json={"adct": "click1"}, headers=OWN_PAGE)
     assert told.status_code == 204
+    assert client.post("/_adroll/identity", json={}, headers=OWN_PAGE).status_code == 404
 
 
 def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypatch: Patch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask, redirect
+from flask import session as flask_session
 from flask_login import LoginManager, UserMixin, login_user
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
@@ -380,6 +381,17 @@ def test_how_a_visitor_is_known(make_app: AppMaker) -> None:
     assert reported.one("purchase").email_md5 is not None
 
 
+ASKED = {"OptanonAlertBoxClosed": "2026"}
+#: A platform's cookies, and what the visitor answered.
+PLATFORM: list[tuple[dict[str, str], bool | None]] = [
+    ({}, None),
+    ({"OptanonConsent": "groups=C0001%3A1%2CC0004%3A1"}, None),
+    (ASKED | {"OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A1"}, True),
+    (ASKED | {"OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A0"}, False),
+    (ASKED, False),
+]
+
+
 def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     named: list[dict[str, Any]] = [
@@ -393,6 +405,8 @@ def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
     assert len(kept(app)) == 4
     with shell_of(app, tmp_path) as shell, Page("docs/explanation/privacy.md", shell) as page:
         page.run("A consent platform's own cookie", app=app)
+        for cookies, expected in PLATFORM:
+            assert app.config["ADROLL_CONSENT"](SimpleNamespace(cookies=cookies)) is expected
         page.run("AdRoll's own banner", app=app)
         page.run("Forgetting", app=app, redirect=redirect)
     assert app.config["ADROLL_CONSENT"] == "tcf"
@@ -403,6 +417,9 @@ def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
     assert shop.get_cookie("adroll_visitor", domain="shop.test")
     assert shop.post("/privacy/forget", **BASE).status_code == 302
     assert not shop.get_cookie("adroll_visitor", domain="shop.test")
+    with shop:
+        shop.get("/", **BASE)
+        assert "click123" not in str(flask_session.get("adroll"))
 
 
 def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:

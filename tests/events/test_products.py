@@ -64,6 +64,12 @@ def test_a_products_fields_are_those_that_the_editor_knows() -> None:
     )
 
 
+def test_the_callers_products_are_not_changed() -> None:
+    given = [{"product_id": "mug", "price": "x"}]
+    leniently("addToCart", products=given)
+    assert given == [{"product_id": "mug", "price": "x"}]
+
+
 MAP = {"product_id": "article.sku", "price": "article.unit_price", "quantity": "amount"}
 
 

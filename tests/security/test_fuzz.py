@@ -27,7 +27,6 @@ from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
 from adroll_flask.visitor import identifiers
-from adroll_flask.visitor.consent import decide
 from adroll_flask.visitor.record import Record, Visitors, pack, unpack
 from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.support.anything import ANYTHING, SPICE, spiced
@@ -162,27 +161,6 @@ def test_any_signed_text_is_ours_and_any_payload_is_read_or_refused(visitors: Vi
 
     fuzz_texts(20, spiced, check)
     assert visitors._verified.cache_info().currsize <= 2048
-
-
-def test_any_answer_and_any_cookie_give_consent_only_by_true() -> None:
-    counters = Counters()
-    anything = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just(object())
-
-    def check(case: tuple[Any, str, bool, bool | None]) -> None:
-        answer, text, gpc, recorded = case
-        for consent in ("tcf", lambda request: answer):
-            decision = decide(
-                Visitors(Settings(consent=consent), counters, (), Clock()),
-                {"HTTP_SEC_GPC": "1" if gpc else "", "HTTP_COOKIE": latin(f"euconsent-v2={text}")},
-                recorded,
-            )
-            assert not (gpc and decision.granted)
-            if decision.granted and consent != "tcf":
-                assert answer is True or (answer is None and recorded is True)
-
-    cases = st.tuples(anything, spiced, st.booleans(), st.sampled_from([None, True, False]))
-    fuzz(1, cases, check)
-    assert set(counters.snapshot()) <= {"consent_error:tc_string", "consent_error:wrong_type"}
 
 
 REQUESTS = st.fixed_dictionaries(

@@ -1,7 +1,9 @@
 """A small site behind each of the two adapters, and what an attacker or an auditor looks at."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,13 @@ class Site:
         return self.browser.post(
             "/_adroll/identity", base_url=f"https://{HOST}", data=data, headers=given, **kwargs
         )
+
+    def stored(self) -> str:
+        """All rows of the outbox's database, with what is in their payloads."""
+        with closing(sqlite3.connect(self.outbox_file)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            rows = [[*connection.execute(f"SELECT * FROM {name}")] for (name,) in tables.fetchall()]
+        return repr(rows)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,32 +155,3 @@ def test_an_unreadable_tc_string_is_counted_and_no_consent(text: str, caplog: Ca
     assert decided("tcf", cookies={"euconsent-v2": text}, recorded=True, counters=counters) == ERROR
     assert counters.snapshot() == {"consent_error:tc_string": 1}
     assert text not in caplog.text
-
-
-def documented_recipe() -> Any:
-    """The callable of docs/explanation/privacy.md, as it stands there."""
-    page = (Path(__file__).parents[2] / "docs" / "explanation" / "privacy.md").read_text("utf-8")
-    (block,) = re.findall(r"```python\n(from urllib.*?)```", page, re.DOTALL)
-    app = SimpleNamespace(config={})
-    exec(block, {"app": app})
-    return app.config["ADROLL_CONSENT"]
-
-
-@pytest.mark.parametrize(
-    ("cookies", "expected"),
-    [
-        ({}, UNKNOWN),
-        ({"OptanonConsent": "groups=C0001%3A1%2CC0004%3A1"}, UNKNOWN),
-        (
-            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A1"},
-            GRANTED,
-        ),
-        (
-            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A0"},
-            REFUSED,
-        ),
-        ({"OptanonAlertBoxClosed": "2026"}, REFUSED),
-    ],
-)
-def test_the_recipe_reads_a_platforms_cookie(cookies: dict[str, str], expected: Decision) -> None:
-    assert decided(documented_recipe(), request=SimpleNamespace(cookies=cookies)) == expected
