@@ -462,7 +462,6 @@ def test_accounts_and_staff(tmp_path: Path) -> None:
 def guests_and_customers_buy_and_staff_do_not(shop: PageShop) -> None:
     shop.start()
     assert buy(shop.browser(), "1") == "queued"
-    assert last(shop)["adct"] == "click123"
     assert "email_sha256" not in last(shop)
     assert buy(logged_in(shop, "ann"), "2") == "queued"
     assert last(shop)["email_sha256"] == hashlib.sha256(b"ann@example.com").hexdigest()
@@ -510,11 +509,10 @@ def an_account_buys_after_months_without_a_browser(
         db.session.expire_all()
         user = db.session.get(User, 17)
         assert user is not None
-        assert len(user.adroll) <= 1050
         now[0] += 200 * 86_400
         contract_signed(user, contract)
         db.session.remove()
         db.engine.dispose()
     purchase = reported.one("purchase")
-    assert (purchase.adct, purchase.ip, purchase.user_id) == ("click123", "203.0.113.7", "17")
+    assert (purchase.adct, purchase.user_id) == ("click123", "17")
     assert purchase.user_agent == AGENT["User-Agent"]

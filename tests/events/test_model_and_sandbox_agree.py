@@ -76,12 +76,9 @@ def test_whatever_the_model_accepts_the_sandbox_accepts(
 @RUNS
 @given(_fields)
 def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str, Any]) -> None:
-    needed = {"order_id": "1", "value": "5", "currency": "EUR"}
-    optional = {
-        name: value
-        for name, value in fields.items()
-        if name not in ("page_location", "ip", "deduplication_key", *needed)
-    }
+    needed = {name: SOUND[name] for name in ("order_id", "value", "currency")}
+    place = dict.fromkeys(("page_location", "ip", "deduplication_key"))  # the request's own
+    optional = fields | place
     try:
         built = build("purchase", {**optional, **needed}, WEB, strict=False)
     except errors.EventError as problem:
@@ -91,7 +88,7 @@ def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str,
         assume(False)
     wire = json.loads(built.payload)
     assert faults(wire) == []
-    assert wire["conversion_value"] == "5.00"
+    assert wire["conversion_value"] == "59.90"
 
 
 def test_all_thirteen_events_pass_the_sandboxs_door() -> None:

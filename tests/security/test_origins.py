@@ -119,26 +119,20 @@ def test_what_the_cookies_know_is_in_the_token_of_a_front_end_of_the_same_site(s
         ({}, {}, {"Sec-GPC": "1"}, False),
         ({}, {"consent": False}, {}, False),
         ({"consent": lambda _request: None}, {}, {}, None),
+        ({"consent": lambda _request: None}, {"consent": True}, {}, True),
         ({"consent": lambda _request: False}, {"consent": True}, {}, False),
     ],
 )
-def test_without_consent_the_token_holds_the_answer_and_nothing_of_the_visitor(
+def test_the_token_holds_the_answer_and_without_a_yes_nothing_of_the_visitor(
     make_site: MakeSite, settings: Any, body: Any, headers: Any, consent: bool | None
 ) -> None:
     site = make_site(origins=[WWW, FOREIGN], **settings)
     told = {"adct": "click123", "first_party_cookie": COOKIE, "token": True, **body}
     answer = from_foreign(site, told, **headers)
     visitor = told_by(site, answer)
-    assert (visitor.adct, visitor.first_party_cookie) == (None, None)
-    assert (visitor.ip, visitor.host, visitor.consent) == (None, None, consent)
-
-
-def test_a_yes_that_the_page_brings_is_in_its_token(make_site: MakeSite) -> None:
-    site = make_site(origins=[FOREIGN], consent=lambda _request: None)
-    answer = from_foreign(site, {"adct": "click123", "consent": True, "token": True})
-    said = json.loads(answer.data)
-    visitor = told_by(site, answer)
-    assert (said["consent"], visitor.adct, visitor.consent) == (True, "click123", True)
+    known = ("click123", COOKIE, ADDRESS, "brand.example") if consent else (None,) * 4
+    assert (visitor.adct, visitor.first_party_cookie, visitor.ip, visitor.host) == known
+    assert visitor.consent is json.loads(answer.data).get("consent", consent) is consent
 
 
 def test_a_refusal_of_what_was_told_is_readable_for_the_listed_page(site: Site) -> None:
