@@ -41,6 +41,7 @@ from adroll_flask.delivery.transport import NoAnswer, Response
 from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.visitor.record import unpack
 from adroll_flask.visitor.tracked_request import TrackedRequest
+from tests.conftest import Caplog
 from tests.support.sites import HOST, Clock, Site, configuration
 
 EMAIL = "zzcanary.person@mail.example"
@@ -97,31 +98,13 @@ class Echo:
         return Response(self.status, {"x-echo": echo}, json.dumps({"errors": [said]}).encode())
 
 
-class Records(logging.Handler):
-    """Every record of ours at DEBUG, as any formatter or collector could show it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        values = {key: repr(value) for key, value in vars(record).items()}
-        values.pop("pathname", None)
-        self.texts.append(logging.Formatter("%(message)s").format(record) + str(values))
-
-
-@pytest.fixture
-def logged() -> Iterator[Records]:
-    handler = Records()
-    loggers = [logging.getLogger(name) for name in ("adroll_flask", "sqlalchemy", "urllib3")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG if logger.name == "adroll_flask" else logging.WARNING)
-    yield handler
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+def logged(caplog: Caplog) -> list[str]:
+    """Every record of ours, as any formatter or collector could show it."""
+    texts = []
+    for record in caplog.records:
+        values = {key: repr(value) for key, value in vars(record).items() if key != "pathname"}
+        texts.append(logging.Formatter("%(message)s").format(record) + str(values))
+    return texts
 
 
 @pytest.fixture
@@ -130,7 +113,8 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, echo: Echo) -> Iterator[Site]:
+def shop(tmp_path: Path, echo: Echo, caplog: Caplog) -> Iterator[Site]:
+    caplog.set_level(logging.DEBUG, "adroll_flask")
     clock = Clock()
     app = Flask("canaries", instance_path=str(tmp_path))
     app.config.update(
@@ -252,12 +236,12 @@ def test_the_journey_reaches_adroll_with_its_values(shop: Site, echo: Echo) -> N
     assert not found_in(sent, NEVER_STORED)
 
 
-def test_no_log_record_or_counter_holds_a_value(shop: Site, echo: Echo, logged: Records) -> None:
+def test_no_log_record_or_counter_holds_a_value(shop: Site, echo: Echo, caplog: Caplog) -> None:
     journey(shop, echo)
     visit(shop, "/forget")
 
-    assert len(logged.texts) > 10
-    for text in [*logged.texts, str(shop.counts)]:
+    assert len(logged(caplog)) > 10
+    for text in [*logged(caplog), str(shop.counts)]:
         assert not found_in(text), text
 
 
@@ -344,7 +328,7 @@ WRONG: list[Any] = [
 
 
 @pytest.mark.parametrize("field", [*FIELD_NAMES, "visitor", CANARIES["query"]])
-def test_no_error_of_a_wrong_argument_repeats_it(shop: Site, field: str, logged: Records) -> None:
+def test_no_error_of_a_wrong_argument_repeats_it(shop: Site, field: str, caplog: Caplog) -> None:
     shop.runtime.reporter.strict = lambda: True
     sound = {"order_id": "1", "value": "59.90", "currency": "EUR", "products": [{"product_id": 1}]}
     errors = []
@@ -357,7 +341,7 @@ def test_no_error_of_a_wrong_argument_repeats_it(shop: Site, field: str, logged:
     assert errors
     # The name of an unknown argument is a programmer's word and is repeated.
     expected = ["query"] if field == CANARIES["query"] else []
-    for text in (*errors, *logged.texts):
+    for text in (*errors, *logged(caplog)):
         assert found_in(text) == expected, text
 
 
@@ -386,7 +370,8 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     ],
     ids=lambda setting: ",".join(setting),
 )
-def test_no_error_has_the_value(tmp_path: Path, setting: dict[str, Any], logged: Records) -> None:
+def test_no_error_has_the_value(tmp_path: Path, setting: dict[str, Any], caplog: Caplog) -> None:
+    caplog.set_level(logging.DEBUG, "adroll_flask")
     app = Flask("misconfigured", instance_path=str(tmp_path))
     app.config.update({**configuration({}), "SECRET_KEY": CANARIES["key"], **setting})
 
@@ -403,7 +388,7 @@ def test_no_error_has_the_value(tmp_path: Path, setting: dict[str, Any], logged:
 
     assert shown
     assert not found_in(shown)
-    for text in logged.texts:
+    for text in logged(caplog):
         assert not found_in(text), text
 
 
@@ -469,7 +454,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda text: " ".join(text.split()[:2]))
-def test_commands_say_no_value(shop: Site, echo: Echo, command: str, logged: Records) -> None:
+def test_commands_say_no_value(shop: Site, echo: Echo, command: str, caplog: Caplog) -> None:
     journey(shop, echo)
     ids = [row.id for row in shop.runtime.outbox.lookups.list(limit=100)]
 
@@ -481,5 +466,5 @@ def test_commands_say_no_value(shop: Site, echo: Echo, command: str, logged: Rec
     assert "Usage" not in result.output
     assert result.output.strip()
     assert not found_in(result.output), result.output
-    for text in logged.texts:
+    for text in logged(caplog):
         assert not found_in(text), text
