@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import adroll_flask.sandbox
-from adroll_flask.sandbox import Unsafe, app, create_app, faults, local_only, make_server, serve
+from adroll_flask.sandbox import Unsafe, app, create_app, faults, local_only, make_server
 from adroll_flask.sandbox.__main__ import main
 from tests.sandbox import test_requests
 from tests.support.sandbox_helpers import LEAST, Api
@@ -58,11 +58,6 @@ def test_development_is_not_taken_for_production(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLASK_ENV", "development")
     monkeypatch.setenv("APP_ENV", "")
     create_app()
-
-
-def test_serve_refuses_before_it_binds() -> None:
-    with pytest.raises(Unsafe):
-        serve("0.0.0.0", 0)
 
 
 def test_the_command_says_why_it_will_not_start(capsys: pytest.CaptureFixture[str]) -> None:

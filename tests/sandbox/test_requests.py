@@ -1,6 +1,5 @@
 """What the event API asks of a request as a whole."""
 
-import copy
 import gzip
 import json
 import zlib
@@ -421,10 +420,6 @@ def test_what_a_field_takes_has_no_fault(api: Api, path: str) -> None:
         assert api.fields(spoiled(path, value)) == [], value
 
 
-def test_there_are_thirteen_events() -> None:
-    assert len(event_checks.EVENT_NAMES) == 13
-
-
 @pytest.mark.parametrize(("path", "value", "said"), ANSWERED)
 def test_a_known_mistake_is_told_in_words(api: Api, path: str, value: Any, said: str) -> None:
     assert said in api.post([spoiled(path, value)]).get_json()["errors"][0]["message"]
@@ -471,13 +466,6 @@ def test_what_looks_wrong_is_warned_of(api: Api, change: dict[str, Any], warning
 def test_an_event_in_order_has_no_warning(api: Api) -> None:
     api.post([full()])
     assert api.sandbox.state.events()[0]["warnings"] == []
-
-
-def test_judging_leaves_the_event_as_it_was(api: Api) -> None:
-    event = full()
-    before = copy.deepcopy(event)
-    event_checks.faults(event, account=event_checks.Account(), now=NOW)
-    assert event == before
 
 
 # -- whatever is sent, the sandbox answers; it never fails and never takes what it cannot keep ----
