@@ -56,6 +56,7 @@ def path_of(name: str) -> str:
 @pytest.mark.parametrize("name", [page.name for page in PAGES])
 def test_a_page_is_whole_for_everybody(name: str, address: str, view: View) -> None:
     view.page.goto(address + path_of(name))
+    assert view.cut() == []
     view.assert_whole()
 
 

@@ -102,20 +102,11 @@ def test_a_rewritten_address_does_not_lose_the_click_id(site: KitSite, page: Pag
 
 
 def test_the_tabs_next_pages_do_not_tell_it_again(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(), LANDING)
-    site.wait_told(page, 1)
-    page.goto(site.url(LANDING))
-    page.goto(site.url())
-    assert len(site.after_wait(page, count=1)) == 1
-
-
-def test_only_what_is_new_is_told(site: KitSite, page: Page) -> None:
     site.open(page, site.tag(), "/?adct=first")
     site.wait_told(page, 1)
-    page.goto(site.url("/?adct=second"))
-    assert site.wait_told(page, 2)[1]["adct"] == "second"
-    page.goto(site.url())
-    assert len(site.after_wait(page, count=2)) == 2
+    for path in ("/?adct=first", "/", "/?adct=second", "/"):
+        page.goto(site.url(path))
+    assert [body["adct"] for body in site.after_wait(page, count=2)] == ["first", "second"]
 
 
 def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserContext) -> None:
@@ -126,26 +117,18 @@ def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserCo
     assert site.wait_told(other, 2) == [{"first_party_cookie": COOKIE}] * 2
 
 
-def test_what_was_not_taken_is_told_by_the_next(site: KitSite, page: Page, console: Any) -> None:
-    site.serve(site.tag())
-    site.answer = 503
-    page.goto(site.url())
+@pytest.mark.parametrize(("status", "times"), [(503, 2), (400, 1)])
+def test_the_next_page_tells_what_was_not_taken_and_not_what_was_refused(
+    site: KitSite, page: Page, console: Any, status: int, times: int
+) -> None:
+    site.answer = status
+    site.open(page, site.tag())
     site.wait_told(page, 1)
     # The browser's own line about a failed request is the only one.
-    assert "503" in console.only()
+    assert str(status) in console.only()
     site.answer = 204
     page.goto(site.url())
-    assert site.wait_told(page, 2) == [{"first_party_cookie": COOKIE}] * 2
-
-
-def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, console: Any) -> None:
-    site.serve(site.tag())
-    site.answer = 400
-    page.goto(site.url())
-    site.wait_told(page, 1)
-    assert "400" in console.only()
-    page.goto(site.url())
-    assert len(site.after_wait(page, count=1)) == 1
+    assert site.after_wait(page, count=times) == [{"first_party_cookie": COOKIE}] * times
 
 
 # -- without an answer -------------------------------------------------------------------------
@@ -174,12 +157,20 @@ def test_a_blocked_pixel_is_not_waited_for(site: KitSite, page: Page) -> None:
     assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
 
 
-def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(wait=60_000, src=no_answer(site)))
+#: What a tab does before the pixel has answered.
+LEAVES = {
+    "to another page": "location = '/next'",
+    "into the background": "Object.defineProperty(document, 'hidden', {value: true});"
+    "document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))",
+}
+
+
+@pytest.mark.parametrize("way", LEAVES)
+def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page, way: str) -> None:
     site.serve("", "/next")
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(wait=60_000, src=no_answer(site)), LANDING)
     page.wait_for_function("window.adroll && !Array.isArray(window.adroll)")
-    page.goto(site.url("/next"))
+    page.evaluate(LEAVES[way])
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
 
 
@@ -201,15 +192,6 @@ def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, 
     # At the server: WebKit's driver answers when the page has loaded.
     assert outbox_engines.wait_until(lambda: bool(site.told))
     assert site.told == [{"adct": "click123"}]
-
-
-def test_a_tab_that_is_hidden_tells_what_it_has(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(wait=60_000, src=no_answer(site)), LANDING)
-    page.evaluate(
-        "Object.defineProperty(document, 'hidden', {value: true});"
-        "document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))"
-    )
-    assert site.wait_told(page, 1) == [{"adct": "click123"}]
 
 
 def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:

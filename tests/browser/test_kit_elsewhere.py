@@ -11,8 +11,7 @@ pytestmark = pytest.mark.slow
 
 #: Tests of one browser alone, and why.
 CHROMIUMS_OWN = {
-    "test_what_was_not_taken_is_told_by_the_next": "reads the console",
-    "test_what_the_server_refused_is_not_told_again": "reads the console",
+    "test_the_next_page_tells_what_was_not_taken_and_not_what_was_refused": "reads the console",
     "test_a_lost_network_is_survived": "reads the console",
     "test_trusted_types_are_survived": "others have no Trusted Types, or say it otherwise",
     "test_no_storage_is_survived": "a setting in Chromium's profile",

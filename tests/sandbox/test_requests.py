@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from typing import Any
 from urllib.parse import urlencode
@@ -114,7 +115,9 @@ def test_a_request_that_breaks_a_rule_is_refused(api: Api, strict_api: Api, rule
             [error] = answer.get_json()["errors"]
             assert error.keys() == {"message", "code", "field"}
             assert error["field"] == field.replace("gzip", "body")
-            assert answer.headers.get("WWW-Authenticate") == ("Token" if status == 401 else None)
+            if status == 401:
+                assert answer.headers["WWW-Authenticate"] == "Token"
+                assert re.fullmatch(r"[A-Z][^.]+\. It must be [^.]+\.", error["message"])
 
 
 def test_what_no_rule_forbids_is_taken(strict_api: Api) -> None:
@@ -122,15 +125,6 @@ def test_what_no_rule_forbids_is_taken(strict_api: Api) -> None:
     assert strict_api.post([LEAST] * 100, headers=utf8).status_code == 200
     assert strict_api.post([LEAST], packed=True).status_code == 200
     assert [one["gzip"] for one in strict_api.sandbox.state.requests()] == [False, True]
-
-
-@pytest.mark.parametrize("header", [None, "Bearer sandbox-token", "Token other"])
-def test_a_401_says_what_is_wrong_and_what_is_right(api: Api, header: str | None) -> None:
-    [error] = api.post([LEAST], headers={"Authorization": header}).get_json()["errors"]
-    wrong, right = error["message"].split(". ")
-    assert wrong[0].isupper()
-    assert right.startswith("It must be")
-    assert right.endswith(".")
 
 
 def test_an_object_around_the_array_is_refused(api: Api) -> None:

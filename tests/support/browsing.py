@@ -148,16 +148,6 @@ def wait_in(page: Page, condition: Callable[[], object]) -> None:
         page.wait_for_timeout(20)
 
 
-def cut(page: Page) -> list[str]:
-    """The tables and messages of which a part is out of sight, across."""
-    found: list[str] = page.evaluate(
-        "[...document.querySelectorAll('.scroll, .message pre')]"
-        ".filter(one => one.checkVisibility({contentVisibilityAuto: true}))"
-        ".filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
-    )
-    return found
-
-
 def faults(page: Page, axe: str) -> list[Any]:
     """What axe finds wrong with the page as it stands, and whether it is too wide."""
     page.evaluate(axe)
@@ -209,6 +199,15 @@ class View:
     axe: str
     console: Console
 
+    def cut(self) -> list[str]:
+        """The tables and messages of which a part is out of sight, across."""
+        found: list[str] = self.page.evaluate(
+            "[...document.querySelectorAll('.scroll, .message pre')]"
+            ".filter(one => one.checkVisibility({contentVisibilityAuto: true}))"
+            ".filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+        )
+        return found
+
     def assert_whole(self) -> None:
         """All that can be opened is, and nobody is kept out."""
         for summary in self.page.locator("summary").all():
@@ -219,7 +218,7 @@ class View:
 
 #: Colours do not depend on the width.
 @pytest.fixture(
-    params=[(1280, 900, "light"), (390, 844, "dark")], ids=["wide-light", "narrow-dark"]
+    params=[(1280, 900, "light"), (360, 780, "dark")], ids=["wide-light", "narrow-dark"]
 )
 def view(request: Any, new_context: NewContext, axe: str) -> View:
     """Each of a page's two looks."""

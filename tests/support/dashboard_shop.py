@@ -4,6 +4,7 @@ import re
 import time
 from typing import Any
 
+import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -124,20 +125,14 @@ class DashboardShop:
 
     def upload(self, text: str | bytes, **form: Any) -> TestResponse:
         """Upload a list of paid orders."""
-        content = text.encode() if isinstance(text, str) else text
         fields = {"token": self.token("orders"), **form}
-        head = 'Content-Disposition: form-data; name="{}"'
-        parts = [
-            f"--b0undary\r\n{head.format(name)}\r\n\r\n{value}\r\n".encode()
-            for name, value in fields.items()
-        ]
-        named = head.format("list") + '; filename="orders.csv"'
-        parts += [f"--b0undary\r\n{named}\r\n\r\n".encode(), content, b"\r\n--b0undary--\r\n"]
         # As bytes: the client would keep a large body in a file that nobody closes.
+        files = {"list": ("orders.csv", text)}
+        sent = requests.Request("POST", "http://x", data=fields, files=files).prepare()
         return self.client.post(
             f"{WHERE}orders/compare",
-            data=b"".join(parts),
-            content_type="multipart/form-data; boundary=b0undary",
+            data=sent.body,
+            content_type=sent.headers["Content-Type"],
             headers={"Sec-Fetch-Site": "same-origin"},
         )
 

@@ -117,13 +117,6 @@ _PREFERENCES = {
     "network.proxy.type": 1,
     "network.proxy.socks": "127.0.0.1",
     "network.proxy.socks_remote_dns": True,
-    "browser.shell.checkDefaultBrowser": False,
-    "datareporting.policy.dataSubmissionEnabled": False,
-    "app.update.disabledForTesting": True,
-    "browser.safebrowsing.downloads.enabled": False,
-    "network.captive-portal-service.enabled": False,
-    "network.connectivity-service.enabled": False,
-    "toolkit.telemetry.reportingpolicy.firstRun": False,
     "dom.security.https_first": False,
 }
 
@@ -314,20 +307,7 @@ def tunnel() -> Iterator[int]:
 HOSTS = ("shop.test", "www.shop.test", "pay.shop.test")
 
 
-def _by_text(tags: str, text: str) -> str:
-    """The expression for the first of *tags* that shows *text*."""
-    says = f"one.textContent.trim().includes({json.dumps(text)})"
-    return f"[...document.querySelectorAll({json.dumps(tags)})].find((one) => {says})"
-
-
 def _found_by(selector: str) -> str:
-    """The expression for what one of the selectors finds that the journeys use."""
-    text = re.fullmatch(r"text=(.*?)(?: >> nth=0)?", selector)
-    if text:
-        return f"{_by_text('a, button', text[1])} || {_by_text('p, li, div', text[1])}"
-    exact = re.fullmatch(r"(\w+):text-is\('(.*)'\)", selector)
-    if exact:
-        return _by_text(exact[1], exact[2])
     return f"document.querySelector({json.dumps(selector)})"
 
 
@@ -432,19 +412,16 @@ class EnginePage:
     def wait_for_url(self, matches: Callable[[str], bool]) -> None:
         eventually(lambda: matches(self.url))
 
-    def wait_for_selector(self, selector: str) -> None:
-        self.wait_for_function(_found_by(selector))
-
     def inner_text(self, selector: str) -> str:
-        self.wait_for_selector(selector)
-        return str(self._engine.evaluate(f"({_found_by(selector)}).innerText"))
+        self.wait_for_function(_found_by(selector))
+        return str(self._engine.evaluate(f"{_found_by(selector)}.innerText"))
 
     def fill(self, selector: str, value: str) -> None:
-        self.wait_for_selector(selector)
-        self._engine.evaluate(f"({_found_by(selector)}).value = {json.dumps(value)}")
+        self.wait_for_function(_found_by(selector))
+        self._engine.evaluate(f"{_found_by(selector)}.value = {json.dumps(value)}")
 
     def click(self, selector: str) -> None:
-        self._leave(f"({_found_by(selector)}).click()", selector)
+        self._leave(f"{_found_by(selector)}.click()", selector)
 
     def dblclick(self, selector: str, delay: float = 0) -> None:
         """Click twice, *delay* milliseconds apart."""

@@ -102,8 +102,6 @@ class KitSite:
         #: Seconds that an answer takes, unless the test lets it go before.
         self.delay = 0.0
         self.let_go = threading.Event()
-        #: Seconds that the next requests are on their way before they count as told.
-        self.on_the_way: list[float] = []
         self.port = 0
 
     def url(self, path: str = "/", host: str = "shop.test") -> str:
@@ -194,7 +192,6 @@ class KitSite:
 
     def _told(self, request: Request) -> Response:
         body = request.get_data()
-        time.sleep(self.on_the_way.pop(0) if self.on_the_way else 0)
         self.told.append(json.loads(body))
         answer = self.answer
         self.let_go.wait(self.delay)
