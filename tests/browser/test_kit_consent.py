@@ -274,7 +274,7 @@ def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, pag
 
 
 def test_who_leaves_right_after_the_yes_has_it_told(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf", wait=60_000, src=site.pixel_url(silent=1, cookieless=1)))
+    site.serve(site.tag(consent="tcf", wait=3_600_000, src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
     page.goto(site.url(LANDING))
     page.evaluate("adrollKit.consent(true); location = '/next'")

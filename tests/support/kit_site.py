@@ -147,12 +147,12 @@ class KitSite:
         self.serve("", path, body)
         return self.url(path)
 
-    def wait_told(self, page: Page, count: int, seconds: float = PATIENCE) -> list[Any]:
+    def wait_told(self, page: Page, count: int) -> list[Any]:
         """What was told, once it is *count* bodies; a moment longer, so that more would be seen.
 
         The page has the answers by then, unless they are slow by a test's own wish.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until and (
             len(self.told) < count or (self.answered < len(self.told) and not self.delay)
         ):
