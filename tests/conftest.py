@@ -55,7 +55,7 @@ LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/"
 #: Browsers take most of the machine: a part of each of their subjects every day, all with proofs.
 BROWSERS = "tests/browser/"
 _DAILY = {
-    "consent_in_browser": ("a_late_yes", "who_refused"),
+    "consent_in_browser": ("a_late_yes", "who_was_not_asked"),
     "consent_platforms": ("the_page_tells_each_answer[after",),
     "cookie_caps": ("the_page",),
     "csp": ("",),

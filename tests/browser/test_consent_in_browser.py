@@ -120,25 +120,8 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
         assert page.evaluate("window.__adroll_loaded") is None
 
 
-def land_and_buy(site: Site, page: Page) -> None:
-    page.goto(site.url("/?adct=the-click"))
-    buy(page)
-
-
 def with_platform(context: BrowserContext) -> None:
     context.add_init_script(PLATFORM)
-
-
-@pytest.mark.parametrize("consent", ["tcf", by_choice], ids=["tcf", "callable"])
-def test_who_was_not_asked_leaves_no_trace(open_site: OpenSite, page: Page, consent: Any) -> None:
-    traffic = Traffic(page.context)
-    with open_site(ADROLL_CONSENT=consent) as site:
-        if consent == "tcf":
-            with_platform(page.context)
-
-        land_and_buy(site, page)
-
-        assert_nothing_kept(site, page, traffic)
 
 
 #: How a visitor says yes and no: the site's setting, and what its page does then.
@@ -159,12 +142,16 @@ def way(request: pytest.FixtureRequest, context: BrowserContext) -> Way:
     return WAYS[request.param]
 
 
-def test_who_refused_leaves_no_trace(open_site: OpenSite, way: Way, page: Page) -> None:
+@pytest.mark.parametrize("asked", [False, True], ids=["not asked", "refused"])
+def test_who_was_not_asked_or_refused_leaves_no_trace(
+    open_site: OpenSite, way: Way, page: Page, asked: bool
+) -> None:
     traffic = Traffic(page.context)
     consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
-        page.evaluate(say, False)
+        if asked:
+            page.evaluate(say, False)
 
         buy(page)
 
@@ -215,7 +202,8 @@ def test_a_pixel_that_waits_for_its_own_banner_deadlocks(open_site: OpenSite, pa
     traffic = Traffic(page.context)
     with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="load") as site:
         site.adroll.fault(path="/consent/*", consent="ask")
-        land_and_buy(site, page)
+        page.goto(site.url("/?adct=the-click"))
+        buy(page)
         assert_nothing_kept(site, page, traffic)
         assert page.locator(BANNER).count() == 0
         assert page.evaluate("typeof __tcfapi") == "undefined"

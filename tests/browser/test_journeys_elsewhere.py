@@ -7,16 +7,14 @@ session that a driver began.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Response
 
 from tests.browser import test_journeys
-from tests.browser.test_journeys import Opened, StartBrowser, opened, secure_shop
+from tests.browser.test_journeys import StartBrowser, opened, secure_shop
 from tests.support.engines import EngineContext, context, firefox, page
-from tests.support.journey import Site, buy, click_the_ad, identifiers
-from tests.support.outbox_engines import wait_until
+from tests.support.journey import Site
 
 __all__ = ["context", "opened", "page", "secure_shop"]
 
@@ -51,23 +49,3 @@ def start_the_browser(tmp_path: Path, tunnel: int) -> StartBrowser:
 
 #: The fourth in Firefox alone.
 globals().update({name: test for name, test in vars(test_journeys).items() if name[:5] == "test_"})
-
-
-def test_a_no_after_a_yes_takes_everything_back(opened: Opened, page: Any) -> None:
-    def ours() -> set[str]:
-        names = {cookie["name"] for cookie in page.context.cookies()}
-        return names & {"adroll_visitor", "__adroll_fpc"}
-
-    with opened(ADROLL_CONSENT=lambda _request: None) as site:
-        clicked = click_the_ad(page, site)
-        page.wait_for_function("window.adrollKit?.consent")
-        assert ours() == set()
-        page.evaluate("void adrollKit.consent(true)")
-        assert wait_until(lambda: len(ours()) == 2)
-        buy(page)
-        assert identifiers(site.purchase())["adct"] == clicked
-        page.evaluate("void adrollKit.consent(false)")
-        assert wait_until(lambda: ours() == set())
-        buy(page)
-        site.deliver()
-        assert len(site.adroll.purchases()) == 1
