@@ -9,10 +9,9 @@ from tests.support.sandbox_helpers import NOW, Api
 
 
 def made(*, strict: bool) -> Iterator[Api]:
-    app = create_app(clock=lambda: NOW, strict=strict)
-    sandbox = app.extensions["adroll_sandbox"]
-    yield Api(sandbox, app.test_client().open)
-    sandbox.state.close()
+    api = Api.of(create_app(clock=lambda: NOW, strict=strict))
+    yield api
+    api.sandbox.state.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import requests
 
 from adroll_flask.sandbox import RunningSandbox, create_app, event_checks, running, value_checks
-from adroll_flask.sandbox.event_api import Batch, Judged
 from adroll_flask.sandbox.state import State
 from tests.support import PATIENCE
 from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, NOW, Api, purchase
@@ -148,11 +147,11 @@ def test_assets_are_two_or_three_named_files(api: Api) -> None:
 
 
 def test_a_viewer_who_comes_late_is_told_the_newest(adroll: RunningSandbox) -> None:
-    api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
+    api = Api.of(adroll.app)
     for start in range(0, 300, 100):
         api.post([purchase(str(number)) for number in range(start, start + 100)])
     with requests.get(f"{adroll.url}/live", stream=True, timeout=PATIENCE) as live:
-        told = next(line for line in live.iter_lines(1) if line.startswith(b"data: "))
+        told = next(line for line in live.iter_lines(65_536) if line.startswith(b"data: "))
     first = json.loads(told.removeprefix(b"data: "))
     assert len(first["events"]) == 200
     assert first["events"][-1]["order_id"] == "299"
@@ -161,7 +160,7 @@ def test_a_viewer_who_comes_late_is_told_the_newest(adroll: RunningSandbox) -> N
 
 def test_programs_in_the_same_process_have_it_all_at_hand() -> None:
     with running() as adroll:
-        api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
+        api = Api.of(adroll.app)
         location = adroll.click("http://shop.test/")
         api.post([purchase("1"), LEAST])
         assert len(adroll.accepted()) == 2
@@ -320,39 +319,26 @@ def test_an_order_from_both_sides_is_flagged(api: Api, pixel_first: bool) -> Non
     assert api.sandbox.state.totals()["both_sides"] == 1
 
 
-def test_beyond_keep_events_go_and_orders_stay(tmp_path: Path) -> None:
-    state = State(keep=3)
-    judged = [Judged(purchase(str(number)), ()) for number in range(10)]
-    state.add_batch(Batch(False, judged), status=200)
-    assert [one["order_id"] for one in state.events()] == ["7", "8", "9"]
-    state.add_batch(Batch(False, judged[:1]), status=200)
-    assert state.events()[-1]["duplicate"] is True
-    totals = state.totals()
+def test_beyond_keep_events_go_and_orders_stay() -> None:
+    api = Api.of(create_app(keep=3))
+    api.post([purchase(str(number)) for number in range(10)])
+    assert [one["order_id"] for one in api.sandbox.state.events()] == ["7", "8", "9"]
+    api.post([purchase("0")])
+    assert last(api)["duplicate"] is True
+    totals = api.sandbox.state.totals()
     assert (totals["accepted"], totals["distinct_orders"]) == (11, 10)
 
 
 def test_everything_that_is_kept_is_bounded() -> None:
-    state = State(keep=5)
+    api = Api.of(create_app(keep=5))
     for number in range(50):
-        state.add_click(f"click{number}", "http://shop.test/")
-        event = {**LEAST, "identifiers": {"adct": f"click{number}", "first_party_cookie": "x"}}
-        state.add_batch(Batch(False, [Judged(event, ())]), status=200)
-        state.start_request("POST", "/api", "")
-        state.add_pixel(
-            {
-                "kind": "track",
-                "cookie": f"cookie{number}",
-                "adopted": True,
-                "page": None,
-                "adct": None,
-                "name": "purchase",
-                "order_id": str(number),
-                "attributes": None,
-            }
-        )
+        identifiers = {"adct": click(api), "first_party_cookie": "x"}
+        api.post([{**LEAST, "identifiers": identifiers}])
+        beacon(api, kind="track", name="purchase", cookie=f"cookie{number}")
+    state = api.sandbox.state
     held = [state.events(), state.requests(), state.clicks(), state.tracked()]
     assert [len(one) for one in held] == [5, 5, 5, 5]
-    assert len(state.events()[-1]["journey"]["steps"]) <= 12
+    assert len(last(api)["journey"]["steps"]) <= 12
 
 
 def test_reset_forgets_everything(api: Api) -> None:
@@ -384,9 +370,8 @@ def test_events_can_be_picked_by_name_order_and_verdict(api: Api) -> None:
 def test_state_survives_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "state.jsonl"
     for _ in range(2):
-        app = create_app(state_file=file)
-        state = app.extensions["adroll_sandbox"].state
-        api = Api(app.extensions["adroll_sandbox"], app.test_client().open)
+        api = Api.of(create_app(state_file=file))
+        state = api.sandbox.state
         beacon(api, page=f"http://shop.test/?adct={click(api)}")
         api.post([purchase("1", identifiers={"first_party_cookie": COOKIE})])
         before = state.events(), state.totals(), state.meter()

@@ -497,7 +497,7 @@ APP = create_app(keep=50)
 def fresh() -> Api:
     """One sandbox for all examples, which has forgotten what it saw."""
     APP.extensions["adroll_sandbox"].state.clear()
-    return Api(APP.extensions["adroll_sandbox"], APP.test_client().open)
+    return Api.of(APP)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -5,8 +5,9 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from flask import Flask
 from werkzeug.test import TestResponse
 
 from adroll_flask.sandbox import ACCESS_TOKEN as ACCESS_TOKEN
@@ -99,6 +100,10 @@ class Api:
 
     sandbox: Sandbox
     open: Callable[..., TestResponse]
+
+    @classmethod
+    def of(cls, app: Flask) -> Self:
+        return cls(app.extensions["adroll_sandbox"], app.test_client().open)
 
     def post(
         self, body: Any, *, query: Any = None, headers: Any = None, packed: bool = False, **to: str
