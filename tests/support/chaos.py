@@ -1,6 +1,6 @@
 """Kills a shop's processes at random and checks that no order is lost and none doubled unmarked.
 
-``python -m tests.support.chaos --kills 500``
+``python -m tests.support.chaos --kills 500``; with ``FLASK_ADROLL_OUTBOX_URL``: on a server.
 
 Four processes share one outbox: two shops whose own threads deliver what they report, one that
 leaves that to others, and ``flask adroll worker``. Orders are placed in requests; one whose receipt
@@ -46,6 +46,11 @@ from tests.support.server_shop import make_shop
 LEASE = 3.0
 #: Connecting, between two bytes, in all.
 TIMEOUTS = (0.5, 1.0, 1.2)
+
+
+def outbox_of(folder: Path) -> Outbox:
+    """The shop's: in a file, or where ``$FLASK_ADROLL_OUTBOX_URL`` says."""
+    return Outbox(Settings(outbox_url=os.environ.get("FLASK_ADROLL_OUTBOX_URL")), folder=folder)
 
 
 def verdict(
@@ -242,7 +247,7 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
     acknowledged = [
         line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
     ]
-    with closing(Outbox(Settings(), folder=folder)) as outbox:
+    with closing(outbox_of(folder)) as outbox:
         rows = {row.key or "": row for row in outbox.lookups.list(limit=1_000_000)}
         counted = Counter[str]()
         for hour in outbox.lookups.history(0, ["outcome"]):
@@ -272,7 +277,7 @@ def drain(folder: Path) -> tuple[int, int]:
     """Let a last worker finish; how many events it left, and how it ended when told to."""
     command = (sys.executable, "-m", "flask", "--app", "tests.support.chaos:create_app")
     with started(*command, "adroll", "worker") as worker:
-        with closing(Outbox(Settings(), folder=folder)) as outbox:
+        with closing(outbox_of(folder)) as outbox:
             until = time.monotonic() + 180
             while (left := outbox.queue.waiting()) and time.monotonic() < until:
                 time.sleep(0.1)
