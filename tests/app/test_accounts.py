@@ -26,17 +26,16 @@ CLICKED: dict[str, Any] = {"adct": "click123", "ip": "203.0.113.9"}
 
 def test_a_token_and_a_page_location_name_the_host_too(shop: Flask) -> None:
     with shop.test_request_context("/?adct=click123", base_url="https://shop.fr/"):
-        token = adroll_flask.current_visitor().token()
-    with reports(shop) as reported, shop.app_context():
-        report_conversion(**ORDER, visitor=token, ip="203.0.113.9")
-        at = "https://www.shop.fr/thanks"
-        report_conversion(**{**ORDER, "order_id": "2"}, **CLICKED, page_location=at)
-        here = "https://shop.example/thanks"
-        report_conversion(
-            **{**ORDER, "order_id": "3"}, visitor=token, ip="203.0.113.9", page_location=here
-        )
-    french = FRENCH["advertisable_eid"]
-    assert [event.advertisable_eid for event in reported] == [french, french, ADVERTISABLE]
+        of_token = {"visitor": adroll_flask.current_visitor().token(), "ip": "203.0.113.9"}
+    french, ours = FRENCH["advertisable_eid"], ADVERTISABLE
+    for fields, eid in (
+        (of_token, french),
+        (CLICKED | {"page_location": "https://www.shop.fr/thanks"}, french),
+        (of_token | {"page_location": "https://shop.example/thanks"}, ours),
+    ):
+        with reports(shop) as reported, shop.app_context():
+            report_conversion(**ORDER, **fields)
+        assert reported.one("purchase").advertisable_eid == eid
 
 
 def test_an_order_is_released_in_its_hosts_account(shop: Flask) -> None:

@@ -322,16 +322,6 @@ def test_without_an_account_they_wait_with_one_warning(make_app: AppMaker, caplo
     assert app.extensions["adroll"].outbox.queue.waiting() == 1
 
 
-def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_DELIVERY="thread")
-    app.test_client().get("/")
-    bell = app.extensions["adroll"].outbox.bell
-    # It has loaded what the first report needs, and looked for what is there to be sent.
-    assert outbox_engines.wait_until(lambda: bool(bell.waiters))
-    assert app.extensions["adroll"].thread.stop()
-    assert not Path(app.instance_path).exists()
-
-
 def test_what_is_committed_stays_where_delivery_is_not_told(app: Flask, monkeypatch: Patch) -> None:
     def broken() -> None:
         raise OSError
