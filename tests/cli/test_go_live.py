@@ -4,7 +4,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from click.testing import Result
 from flask import Flask, request
 
 from adroll_flask import errors, release_conversion, report_conversion
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.cli.conftest import Run
 from tests.conftest import PAGE, AppMaker, Patch
 from tests.support import PATIENCE, eventually
@@ -199,17 +198,15 @@ def other(shop):
 
 
 @pytest.fixture
-def verify(make_app: AppMaker, tmp_path: Path, monkeypatch: Patch) -> Iterator[Verify]:
+def verify(
+    make_app: AppMaker, sandbox: RunningSandbox, tmp_path: Path, monkeypatch: Patch
+) -> Iterator[Verify]:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
-    with running() as sandbox, ExitStack() as stack:
-        app = make_app(
-            SECRET_KEY="k" * 32, ADROLL_DELIVERY="thread", ADROLL_LINGER=0, **at(sandbox)
-        )
-        serve(app)
-        port = stack.enter_context(serving(app))
-
-        app.add_url_rule("/away", "away", lambda: (sandbox.fault(status=401), PAGE)[1])
+    app = make_app(SECRET_KEY="k" * 32, ADROLL_DELIVERY="thread", ADROLL_LINGER=0, **at(sandbox))
+    serve(app)
+    app.add_url_rule("/away", "away", lambda: (sandbox.fault(status=401), PAGE)[1])
+    with serving(app) as port:
 
         def verify(
             recipe: str | None = None, path: str = "/", wait: float = PATIENCE, **exits: int

@@ -312,11 +312,8 @@ def test_one_process_of_all_asks(shop: PayingShop) -> None:
     assert figures.take_turn("paid-orders:9", HOUR)
 
 
-def test_a_second_function_is_an_error(shop: PayingShop) -> None:
+def test_there_is_one_function_which_under_the_middleware_is_an_argument(shop: PayingShop) -> None:
     with pytest.raises(ConfigurationError):
         shop.extension.paid_orders(lambda _since, _until: [])
-
-
-def test_under_the_middleware_it_is_an_argument() -> None:
     middleware = AdRollMiddleware(lambda _e, _s: [], paid_orders=lambda _since, _until: [])
     assert middleware.runtime.paid_orders.is_known

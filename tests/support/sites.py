@@ -13,6 +13,7 @@ from werkzeug.test import Client, TestResponse
 
 from adroll_flask import AdRoll, AdRollMiddleware, Visitor, current_visitor, report_conversion
 from adroll_flask.runtime import Runtime
+from tests.support import visits
 
 HOST = "shop.example"
 ADDRESS = "93.184.216.34"
@@ -106,9 +107,7 @@ class Site:
         """Every payload in the outbox, whatever its state."""
         if not self.runtime.outbox.exists():
             return []
-        rows = self.runtime.outbox.lookups.list(limit=1000)
-        shown = [self.runtime.outbox.lookups.show(row.id) for row in rows]
-        return [json.loads(row.payload) for row in shown if row is not None and row.payload]
+        return visits.kept(self.runtime)
 
 
 def _with_views(app: Flask) -> Flask:

@@ -6,7 +6,7 @@ from typing import Any
 from click.testing import Result
 from flask import Flask
 
-from adroll_flask import AdRollMiddleware, report_conversion
+from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import Outcome
 from adroll_flask.sandbox import RunningSandbox
@@ -65,9 +65,11 @@ def invoke(app: Flask, *arguments: str, code: int | None = None, **kwargs: Any) 
 
 
 def kept(app: Any, state: Any = None) -> list[dict[str, Any]]:
-    """The events of a Flask app or of the middleware, oldest first."""
-    runtime = app.runtime if isinstance(app, AdRollMiddleware) else app.extensions["adroll"]
-    shown = [runtime.outbox.lookups.show(row.id) for row in runtime.outbox.lookups.list(state)]
+    """The events of a Flask app, of the middleware or of its runtime, oldest first."""
+    if isinstance(app, Flask):
+        app = app.extensions["adroll"]
+    lookups = getattr(app, "runtime", app).outbox.lookups
+    shown = [lookups.show(row.id) for row in lookups.list(state, limit=1000)]
     # An id begins with its time. Times in the outbox are the database's: of two events that
     # were taken in one after the other on a busy machine, the later one may seem the older.
     rows = sorted((row for row in shown if row is not None), key=lambda row: row.id)
