@@ -24,6 +24,13 @@ COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
 
 
+HARMLESS = (
+    *("adct is required", "ip: field required; email: invalid.", ""),
+    *("std::vector at 12:34:56, Python 3.11", "value must be a number, got 59"),
+    "table adroll_history_2, shop_production_v2",
+)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -33,8 +40,6 @@ SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
         ("adct=click123&x=1", "adct=[redacted]&x=1"),
         ('{"adct": "click 123", "code": 7}', '{"adct": [redacted], "code": 7}'),
         ("adct 'click123' is unknown", "adct [redacted] is unknown"),
-        ("adct is required", "adct is required"),
-        ("ip: field required; email: invalid.", "ip: field required; email: invalid."),
         ("user_id: fieldy", "user_id: [redacted]"),
         (f"cookie value {COOKIE}", "cookie value [token]"),
         (f"hash {SHA256}!", "hash [token]!"),
@@ -47,11 +52,6 @@ SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
         (f"visitor-cookie.{COOKIE}", "[token]"),
         ("phone +491701234567", "phone [token]"),
         ("x4111111111111 deadbeefcafebabe", "[token] [token]"),
-        (
-            "table adroll_history_2, shop_production_v2",
-            "table adroll_history_2, shop_production_v2",
-        ),
-        ("std::vector at 12:34:56, Python 3.11", "std::vector at 12:34:56, Python 3.11"),
         ("Authorization: Token abc123", "Authorization: [redacted]"),
         ("sent Token a1b2c3d4", "sent Token [token]"),
         ("GET https://u:p@shop.example/a?adct=x#y now", "GET https://shop.example/a now"),
@@ -60,10 +60,9 @@ SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
         ("device 6D92078A-8246-4BA4-AE5B-76104861E7DC", "device [token]"),
         ("card 4111111111111111", "card [token]"),
         ("phone 491701234567", "phone [token]"),
-        ("value must be a number, got 59", "value must be a number, got 59"),
         ("a\r\nlevel=ERROR forged\x1b[0m", "a level=ERROR forged [0m"),
         ("half of an emoji: \ud83d.", "half of an emoji:  ."),
-        ("", ""),
+        *((harmless, harmless) for harmless in HARMLESS),
     ],
 )
 def test_a_text_keeps_its_sense_and_loses_its_values(text: str, shown: str | None) -> None:

@@ -126,9 +126,11 @@ def test_http_is_taken_for_this_machine_only() -> None:
 
 
 def test_none_stands_for_the_default_of_optional_keys() -> None:
-    settings = Settings.from_mapping({"ADROLL_ACCESS_TOKEN": None, "ADROLL_COOKIE_DOMAIN": None})
-    assert settings.access_token is None
-    assert settings.cookie_domain is None
+    accounts = {"shop.fr": FRENCH | {"access_token": ""}, "shop.de": FRENCH}
+    given = {"ADROLL_ACCESS_TOKEN": None, "ADROLL_COOKIE_DOMAIN": None, "ADROLL_ACCOUNTS": accounts}
+    settings = Settings.from_mapping(given)
+    assert settings.access_token is settings.cookie_domain is None
+    assert settings.account_of("shop.fr").access_token is None, "an empty one is none"
 
 
 @pytest.mark.parametrize(("new", "old"), [("new", ["old", "older"]), (None, None)])
@@ -161,13 +163,6 @@ def test_the_sandbox_is_here_or_at_an_address_and_has_its_own_account() -> None:
     )
     assert settings.pixel_url == browsers
     assert settings.account_of("shop.fr").access_token == sandbox.ACCESS_TOKEN
-
-
-def test_an_empty_token_of_an_account_is_none() -> None:
-    account = {"advertisable_eid": EID, "pixel_eid": EID}
-    given = {"shop.fr": account | {"access_token": ""}, "shop.de": account}
-    settings = Settings.from_mapping({"ADROLL_ACCOUNTS": given})
-    assert settings.account_of("shop.fr").access_token is None
 
 
 def test_a_time_zone_is_for_dates() -> None:

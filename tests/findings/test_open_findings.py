@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import prometheus, report_event, signals
+from adroll_flask import AdRoll, prometheus, report_event, signals
 from adroll_flask.findings.rules import Moment, open_findings
-from adroll_flask.outbox import NewEvent, ingest, location, new_id
+from adroll_flask.outbox import ingest, location
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, eventually, shops, visits
 from tests.support.dashboard_shop import DELIVERED, DashboardShop
@@ -279,21 +279,15 @@ def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: 
     assert is_gone(shop, "event-lost")
 
 
-def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> None:
+def test_events_of_an_account_that_nobody_here_serves(
+    shop: DashboardShop, make_app: AppMaker
+) -> None:
     shop.deliver("1001")
-    other = "SANDBOXSANDBOXSANDBOX1"
-    event = NewEvent(
-        id=new_id(shop.now),
-        name="purchase",
-        advertisable_eid=other,
-        dry_run=False,
-        key="9",
-        payload=b'{"event_name": "purchase"}',
-        occurred_at=shop.now,
-        digest="10 EUR",
-    )
-    shop.runtime.outbox.put(event)
-    shop.take_in()
+    place, other = shop.runtime.outbox.place, "SANDBOXSANDBOXSANDBOX1"
+    config = {"ADROLL_OUTBOX_URL": f"sqlite:///{place}", "ADROLL_ADVERTISABLE_EID": other}
+    neighbour = make_app(AdRoll(clock=lambda: shop.now), **config)
+    event = visits.report(neighbour, "9")
+    visits.settle(neighbour)
     assert is_gone(shop, "other-account")  # another app may be about to take it
     shop.now += 61
     seen(shop, "other-account", f"1 event of the account {other}")
