@@ -8,33 +8,24 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery import deliverer
-from adroll_flask.outbox import outbox
-from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
-from adroll_flask.visitor import record
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, ROOT, ran
 
-PARTS: dict[str, type[Any]] = {
-    "outbox": outbox.Outbox,
-    "deliverer": deliverer.Deliverer,
-    "visitors": record.Visitors,
-}
 
-
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["outbox", "deliverer", "visitors"])
 def test_first_threads_get_one(make_app: AppMaker, monkeypatch: Patch, part: str) -> None:
     """Two delivery threads were seen in a process whose first two orders came at once."""
-    runtime: Runtime = make_app().extensions["adroll"]
+    runtime, other = (make_app().extensions["adroll"] for _ in range(2))
     together = threading.Barrier(4)
-    really = PARTS[part].__init__
+    kind = type(getattr(other, part))
+    really = kind.__init__
 
     def slowly(self: Any, *given: Any, **named: Any) -> None:
         together.wait(PATIENCE)  # all four are making one
         really(self, *given, **named)
 
-    monkeypatch.setattr(PARTS[part], "__init__", slowly)
+    monkeypatch.setattr(kind, "__init__", slowly)
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: getattr(runtime, part), range(4)))
     assert {id(one) for one in found} == {id(getattr(runtime, part))}

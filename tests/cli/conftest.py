@@ -6,10 +6,19 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from adroll_flask.outbox.model import Attempt
 from tests.conftest import AppMaker
-from tests.support.visits import invoke
+from tests.support.visits import invoke, report, settle
 
 Run = Callable[..., Result]
+
+DELIVERED = {"kind": "delivered"}
+DEAD = {
+    "kind": "dead",
+    "reason": "refused",
+    "error": "http_400: no such product",
+    "asked": Attempt(0.0, "content", 400, "http_400: no such product", False),
+}
 
 
 @pytest.fixture
@@ -20,3 +29,13 @@ def app(make_app: AppMaker) -> Flask:
 @pytest.fixture
 def run(app: Flask) -> Run:
     return lambda *arguments, **kwargs: invoke(app, *arguments, **kwargs)
+
+
+@pytest.fixture
+def shop(app: Flask) -> Flask:
+    """One order was delivered, one refused, one waits, and of one the visitor said no."""
+    for order in ("1001", "1002", "1003"):
+        report(app, order)
+    report(app, "1004", gpc=True)
+    settle(app, o1001=DELIVERED, o1002=DEAD)
+    return app

@@ -6,34 +6,14 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pytest
 from flask import Flask
 
 from adroll_flask.cli.console import since_when
 from adroll_flask.findings.sums import within
-from adroll_flask.outbox import model
 from adroll_flask.reporting.kept_events import life
-from tests.cli.conftest import Run
+from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support.visits import invoke, report, settle
-
-DELIVERED = {"kind": "delivered"}
-DEAD = {
-    "kind": "dead",
-    "reason": "refused",
-    "error": "http_400: no such product",
-    "asked": model.Attempt(0.0, "content", 400, "http_400: no such product", False),
-}
-
-
-@pytest.fixture
-def shop(app: Flask) -> Flask:
-    for order in ("1001", "1002", "1003"):
-        report(app, order)
-    report(app, "1004", gpc=True)
-    settle(app, o1001=DELIVERED, o1002=DEAD)
-    return app
-
 
 # -- history -------------------------------------------------------------------------------
 

@@ -10,23 +10,19 @@ from flask import Flask
 
 from adroll_flask import AdRoll, cancel_conversion, release_conversion
 from adroll_flask.reporting.reconciliation import amount_of
-from tests.cli.conftest import Run
+from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support import least_memory, outbox_engines, visits
 
 
 @pytest.fixture
-def shop(app: Flask) -> Flask:
-    for order in ("1001", "1002", "1003", "1009"):
-        visits.report(app, order)
-    visits.report(app, "1004", gpc=True)
-    visits.report(app, "1010", value="free of charge")
-    refused = {"kind": "dead", "reason": "refused", "error": "http_400: no such product"}
-    visits.settle(app, o1001=DELIVERED, o1002=refused, o1009=DELIVERED)
-    return app
+def shop(shop: Flask) -> Flask:
+    visits.report(shop, "1009")
+    visits.settle(shop, o1009=DELIVERED)
+    visits.report(shop, "1010", value="free of charge")
+    return shop
 
 
-DELIVERED = {"kind": "delivered"}
 LIST = """Order no.;Total;Currency;Paid at;payment_method
 1001;59,90 €;EUR;{now};card
 1001;59,90 €;EUR;{now};card

@@ -14,10 +14,11 @@ import pytest
 import requests
 
 from adroll_flask.cli.commands import commands, local_app
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.conftest import AppMaker
 from tests.support import PATIENCE, ROOT
 from tests.support.pages import started
+from tests.support.visits import at
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -142,29 +143,25 @@ def test_a_django_server_that_goes_around_the_middleware_is_found(
     assert found.get("WSGI_APPLICATION") == severity
 
 
-def test_from_an_empty_folder_the_environment_is_enough(run: Run, tmp_path: Path) -> None:
-    with running(port=0) as sandbox:
-        settings = {
-            "ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
-            "ADROLL_PIXEL_EID": PIXEL_EID,
-            "ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
-            "ADROLL_API_URL": sandbox.api_url,
-            "ADROLL_SECRET_KEY": "a long random text",
-            "ADROLL_DELIVERY": "worker",
-            "ADROLL_EMAIL": '["sha256"]',
-            # Of the environment, and no settings.
-            "ADROLL_SANDBOX_ALLOW_PRODUCTION": "0",
-            "ADROLL_OLD_OUTBOX_URL": "sqlite:///old.sqlite",
-        }
-        assert run("outbox", **settings).returncode == 0
-        assert list(tmp_path.iterdir()) == []
-        found = json.loads(run("check", "--json", **settings).stdout)
-        assert found["ok"], found
-        assert list(tmp_path.iterdir()) == []
-        assert run("send-test", **settings).returncode == 0
-        assert "1 queued" in run("import", "-", stdin=LINE, **settings).stdout
-        assert run("worker", "--once", **settings).stdout == "1 settled, 0 waiting\n"
-        assert len(sandbox.events()) >= 1
+def test_from_an_empty_folder_the_environment_is_enough(
+    run: Run, tmp_path: Path, sandbox: RunningSandbox
+) -> None:
+    settings = {name: str(value) for name, value in at(sandbox).items()} | {
+        "ADROLL_SECRET_KEY": "a long random text",
+        "ADROLL_DELIVERY": "worker",
+        "ADROLL_EMAIL": '["sha256"]',
+        # Of the environment, and no settings.
+        "ADROLL_SANDBOX_ALLOW_PRODUCTION": "0",
+        "ADROLL_OLD_OUTBOX_URL": "sqlite:///old.sqlite",
+    }
+    assert run("outbox", **settings).returncode == 0
+    found = json.loads(run("check", "--json", **settings).stdout)
+    assert found["ok"], found
+    assert list(tmp_path.iterdir()) == []
+    assert run("send-test", **settings).returncode == 0
+    assert "1 queued" in run("import", "-", stdin=LINE, **settings).stdout
+    assert run("worker", "--once", **settings).stdout == "1 settled, 0 waiting\n"
+    assert len(sandbox.events()) >= 1
 
 
 def test_a_wrong_setting_of_the_environment_is_said_in_its_own_words(run: Run) -> None:
