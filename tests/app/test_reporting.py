@@ -292,14 +292,21 @@ def test_an_error_of_the_shops_own_transaction_is_the_shops(make_app: AppMaker) 
     outbox = app.extensions["adroll"].outbox
     outbox.database.create_tables()
     engine = sa.create_engine(f"sqlite:///{outbox.place}", poolclass=sa.NullPool)
-    with visit(app), Session(engine) as session:
+    told: list[object] = []
+
+    def heard(*_: object, **given: object) -> None:
+        told.append(given)
+
+    queued = adroll_flask.event_queued.connected_to(heard, app)
+    with visit(app), Session(engine) as session, queued:
         session.execute(sa.text("PRAGMA query_only = ON"))
         with pytest.raises(sa.exc.OperationalError, match="readonly"):
             report_conversion(**ORDER, session=session)
         session.rollback()
         assert report_conversion(**ORDER, session=session)
+        assert told == [], "the shop may roll back"
         session.commit()
-    assert len(kept(app)) == 1
+    assert len(kept(app)) == len(told) == 1
 
 
 def test_two_apps_in_one_process_keep_apart(app: Flask, make_app: AppMaker, adroll: AdRoll) -> None:

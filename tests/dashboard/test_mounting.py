@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from flask import Flask, redirect
+from flask import Flask, abort, redirect
 from flask.testing import FlaskClient
 
 from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError
@@ -87,6 +87,10 @@ def test_what_only_looks_like_a_yes_is_none(
     page = mounted(access).get(WHERE)
     assert page.status_code == 403
     assert f"it gave a {kind}" in page.text
+
+
+def test_access_may_abort(mounted: Callable[..., FlaskClient]) -> None:
+    assert mounted(lambda: abort(401)).get(WHERE).status_code == 401
 
 
 def test_a_page_allows_its_own_files_alone(mounted: Callable[..., FlaskClient]) -> None:

@@ -59,6 +59,10 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     everything = str(bench.execute("SELECT * FROM adroll_event"))
     assert "click-ann" not in everything
     assert COOKIE not in everything
+    assert "raised" not in everything
+    hashed = "click_hash IS NOT NULL OR cookie_hash IS NOT NULL"
+    (found,) = bench.execute(f"SELECT dedupe_key FROM adroll_event WHERE {hashed}")
+    assert tuple(found) == ("3",)
     dead = {row.key: row.reason for row in outbox.lookups.list("dead")}
     assert dead == {"1": "forgotten", "2": "forgotten", "4": "forgotten"}
     assert retry(outbox) == 0

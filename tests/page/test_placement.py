@@ -20,10 +20,15 @@ def place(page: bytes, snippet: bytes, *, charset: str | None = None) -> tuple[b
 
 PLACES = {
     "before the end of the head": b"<!doctype html><html><head><title>A</title>^</head><body>",
+    "tags in any case": b"<HTML><HeAd><TITLE>A</tItLe>^</HEAD><BODY>",
     "end tag with white space": b"<html><head>^</head\n ><body>",
     "no end tag of the head": b"<html><head><title>A</title>\n^<body>",
     "no head at all": b"<html>\n^<body>",
     "a body alone": b"^<body>",
+    "an end of a head alone": b"<title>A</title>^</head><p>",
+    "a doctype alone": b"<!doctype html><title>A</title>^<p>A",
+    "frameset": b"^<frameset></frameset>",
+    "a header is no head": b"<html>^<header></header></html>",
     "text ends the head": b"<html><head> \n^A</head>",
     "an element that no head holds": b"<html><head><link rel=a>^<div></div></head>",
     "an end tag that opens the body": b"<html><head>^</br>",
@@ -33,9 +38,18 @@ PLACES = {
     "the page is as good as empty": b"<html>^",
     "an empty comment of three dashes is over": b"<html><head><!--->^</head>-->",
     "comment with almost an end": b"<html><head><!--!></head>-->^</head>",
+    "comment with odd ends": b"<html><head><!-- -- > --!>^</head><!-- -->",
+    "bogus comments": b"<html><![if IE]><head><?php </head ?><![endif]></ x><!x></>^</head>",
     "no CDATA in HTML": b"<html><head><![CDATA[ x > ]]>".replace(b" ]]", b"^]]"),
     "doctype that ends in its quotes":
         b'<!doctype html public "^a>b"><html>'.replace(b"^a>b", b"a>^b"),
+    "style, noscript and noframes":
+        b"<head><style></head></style><noscript></head></noscript>"
+        b"<noframes></head></noframes>^</head>",
+    "doubly escaped script":
+        b"<html><head><script><!-- <script></script> </head>--></script>^</head>",
+    "script that nearly ends": b"<html><head><script></scripts></head></script/>^</head>",
+    "textarea ends the head": b"<html><head>^<textarea></head></textarea>",
     "plaintext ends the head": b"<html><head>^<plaintext></head>",
     "svg ends the head": b"<html><head>^<svg><title></head></title></svg>",
     # templates

@@ -334,11 +334,15 @@ def test_everything_that_is_kept_is_bounded() -> None:
     for number in range(50):
         identifiers = {"adct": click(api), "first_party_cookie": "x"}
         api.post([{**LEAST, "identifiers": identifiers}])
+        beacon(api, cookie=f"cookie{number}")
         beacon(api, kind="track", name="purchase", cookie=f"cookie{number}")
     state = api.sandbox.state
     held = [state.events(), state.requests(), state.clicks(), state.tracked()]
     assert [len(one) for one in held] == [5, 5, 5, 5]
     assert len(last(api)["journey"]["steps"]) <= 12
+    api.post([{**LEAST, "identifiers": {"first_party_cookie": "cookie0"}}])
+    journey = last(api)["journey"]
+    assert (journey["cookie"]["seen_by_pixel"], journey["steps"]) == (False, [])
 
 
 def test_reset_forgets_everything(api: Api) -> None:

@@ -70,6 +70,8 @@ def shop(make_app: AppMaker) -> Flask:
         report(app, order)
     report(app, "1004", gpc=True)
     settle(app, "delivered", "delivered", "dead")
+    report(app, "2001", currency="USD")
+    settle(app, "delivered")
     report(app, "1005")
     app.extensions["adroll"].outbox.queue.waiting()
     return app
@@ -82,24 +84,29 @@ def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) 
     found = samples(registry_of(shop))
     assert found["adroll_outbox_up"] == {(): 1}
     assert found["adroll_events_total"] == {
-        ("purchase", "delivered", ""): 2,
+        ("purchase", "delivered", ""): 3,
         ("purchase", "dead", "refused"): 1,
         ("purchase", "suppressed", "consent_gpc"): 1,
     }
     assert found["adroll_event_value_total"]["EUR", "purchase", "delivered"] == 119.8
-    assert found["adroll_delivery_delay_seconds_bucket"]["purchase", "+Inf"] == 2
+    assert found["adroll_event_value_total"]["USD", "purchase", "delivered"] == 59.9
+    assert found["adroll_delivery_delay_seconds_bucket"]["purchase", "+Inf"] == 3
     assert found["adroll_outbox_due_events"] == {(): 1}
     assert found["adroll_outbox_journal_bytes"] == {(): 0}
     assert found["adroll_destination_failures"] == {(): 0}
     assert "adroll_destination_stopped" not in found
     pid = str(os.getpid())
-    assert found["adroll_process_total"]["event_queued", pid, ""] == 4
+    assert found["adroll_process_total"]["event_queued", pid, ""] == 5
     assert found["adroll_process_total"]["event_suppressed", pid, "consent_gpc"] == 1
     report(shop, "1006")
-    shop.extensions["adroll"].outbox.destination(ADVERTISABLE).stop("unauthorized", "fingerprint")
+    destination = shop.extensions["adroll"].outbox.destination(ADVERTISABLE)
+    destination.stop("unauthorized", "fingerprint")
+    destination.pause(30)
     found = samples(registry_of(shop))
     assert found["adroll_outbox_journal_bytes"][()] > 0
     assert found["adroll_destination_stopped"] == {("unauthorized",): 1}
+    assert found["adroll_destination_paused_seconds"][()] > 0
+    assert found["adroll_findings"]["delivery-stopped", "error"] == 1
 
 
 def test_metrics_hold_nothing_of_a_visitor(shop: Flask) -> None:
