@@ -42,7 +42,7 @@ def keys(outbox: Outbox) -> list[str]:
 
 
 def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplog: Caplog) -> None:
-    outbox.put(event(bench, "1"))
+    outbox.put(event(bench, "1", digest="a"))
     outbox.put(event(bench, "2", cookie=COOKIE, adct="another"))
     outbox.put(event(bench, "3", adct="click-bob"))
     outbox.put(event(bench))
@@ -60,7 +60,7 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     assert "click-ann" not in everything
     assert COOKIE not in everything
     assert "raised" not in everything
-    hashed = "click_hash IS NOT NULL OR cookie_hash IS NOT NULL"
+    hashed = "digest IS NOT NULL OR click_hash IS NOT NULL OR cookie_hash IS NOT NULL"
     (found,) = bench.execute(f"SELECT dedupe_key FROM adroll_event WHERE {hashed}")
     assert tuple(found) == ("3",)
     dead = {row.key: row.reason for row in outbox.lookups.list("dead")}

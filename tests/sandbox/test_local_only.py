@@ -84,7 +84,8 @@ def test_a_foreign_name_that_points_here_is_not_answered(api: Api, host: str) ->
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1:5001", "[::1]:5001", "adroll.example:5001", "SHOP.test"]
+    "host",
+    ["localhost", "127.0.0.1:5001", "[::1]", "[::1]:5001", "adroll.example:5001", "SHOP.test"],
 )
 def test_local_names_are_answered(api: Api, host: str) -> None:
     assert api.open("/events", headers={"Host": host}).status_code == 200
