@@ -3,11 +3,11 @@
 ``python -m tests.support.chaos --kills 500``; with ``FLASK_ADROLL_OUTBOX_URL``: on a server.
 
 Four processes share one outbox: two shops whose own threads deliver what they report, one that
-leaves that to others, and ``flask adroll worker``. Orders are placed in requests; one whose receipt
-is true is written down as acknowledged. All are killed with SIGKILL at random moments, some while a
-request of theirs hangs at AdRoll (the sandbox, in this process), and started again at once. In the
-end every acknowledged order must have arrived, and those that arrived twice must carry the mark
-*unsure*. Prints a summary as JSON; exit code 1: not so.
+leaves that to others, and ``flask adroll worker``. Orders are placed in requests and in app
+contexts; one whose receipt is true is written down as acknowledged. All are killed with SIGKILL at
+random moments, some while a request of theirs hangs at AdRoll (the sandbox, in this process), and
+started again at once. In the end every acknowledged order must have arrived, and those that arrived
+twice must carry the mark *unsure*. Prints a summary as JSON; exit code 1: not so.
 
 ``--careless`` leaves out the one commit that all hangs on, that of ``sending``: this must fail.
 """
@@ -33,6 +33,7 @@ from typing import Any
 
 from flask.cli import FlaskGroup
 
+from adroll_flask import report_conversion
 from adroll_flask.delivery import batch
 from adroll_flask.delivery.transport import RequestsTransport, Timeouts
 from adroll_flask.events.build import warm
@@ -46,6 +47,8 @@ from tests.support.server_shop import make_shop
 LEASE = 3.0
 #: Connecting, between two bytes, in all.
 TIMEOUTS = (0.5, 1.0, 1.2)
+PAGE, ADDRESS = "https://shop.example/", "203.0.113.9"
+WEBHOOK: Any = {"value": 1, "currency": "EUR", "adct": "c", "ip": ADDRESS, "page_location": PAGE}
 
 
 def outbox_of(folder: Path) -> Outbox:
@@ -106,14 +109,16 @@ def place(app: Any, name: str) -> None:
     noted = Path(os.environ["SHOP_FOLDER"], f"{name}.acknowledged")
     acknowledged = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     visitor = app.test_client()
-    visitor.environ_base["REMOTE_ADDR"] = "203.0.113.9"
+    visitor.environ_base["REMOTE_ADDR"] = ADDRESS
     for number in itertools.count():
         order = f"{name}-{number}"
         # A reload of the thank-you page now and then.
         for _ in range(2 if number % 7 == 0 else 1):
-            status = visitor.post(f"/orders/{order}", base_url="https://shop.example/").json[
-                "status"
-            ]
+            if number % 2:  # no browser, as in a payment's webhook
+                with app.app_context():
+                    status = report_conversion(order_id=order, **WEBHOOK).status
+            else:
+                status = visitor.post(f"/orders/{order}", base_url=PAGE).json["status"]
             if status == "queued":
                 os.write(acknowledged, f"{order}\n".encode())
             elif status != "duplicate":
