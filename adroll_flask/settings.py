@@ -161,7 +161,7 @@ def _http(value: Any) -> SplitResult:
         host, _port = parts.hostname, parts.port
     except ValueError:
         raise _Got(_FORM) from None
-    if parts.scheme not in ("https", "http") or not host or not text.isascii():
+    if parts.scheme not in ("https", "http") or not host or not re.fullmatch("[!-~]+", text):
         raise _Got(_FORM)
     return parts
 

@@ -439,13 +439,13 @@ class RowWriter:
         # A commit that came late, or another worker, may have brought one in already.
         before = set(schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ())
         rows = [self.row(tx, event) for event in each(events)]
-        others: list[NewEvent] = []
+        others: dict[str, NewEvent] = {}
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
             there = set(schema.ids_of(tx, "id {in_ids}", ids=[row["id"] for row in rows]))
-            others = [event for event in events if event.id not in there]
+            others = {event.id: event for event in events if event.id not in there}
             events = [event for event in events if event.id in there]
         self._count_dead(tx, [event for event in events if event.id not in before])
-        self._meet(tx, others, written)
+        self._meet(tx, [*others.values()], written)
 
     @staticmethod
     def _count_dead(tx: Tx, events: Sequence[NewEvent]) -> None:

@@ -329,8 +329,7 @@ class Queue:
         for those in ("dedupe_key IS NOT NULL", keyless):
             where = f"advertisable_eid = '' AND {those} LIMIT {STEP} {{skip_locked}}"
             rows += schema.rows(tx, where)
-        if rows:
-            destination.know(tx, [account])
+        destination.know(tx, [account])
         alone, verdicts = list[str](), list[model.Verdict]()
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")

@@ -87,6 +87,7 @@ WRONG: list[tuple[str, Any, str]] = [
         for host in (f"{SECRET}.example", "srv.adroll.com", "10.0.0.7", "localhost.example")
     ),
     ("ADROLL_API_URL", "ftp://srv.adroll.com", "https"),
+    *(("ADROLL_API_URL", f"https://srv.adroll{bad}.com/", "https") for bad in (" ", "\n", "é")),
     ("ADROLL_API_URL", f"https://user:{SECRET}@srv.adroll.com/api", "password"),
     ("ADROLL_PIXEL", "maybe", "one of 'load', 'present', 'none'"),
     *(("ADROLL_URL_PREFIX", wrong, "leading slash") for wrong in ("adroll", "/adroll/")),

@@ -50,7 +50,7 @@ def history(outbox: Outbox) -> dict[Any, int]:
 
 
 def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
+    id = hold(bench, outbox, digest="59.90 EUR")
 
     assert deliver(outbox) == []
     assert states(outbox) == {"held": 1}
@@ -58,7 +58,8 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert json.loads(next(outbox.lookups.export("held")))["state"] == "held"
 
     assert outbox.decide(release()) == id
-    assert outbox.lookups.list("waiting")[0].unsure == 0
+    row = outbox.lookups.list("waiting")[0]
+    assert (row.unsure, row.digest) == (0, "59.90 EUR")
     assert deliver(outbox) == ["1001"]
     assert states(outbox) == {"delivered": 1}
     assert outbox.lookups.counts()["decided"] == 0
@@ -255,6 +256,20 @@ def test_an_invalid_event_after_its_release_is_counted(bench: Bench, outbox: Out
     assert deliver(outbox) == []
     assert states(outbox) == {"dead": 1}
     assert history(outbox) == {("invalid", "invalid:value"): 1}
+
+
+def test_an_event_that_came_twice_after_its_release_is_no_duplicate(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """By the database and by the journal: nobody heard that the commit had got through."""
+    outbox.decide(release())
+    outbox.ingest.take_in()
+    event = bench.event("1001", held_for=HELD)
+    outbox.put(event)
+    outbox.put(event)
+
+    assert deliver(outbox) == ["1001"]
+    assert history(outbox) == {("delivered", ""): 1}
 
 
 def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox) -> None:

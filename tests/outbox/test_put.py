@@ -244,6 +244,11 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     outbox.queue.adopt(EID)
     assert held in {row.id for row in outbox.lookups.list("waiting")}
 
+    outbox.put(bench.event("1004", advertisable_eid=""))
+    outbox.ingest.take_in()
+    outbox.queue.adopt("NEW")  # of which there is nothing yet
+    assert [row.advertisable_eid for row in outbox.lookups.find("1004", ["purchase"])] == ["NEW"]
+
 
 def test_of_an_order_with_and_without_account_that_of_the_account_is_told(
     bench: Bench, outbox: Outbox
