@@ -168,8 +168,9 @@ class BatchSender:
         self._make_ready()
         left = [event for event in events if event.id in self._left]
         ids = {event.id for event in left}
-        if self._begun >= ids:
-            self._begun -= ids
+        # Of a later request a visitor may have said no meanwhile: it is asked for again.
+        begun, self._begun = self._begun, set()
+        if begun >= ids:
             return left
         ours = self.queue.begin_sending(self.claim, [event.id for event in left])
         for id in ids.difference(ours):

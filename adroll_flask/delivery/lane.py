@@ -176,6 +176,8 @@ class Lane:
             # time-out has waited already.
             pause = self.spread(_doubled(2.0, failures, MAX_PAUSE))
             pause = max(LEAST_PAUSE, pause - (self.monotonic() - self._asked_at))
+        if permit.probing == "other":  # which no pause of the destination's keeps
+            self._refused = (permit.fingerprint, 0, self.monotonic() + pause)
         self.destination.pause(pause)
 
     def _stop(self, permit: Permit, answer: Answer) -> None:

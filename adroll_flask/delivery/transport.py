@@ -83,6 +83,8 @@ class _Thread(threading.local):
     session: requests.Session | None = None
     used: float = 0.0
     begun: bool = False
+    #: When it has to begin at the latest, and when the answer has to be there.
+    begin_by: float = 0.0
     until: float = 0.0
 
 
@@ -109,6 +111,7 @@ class RequestsTransport:
             self.close()
         # The answer's clock starts with the call; connecting has its own, shorter one.
         mine.begun, mine.used, mine.until = False, now, now + timeout.connect + timeout.total
+        mine.begin_by = mine.until - timeout.read
         session = mine.session = mine.session or _session(mine)
         try:
             with session.post(
@@ -234,6 +237,9 @@ def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:
         def endheaders(self, *args: Any, **kwargs: Any) -> None:
             if self.sock is None:
                 self.connect()
+            # Each of a name's addresses has the time-out anew: what AdRoll took would be unsure.
+            if time.monotonic() > mine.begin_by:
+                raise TimeoutError
             mine.begun = True
             super().endheaders(*args, **kwargs)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adroll_flask.outbox.model import Withdrawal
 from tests.conftest import Caplog
 from tests.support.delivery_kit import (
     OK,
@@ -266,6 +267,18 @@ def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None
     assert shop.step() == 3
     assert shop.adroll.requests == [["o001", "o003"], ["o002"]]
     assert ["dry_run=true" in url for url in shop.adroll.urls] == [False, True]
+
+
+def test_a_no_between_two_requests_of_a_claim_counts(tmp_path: Path) -> None:
+    def judge(_batch: list[str], _dry: bool) -> Reply:
+        shop.outbox.record(Withdrawal(shop.clock(), None, "click-canary"))
+        shop.outbox.ingest.take_in()
+        return OK
+
+    shop = Shop(tmp_path, AdRoll(judge), orders=1)
+    shop.report("o002", dry_run=True)
+    shop.step()
+    assert shop.adroll.requests == [["o001"]]
 
 
 def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Path) -> None:

@@ -292,6 +292,17 @@ def test_two_configurations_side_by_side_do_not_chase_each_other(tmp_path: Path)
     assert not any(row.attempts > 1 or row.unsure for row in old.rows().values())
 
 
+@pytest.mark.parametrize("answer", [refusal(429, retry_after="3600"), refusal(500)])
+def test_a_token_that_was_corrected_asks_no_more_often_than_others(
+    tmp_path: Path, answer: Reply
+) -> None:
+    adroll = AdRoll(lambda *_: refusal(401) if adroll.tokens[-1] == "Token bad" else answer)
+    old = Shop(tmp_path, adroll, access_token="bad", orders=9)
+    old.step()
+    Shop(tmp_path, adroll, access_token="good", clock=old.clock).steps(20)
+    assert len(adroll.requests) == 2
+
+
 def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) -> None:
     tokens = ["bad"]
     adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,20 @@ def test_a_forked_child_opens_its_own_connection(transport: Transport) -> None:
         assert up.connections == 2
         send(up.url, transport=transport)
         assert up.connections == 2, "the parent goes on with its own"
+
+
+def test_nothing_leaves_where_connecting_left_no_time_for_the_answer(monkeypatch: Patch) -> None:
+    """A name has many addresses, and each has the time-out anew."""
+    find = socket.getaddrinfo
+
+    def slow(*args: Any, **named: Any) -> Any:
+        time.sleep(SHORT.total + SHORT.connect)
+        return find(*args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with server(answering(reply("200 OK"))) as up:
+        answer = failure(up.url)
+        assert (answer.sure, answer.reason, up.requests) == (True, "connect_timeout", [])
 
 
 @pytest.mark.parametrize("url", ["https://", "http://[", "https://exa mple/"])
