@@ -161,8 +161,9 @@ class ServerDatabase(Database):
 
 def _close(engine: sa.Engine) -> None:
     """Close all connections: those that are in use as soon as they are given back."""
-    sa.event.listen(engine.pool, "checkin", lambda _connection, record: record.close())
-    engine.dispose()
+    old = engine.pool
+    engine.dispose()  # whose new pool would have the old one's listeners
+    sa.event.listen(old, "checkin", lambda _connection, record: record.close())
 
 
 def make_engine(url: sa.URL) -> sa.Engine:

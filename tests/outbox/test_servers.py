@@ -36,6 +36,9 @@ def test_a_lost_connection_is_replaced(server: Bench, relay: Relay, outbox: Outb
     relay.restore()
     assert status(outbox, server.event("2")) == "queued"
     assert deliver(outbox) == ["2"]
+    before = relay.accepted
+    outbox.lookups.counts()
+    assert relay.accepted == before, "the new one is kept"
 
 
 def test_the_sites_own_url_may_name_another_driver(server: Bench) -> None:
