@@ -230,6 +230,8 @@ class Outbox:
 
     def _append(self, line: bytes) -> None:
         if self._used >= 1.0:
+            self._count()  # a command has no thread that does, nor has every server
+        if self._used >= 1.0:
             raise OutboxFailed("full")
         self._journal.append(line)
         # Until the thread counts again, which may be at a request to AdRoll that hangs.
@@ -245,16 +247,21 @@ class Outbox:
 
         The thread beside the requests calls it at least once a second while there are reports.
         """
-        if most := self._settings.outbox_max_bytes:
+        if self._settings.outbox_max_bytes:
             now = time.monotonic()
             if now >= self._weigh_at and self.exists():
                 with suppress(OutboxFailed):  # the step that follows tells of it
                     self._weight = self.ingest.weigh()
                     # Counting a million rows takes a while: at most for a hundredth of the time.
                     self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
-            self._used = (self._weight + waiting_bytes(self.folder)) / most
+        self._count()
         self._journal.rotate()
         self.tell_failures()
+
+    def _count(self) -> None:
+        """Count what waits in the journal, beside what was last found in the database."""
+        if most := self._settings.outbox_max_bytes:
+            self._used = (self._weight + waiting_bytes(self.folder)) / most
 
     def tell_failures(self) -> None:
         """Write down what was not taken before, as far as the journal takes it now."""

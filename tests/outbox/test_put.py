@@ -165,6 +165,7 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     with pytest.raises(OutboxFailed, match="full"):
         other.put(bench.event(payload=big))
     deliver(outbox)
+    assert status(outbox, bench.event()) == "queued", "where no thread counts, too"
     later = bench.open(outbox_max_bytes=300_000)
     later.measure()
     assert status(later, bench.event()) == "queued"
