@@ -274,6 +274,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
                 "javascript:alert(1)",
                 "https:///thanks",
                 "https://shop.test:99999/",
+                "https://shop.test:0/",
                 "https://[::1/",
             ),
         ),
@@ -345,7 +346,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
         (None, {}, "mug", [{"product_id": "mug"}] * 1001),
     ),
     "a product that says something": ((PRODUCT,), (None, "mug", {}, ["mug"])),
-    "a positive whole number": ((f"{PRODUCT}.quantity",), (0, -1, 1.5, 2.0, "3", True, None)),
+    "a positive whole number": (
+        (f"{PRODUCT}.quantity",),
+        (0, -1, 1.5, 10**7, "3", True, None),
+    ),
     "a string that holds JSON": (("external_data",), WRONG_JSON),
     "no key that it does not know": (
         ("advertisable", f"{IDS}.cookie", f"{OF_EVENT}.orderId", f"{PRODUCT}.sku"),
