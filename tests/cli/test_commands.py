@@ -15,6 +15,7 @@ from flask import Flask, redirect, request
 from adroll_flask import AdRoll, report_event
 from adroll_flask.cli import worker as cli_worker
 from adroll_flask.events.event import Event
+from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Caplog, Patch
@@ -169,7 +170,7 @@ def test_check_finds_a_folder_that_is_not_there(make_app: AppMaker, tmp_path: Pa
 # -- send-test and schema ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pageView", "purchase", "demoRequest"])
+@pytest.mark.parametrize("name", EVENT_NAMES)
 def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name: str) -> None:
     result = run("send-test", "--event", name, code=0)
     assert "dry_run=true" in result.output
@@ -177,7 +178,7 @@ def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name
     assert "AdRoll takes this event" in result.output
     assert ACCESS_TOKEN not in result.output
     [event] = sandbox.events()
-    assert event["dry_run"] is True
+    assert (event["dry_run"], event["event"]["event_name"]) == (True, name)
 
 
 def test_send_test_with_a_bad_token_says_what_to_compare(make_app: AppMaker, sandbox: Any) -> None:
@@ -434,6 +435,8 @@ def test_drop_removes_what_another_account_left(app: Flask, run: Run, make_app: 
     listed = run_other("list").output
     assert "account" in listed.splitlines()[0]
     assert listed.count(ADVERTISABLE_EID) == 4
+    others = f"of account {ADVERTISABLE_EID}, for which there is no token here"
+    assert f"1 {others}" in invoke(other, "worker", "--once").output
     assert run_other("drop", "--advertisable", "NOSUCH").output == "0 events dropped\n"
     assert run_other("drop", "--advertisable", ADVERTISABLE_EID).output == "3 events dropped\n"
     left = other.extensions["adroll"].outbox.lookups.list()

@@ -16,7 +16,6 @@ import logging
 import pkgutil
 import re
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -354,42 +353,6 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__cause__ or exc.__context__
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"ADROLL_ACCESS_TOKEN": CANARIES["token"] + "\n"},
-        {"ADROLL_ACCESS_TOKEN": [CANARIES["token"]]},
-        {"ADROLL_SECRET_KEY": [CANARIES["key"], None]},
-        {"ADROLL_OUTBOX_URL": f"://shop:{CANARIES['password']}@db/x"},
-        {"ADROLL_OUTBOX_URL": f"nosuch://shop:{CANARIES['password']}@db/x"},
-        {"ADROLL_OUTBOX_URL": f"postgresql://shop:{CANARIES['password']}@127.0.0.1:9/x"},
-        {"ADROLL_API_URL": f"http://srv.adroll.com/{CANARIES['query']}"},
-        {"ADROLL_PIXEL": CANARIES["query"]},
-    ],
-    ids=lambda setting: ",".join(setting),
-)
-def test_no_error_has_the_value(tmp_path: Path, setting: dict[str, Any], caplog: Caplog) -> None:
-    caplog.set_level(logging.DEBUG, "adroll_flask")
-    app = Flask("misconfigured", instance_path=str(tmp_path))
-    app.config.update({**configuration({}), "SECRET_KEY": CANARIES["key"], **setting})
-
-    shown = ""
-    try:
-        AdRoll(app)
-        with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "8.8.8.8"}):
-            shown += repr(report_conversion(order_id="1", value="1.00", currency="EUR"))
-        app.extensions["adroll"].outbox.queue.waiting()
-    except Exception as error:
-        shown += said_by(error)
-        # Source lines are the test's own; what a traceback adds are the messages.
-        shown += "".join(traceback.format_exception_only(error))
-
-    assert shown
-    assert not found_in(shown)
-    for text in logged(caplog):
-        assert not found_in(text), text
 
 
 def test_the_outbox_never_holds_an_address_in_clear_nor_a_secret(shop: Site, echo: Echo) -> None:

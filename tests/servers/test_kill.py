@@ -22,7 +22,6 @@ import pytest
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.sandbox import running
 from benchmarks import backlog
-from benchmarks import servers as databases
 from benchmarks.servers import ENGINES, missing
 from tests.servers.test_celery import Worker
 from tests.support import ROOT, answers, free_port, lacking, program, ran, started
@@ -127,39 +126,7 @@ def test_two_workers_on_a_small_disk_lose_no_order(count: int, size: str, tmp_pa
         assert told["counts"]["delivered"] == count
 
 
-# -- a process of the host that is stopped (Ctrl-Z) keeps nothing of the others' from AdRoll ------
-
-
-STOPS = """
-import fcntl, os, signal
-from tests.support.server_shop import make_shop
-
-lock, outbox = fcntl.flock, make_shop().extensions["adroll"].outbox
-
-def stops(file, how):
-    lock(file, how)
-    if os.readlink(f"/proc/self/fd/{file}").endswith("reader.lock"):
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-fcntl.flock = stops
-outbox.queue.waiting()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="takes /proc")
-def test_who_is_stopped_while_it_reads_blocks_no_order(sandbox: Sandbox, tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop").at(sandbox)
-    shop.report("order:0")
-    with started(sys.executable, "-c", STOPS, env=shop.environ) as reader:
-        state = Path(f"/proc/{reader.pid}/status")
-        assert wait_until(lambda: "State:\tT" in state.read_text())
-        with shop.running("worker"):
-            shop.report("order:1")
-            assert wait_until(lambda: orders(sandbox) == ["0", "1"])
-
-
-# -- kills of what the other proofs leave alive: uWSGI's workers, database servers, a broker ------
+# -- kills of what the other proofs leave alive: uWSGI's workers, a broker ------------------------
 
 
 def doubled_unmarked(shop: Shop, sandbox: Sandbox) -> set[str]:
@@ -203,43 +170,6 @@ def test_no_kill_of_uwsgi_s_workers_loses_an_order(
         assert wait_until(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, PATIENCE)
     # How a server stops is shown elsewhere: this one ends by the last kill of all.
     assert doubled_unmarked(shop, sandbox) == set()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", databases.ENGINES)
-def test_a_killed_database_loses_no_orders(engine: str, sandbox: Sandbox, tmp_path: Path) -> None:
-    if why := databases.missing(engine):
-        lacking(why)
-    with databases.server(engine) as database:
-        shop = Shop(tmp_path / "shop").at(sandbox, outbox_url=database.url, linger=0.05)
-        told, last = [], 0
-        with (
-            shop.running("worker", log=tmp_path / "worker.log") as worker,
-            shop.reporting() as reporter,
-        ):
-
-            def report(count: int) -> None:
-                nonlocal last
-                told.extend(reporter.report(f"order:{last + 1}-{last + count}"))
-                last += count
-
-            report(20)
-            assert wait_until(lambda: len(orders(sandbox)) >= 20, PATIENCE)
-            for _ in range(3):
-                sandbox.fault(latency=0.3, times=2)
-                report(20)
-                time.sleep(0.3)  # amid taking in, claiming or settling
-                database.kill()
-                began = time.monotonic()
-                report(20)
-                assert time.monotonic() - began < 30, "no report waits for the database"
-                database.start()
-            assert wait_until(lambda: len(set(orders(sandbox))) >= last, PATIENCE)
-            assert worker.poll() is None
-        assert set(told) == {"queued"}
-        assert len(set(orders(sandbox))) == last == 140
-        assert wait_until(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, PATIENCE)
-        assert doubled_unmarked(shop, sandbox) == set()
 
 
 @contextmanager
