@@ -1,6 +1,7 @@
 """The pages about an outbox's place: backup, move, import, reconcile, many hosts, run as typed."""
 
 import csv
+import json
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -13,54 +14,33 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask import AdRoll, report_conversion, testing
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
+from adroll_flask.sandbox import RunningSandbox
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 from tests.support.outbox_engines import database, wait_until
 from tests.support.pages import Page, Shell, blocks
 
 TELEPHONE = "docs/how-to/orders-without-a-browser.md"
-SHOP = """
-import click
-from flask import Flask
-from adroll_flask import AdRoll, report_conversion
-
-app = Flask(__name__)
-app.config.from_prefixed_env()
-AdRoll(app)
-
-
-@app.cli.command()
-@click.argument("orders", nargs=-1)
-@click.option("--hold", is_flag=True)
-@click.option("--gpc", is_flag=True)
-def buy(orders, hold, gpc):
-    for order in orders:
-        with app.test_request_context(
-            "/?adct=click123",
-            base_url="https://shop.example",
-            environ_base={"REMOTE_ADDR": "203.0.113.7"},
-            headers={"Sec-GPC": "1"} if gpc else {},
-        ):
-            receipt = report_conversion(order_id=order, value="59.90", currency="EUR", hold=hold)
-            print(order, receipt.status)
-"""
 #: Nobody listens there.
 AWAY = "http://127.0.0.1:9/api"
 
 
 def shell_in(folder: Path, api_url: str = AWAY) -> Shell:
-    (folder / "shop.py").write_text(SHOP)
+    (folder / "instance").mkdir()
     env = {
-        "FLASK_APP": "shop",
-        "FLASK_SECRET_KEY": "a key for tests",
-        "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
-        "FLASK_ADROLL_PIXEL_EID": PIXEL_EID,
-        "FLASK_ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
+        "FLASK_APP": "tests.support.server_shop:make_shop()",
+        "SHOP_FOLDER": str(folder / "instance"),
         "FLASK_ADROLL_API_URL": api_url,
         "FLASK_ADROLL_DELIVERY": "worker",
     }
     return Shell(folder, env)
+
+
+def buy(shell: Shell, orders: str) -> list[str]:
+    told: list[str] = json.loads(
+        done(shell, f"echo {orders} | python -m tests.support.shop_orders")
+    )
+    return told
 
 
 def done(shell: Shell, command: str) -> str:
@@ -87,7 +67,7 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
         for section, url in zip(sections, ("", *urls), strict=True):
             if url:
                 done(shell, f"export FLASK_ADROLL_OUTBOX_URL={url!r}")
-            assert done(shell, "flask buy 1001 1002") == "1001 queued\n1002 queued"
+            assert buy(shell, "order:1001-1002") == ["queued"] * 2
             done(shell, "flask adroll outbox")  # takes in
             page.run(section)
             assert "dead        2" in done(shell, "flask adroll outbox"), section
@@ -100,13 +80,12 @@ def test_a_shop_moves_with_keys(tmp_path: Path, sandbox: RunningSandbox, stack: 
     shell = shell_in(tmp_path, sandbox.api_url)
     shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{new}'"}
     with shell, Page("docs/how-to/move-an-outbox.md", shell) as page:
-        done(shell, "flask buy 1 2 3 4")
+        buy(shell, "order:1-4")
         done(shell, "flask adroll worker --once")
-        done(shell, "flask buy 5 6")
-        done(shell, "flask buy --hold 7")
+        buy(shell, "order:5-6 hold:7")
         done(shell, "flask adroll outbox")
         page.run()
-        done(shell, "flask buy 1 2 3 4 5 6")
+        buy(shell, "order:1-6")
         done(shell, "flask adroll outbox release 7")
         done(shell, "flask adroll worker --once")
     assert sorted(sale["order_id"] for sale in sandbox.purchases()) == [*"1234567"]
@@ -123,12 +102,13 @@ def test_two_workers_deliver(tmp_path: Path, sandbox: RunningSandbox, stack: Exi
     }
     with shell, Page("docs/how-to/scaling.md", shell) as page:
         page.run()
-        orders = [str(number) for number in range(1001, 1021)]
-        done(shell, f"flask buy {' '.join(orders)}")
+        buy(shell, "order:1001-1020")
         # The shop's own process would forward; this one has ended.
         done(shell, "flask adroll outbox")
         assert wait_until(lambda: len(sandbox.purchases()) == 20, PATIENCE)
-    assert sorted(sale["order_id"] for sale in sandbox.purchases()) == orders
+    assert sorted(sale["order_id"] for sale in sandbox.purchases()) == [
+        str(number) for number in range(1001, 1021)
+    ]
 
 
 def test_an_import_says_what_is_wrong(tmp_path: Path, sandbox: RunningSandbox) -> None:
@@ -160,8 +140,8 @@ def test_each_paid_order_is_told(
         shell_in(tmp_path, sandbox.api_url) as shell,
         Page("docs/how-to/reconcile.md", shell) as page,
     ):
-        done(shell, f"flask buy {' '.join(map(str, reached))}")
-        done(shell, f"flask buy --gpc {' '.join(map(str, unwanted))}")
+        buy(shell, "order:1000-1411")
+        buy(shell, "suppressed:2000-2010")
         done(shell, "flask adroll worker --once")
         page.run("Did every paid order reach AdRoll?")
         rest = [*csv.DictReader((tmp_path / "rest.csv").read_text().splitlines())]
