@@ -60,8 +60,7 @@ _DAILY = {
     "cookie_caps": ("the_page",),
     "csp": ("",),
     "dashboard": ("the_pictures",),
-    "dashboard_actions": ("a_page_of_another_site", "a_problem_is_fixed"),
-    "engines_at_hand": ("",),
+    "dashboard_actions": ("a_problem_is_fixed",),
     "front_end_elsewhere": ("a_front_end", "the_pages_script"),
     "journeys": ("1_", "2", "6"),
     "journeys_elsewhere": tuple(

@@ -12,9 +12,9 @@ from flask import Response, session
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import browsing, visits
+from tests.support import visits
 from tests.support.journey import Site, buy, check_known, jar, open_shop
-from tests.support.kit_site import GPC, LOADER, METHODS
+from tests.support.kit_site import LOADER, METHODS
 
 STRINGS = {
     case["name"]: case["string"]
@@ -158,26 +158,6 @@ def test_who_was_not_asked_or_refused_leaves_no_trace(
         assert_nothing_kept(site, page, traffic)
 
 
-@pytest.mark.parametrize("config", [{}, {"ADROLL_CONSENT": "tcf"}, {"ADROLL_CONSENT": by_choice}])
-def test_global_privacy_control_beats_every_yes(
-    open_site: OpenSite, new_context: browsing.NewContext, config: dict[str, Any]
-) -> None:
-    context = new_context(extra_http_headers={"Sec-GPC": "1"})
-    context.add_init_script(GPC)
-    with_platform(context)
-    page = context.new_page()
-    traffic = Traffic(context)
-    with open_site(**config) as site:
-        page.goto(site.url("/?adct=the-click"))
-        page.evaluate("tc => cmp.say(tc, true)", YES)
-        page.evaluate("document.cookie = 'choice=yes;path=/'")
-        page.evaluate("window.adrollKit && adrollKit.consent && adrollKit.consent(true)")
-
-        buy(page)
-
-        assert_nothing_kept(site, page, traffic)
-
-
 def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page) -> None:
     traffic = Traffic(page.context)
     consent, say = way
@@ -195,18 +175,6 @@ def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page)
 
 
 BANNER = "[role=dialog]"
-
-
-def test_a_pixel_that_waits_for_its_own_banner_deadlocks(open_site: OpenSite, page: Page) -> None:
-    """What ``check`` points out: nobody loads what would ask."""
-    traffic = Traffic(page.context)
-    with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="load") as site:
-        site.adroll.fault(path="/consent/*", consent="ask")
-        page.goto(site.url("/?adct=the-click"))
-        buy(page)
-        assert_nothing_kept(site, page, traffic)
-        assert page.locator(BANNER).count() == 0
-        assert page.evaluate("typeof __tcfapi") == "undefined"
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -231,12 +199,15 @@ def test_the_kit_hears_the_banner_of_the_tag(
         site.app.after_request(put_it_in)
         page.goto(site.url("/?adct=the-click"))
         page.locator(BANNER).wait_for()
-        assert {cookie["name"] for cookie in page.context.cookies()} == set()
+        assert page.evaluate("typeof __tcfapi") == "function"
+        assert page.context.cookies() == site.adroll.tracked() == []
         page.get_by_role("button", name="Allow" if allowed else "Decline").click()
         if allowed:
             page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+            assert page.evaluate("localStorage.__adroll_consent_data")
             buy(page)
             check_known(site.purchase(), "the-click", jar(page.context, page.url))
+            assert page.locator(BANNER).count() == 0, "it is remembered"
         else:
             # The no is remembered, and the banner does not come back.
             page.goto(site.url())

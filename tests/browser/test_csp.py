@@ -11,8 +11,8 @@ from flask_talisman import Talisman
 from playwright.sync_api import Page
 
 from adroll_flask import current_visitor
-from adroll_flask.sandbox import RunningSandbox, running
-from tests.support import browsing, nginx, outbox_engines, visits
+from adroll_flask.sandbox import RunningSandbox
+from tests.support import outbox_engines, visits
 from tests.support.journey import jar
 from tests.support.page_shop import PageShop
 from tests.support.serving import serving
@@ -116,19 +116,6 @@ def test_the_nonce_is_enough(adroll: RunningSandbox, under: Any, page: Page, con
         assert console.lines == []
 
 
-def test_with_no_nonce_no_kit(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
-    """That the policies of these tests are in force, and that the page takes no harm."""
-    with under(STRICT, "script-src") as address:
-        page.goto(address)
-        page.wait_for_timeout(300)
-        assert page.evaluate("window.adrollKit === undefined")
-        assert page.inner_text("body") == "Hello"
-        # The server does its part without the kit.
-        assert who(page)["adct"] == "click123"
-    assert any("Content Security Policy" in line for line in console.lines)
-    assert adroll.tracked() == []
-
-
 def test_hosts_a_policy_needs(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
     origin = adroll.url_at("adroll.example")
     policy = {
@@ -155,31 +142,3 @@ def test_our_part_needs_self_alone(
         cookie = jar(page.context, page.url)
         assert who(page) == {"adct": "click123", "cookie": cookie, "source": "server"}
         assert console.lines == []
-
-
-# -- one page in a real nginx's cache, two real browsers, two identities --------------------------
-
-
-@pytest.mark.parametrize("location", [nginx.HOARDING, nginx.HIDING], ids=["hoarding", "hiding"])
-def test_two_browsers_of_one_cached_page_are_two(
-    location: str, tmp_path: Path, new_context: browsing.NewContext
-) -> None:
-    with running(strict=True) as adroll:
-        shop = make_shop(adroll, tmp_path, ADROLL_CACHED_PATHS=["/"])
-        with nginx.behind_nginx(shop, tmp_path / "nginx", location) as site:
-            url = site.url("/", HOST)
-            known = []
-            for click in ("click-a", "click-b"):
-                context = new_context()
-                console = browsing.Console(context)
-                page = context.new_page()
-                land(page, f"{url}?adct={click}")
-                known.append(who(page))
-                assert known[-1]["adct"] == click
-                assert known[-1]["cookie"] == jar(context, url)
-                assert known[-1]["source"] == "pixel"
-                assert "adroll_visitor" in {cookie["name"] for cookie in context.cookies(url)}
-                assert console.lines == []
-            assert known[0]["cookie"] != known[1]["cookie"]
-            assert site.hits.count(("GET", "/", 200)) == 1
-            assert b"Set-Cookie" not in site.stored()

@@ -134,26 +134,3 @@ def test_who_is_sure_drops_a_problem(either: Page, address: str, shop: Dashboard
     drop.click()
     expect(either.locator(".notice")).to_have_text("2 events dropped.")
     assert "1003" not in shop.states()
-
-
-def test_a_page_of_another_site_cannot_act(page: Page, address: str, shop: DashboardShop) -> None:
-    """With the browser's own headers, and with the token, as if it had leaked."""
-    open_problem(page, address, "AdRoll refused")
-    token = page.locator("input[name=token]").first.input_value()
-    problem = page.locator("input[name=problem]").first.input_value()
-    page.route(
-        "http://brand.example/",
-        lambda route: route.fulfill(
-            content_type="text/html",
-            body=f'<form method="post" action="{address}problems/drop">'
-            f'<input name="token" value="{token}"><input name="problem" value="{problem}">'
-            '<input name="until" value="9999999999"><input name="sure" value="yes">'
-            "<button>Go</button></form>",
-        ),
-    )
-    page.goto("http://brand.example/")
-    with page.expect_navigation() as answer:
-        page.get_by_role("button", name="Go").click()
-    assert answer.value is not None
-    assert answer.value.status == 403
-    assert shop.states()["1003"] == "dead"

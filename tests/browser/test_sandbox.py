@@ -304,30 +304,6 @@ def test_after_a_no_the_page_is_not_heard(page: Page, adroll: RunningSandbox, sh
     assert page.evaluate("answers.length") == 0
 
 
-BANNER = "[role=dialog]"
-
-
-def test_the_pixel_brings_a_banner_and_a_tcfapi(
-    page: Page, adroll: RunningSandbox, shop: Open
-) -> None:
-    adroll.fault(path="/consent/*", consent="ask")
-    shop()
-    expect(page.locator(BANNER)).to_be_visible()
-    assert page.evaluate("typeof __tcfapi") == "function"
-    assert page.context.cookies() == []
-    assert adroll.tracked() == []
-    page.get_by_role("button", name="Allow").click()
-    assert len(answered(page)) == 46
-    names = {one["name"] for one in page.context.cookies()}
-    left = {"__adroll_consent", "__adroll_consent_params", "__adroll_fpc", "__ar_v4"}
-    assert names == left
-    assert page.evaluate("Object.keys(localStorage)") == ["__adroll_consent_data"]
-    # Remembered: the next page starts at once.
-    page.reload()
-    assert len(answered(page)) == 46
-    expect(page.locator(BANNER)).to_have_count(0)
-
-
 def test_an_unanswered_check_writes_nothing(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
     shop()

@@ -267,23 +267,6 @@ def test_a_clock_far_ahead_kills_no_order(sandbox: Sandbox, open_shop: Opener, s
     assert {row.state for row in shop.rows().values()} == {"delivered"}
 
 
-@pytest.mark.parametrize("jump", [-400 * DAY, -60.0, DAY], ids=str)
-def test_a_clock_that_jumps_loses_none(sandbox: Sandbox, open_shop: Opener, jump: float) -> None:
-    clock = past()
-    shop = open_shop(clock=clock)
-    sandbox.fault(status=503, times=1, headers={"Retry-After": "30"})
-    shop.report("o1")
-    shop.deliverer.drain(until=0.0)
-    shop.report("o2")
-    clock.now += jump
-    shop.report("o3")
-    for _ in range(4):
-        clock.sleep(31 if jump > -100 else 3700)
-        shop.deliverer.drain()
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
-
-
 def before_sending(shop: Shop, action: Callable[[], None]) -> None:
     """Let it happen just before the shop's next request."""
     send = shop.network.send

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,22 +170,6 @@ def test_of_several_binds_the_one_with_the_outbox_counts(bench: Bench, ready: Ou
             ready.put(bench.event("1001"), session=db.session)
         for engine in db.engines.values():
             engine.dispose()
-
-
-def test_a_report_beside_the_shop_s_long_transaction_does_not_wait_for_it(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    outbox.database.create_tables()
-    with Session(sqlite.sql()) as session:
-        outbox.put(sqlite.event("1001"), session=session)
-        began = time.monotonic()
-
-        said = status(outbox, sqlite.event("1002"))
-
-        assert time.monotonic() - began < 4  # the database's own patience is 5 s
-        assert said == "queued"
-        session.commit()
-
-    assert sorted(row.key or "" for row in outbox.lookups.list()) == ["1001", "1002"]
 
 
 # -- what waits for the commit, the outermost one, with one listener a session ---------------------
