@@ -1,6 +1,5 @@
 """A visitor's no is a no: after it there is nothing, anywhere; and a late yes loses nothing."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,41 +13,28 @@ from playwright.sync_api import BrowserContext, Page
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import visits
 from tests.support.journey import Site, buy, check_known, jar, open_shop
-from tests.support.kit_site import LOADER, METHODS
+from tests.support.kit_site import CMP, LOADER, METHODS
+from tests.support.tcf import NO, YES
 
-STRINGS = {
-    case["name"]: case["string"]
-    for case in json.loads(
-        (Path(__file__).parents[1] / "data" / "tcf" / "strings.json").read_text("utf-8")
-    )["cases"]
-}
-YES, NO = STRINGS["130 alone"], STRINGS["nobody"]
-
-#: A consent platform: keeps its TC string in the cookie and answers __tcfapi, as the IAB's API
-#: page has it. `cmp.say("CQ...", {...})` is the visitor's click on its dialogue.
-PLATFORM = """
-(() => {
-  const listeners = [];
-  let data = {tcString: "", gdprApplies: true, eventStatus: "cmpuishown", vendor: {}, purpose: {}};
-  const kept = localStorage.cmp && JSON.parse(localStorage.cmp);
-  if (kept) data = {...kept, eventStatus: "tcloaded"};
-  window.__tcfapi = (command, version, callback) => {
-    if (command !== "addEventListener") return;
-    listeners.push(callback);
-    callback({...data, listenerId: listeners.length}, true);
-  };
-  window.cmp = {
-    say(tcString, yes) {
-      const all = {130: yes};
-      data = {tcString, gdprApplies: true, eventStatus: "useractioncomplete",
-              vendor: {consents: all}, purpose: {consents: {1: yes, 7: yes}}};
-      localStorage.cmp = JSON.stringify(data);
-      document.cookie = `euconsent-v2=${tcString};path=/;max-age=31536000`;
-      for (const listener of listeners) listener(data, true);
-    },
-  };
-})();
+#: The platform keeps its TC string in the cookie: `cmp.say("CQ...", true)` is a visitor's click on
+#: its dialogue.
+PLATFORM = (
+    CMP
+    + """
+decide(localStorage.cmp
+  ? {...JSON.parse(localStorage.cmp), eventStatus: "tcloaded"}
+  : {tcString: "", gdprApplies: true, eventStatus: "cmpuishown", vendor: {}, purpose: {}});
+window.cmp = {
+  say(tcString, yes) {
+    const data = {tcString, gdprApplies: true, eventStatus: "useractioncomplete",
+                  vendor: {consents: {130: yes}}, purpose: {consents: {1: yes, 7: yes}}};
+    localStorage.cmp = JSON.stringify(data);
+    document.cookie = `euconsent-v2=${tcString};path=/;max-age=31536000`;
+    decide(data);
+  },
+};
 """
+)
 OpenSite = Callable[..., AbstractContextManager[Site]]
 #: A setting, and how a page of its site says yes and no.
 Way = tuple[Any, str]

@@ -19,22 +19,7 @@ EARLY = (
     " {q: [], consent(yes) { this.q.push(yes) }}</script>"
 )
 
-#: A CMP as far as the TCF's interface goes: one listener interface, told what the test says.
-CMP = """<script>
-(() => {
-  const listeners = [];
-  let last = null;
-  window.__tcfapi = (command, version, callback) => {
-    if (command != "addEventListener" || version != 2) throw new Error("unexpected " + command);
-    listeners.push(callback);
-    if (last) callback(last, true);
-  };
-  window.decide = (tc) => {
-    last = tc;
-    listeners.forEach((callback) => callback(tc, true));
-  };
-})();
-</script>"""
+CMP = f"<script>{kit_site.CMP}</script>"
 GTAG = "<script>dataLayer = []; function gtag() { dataLayer.push(arguments) }</script>"
 
 
@@ -310,7 +295,7 @@ def test_vendor_and_purposes_may_be_others(site: KitSite, page: Page) -> None:
 def test_a_cmp_that_comes_late_is_found(site: KitSite, page: Page) -> None:
     site.open(page, site.tag(consent="tcf"), LANDING)
     page.wait_for_timeout(100)
-    page.evaluate(CMP.replace("<script>", "").replace("</script>", "") + tc())
+    page.evaluate(kit_site.CMP + tc())
     assert site.wait_told(page, 1) == [GRANT]
 
 

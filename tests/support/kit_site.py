@@ -72,6 +72,22 @@ OLD_METHODS = '["setProperties", "identify", "track"]'
 METHODS = '["setProperties", "identify", "track", "identify_email", "get_cookie"]'
 
 
+#: A consent platform as far as the TCF's interface goes: it tells what the test decides.
+CMP = """
+(() => {
+  const listeners = [];
+  let last = null;
+  window.__tcfapi = (command, version, callback) => {
+    if (command != "addEventListener" || version != 2) throw new Error("unexpected " + command);
+    listeners.push(callback);
+    if (last) callback(last, true);
+  };
+  window.decide = (tc) => {
+    last = tc;
+    listeners.forEach((callback) => callback(tc, true));
+  };
+})();
+"""
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
 
 

@@ -1,11 +1,9 @@
 """The server's half of consent: what counts as yes, and that nothing else does."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +13,8 @@ from adroll_flask.settings import Settings
 from adroll_flask.visitor.consent import Decision, decide
 from adroll_flask.visitor.record import Visitors
 from tests.conftest import Caplog
+from tests.support.tcf import NO, STRINGS, YES
 
-STRINGS = {
-    case["name"]: case["string"]
-    for case in json.loads(
-        (Path(__file__).parent.parent / "data" / "tcf" / "strings.json").read_text("utf-8")
-    )["cases"]
-}
-YES = STRINGS["130 alone"]
-NO = STRINGS["nobody"]
 GRANTED = Decision(True, "granted")
 REFUSED = Decision(False, "refused")
 UNKNOWN = Decision(None, "unknown")

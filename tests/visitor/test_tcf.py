@@ -1,8 +1,6 @@
 """TC strings, read as the reference implementation writes them."""
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adroll_flask.visitor.tcf import LIMIT, consents
+from tests.support.tcf import CASES, STRINGS, YES
 
-REFERENCE = json.loads(
-    (Path(__file__).parent.parent / "data" / "tcf" / "strings.json").read_text("utf-8")
-)
-CASES: list[dict[str, Any]] = REFERENCE["cases"]
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -23,10 +18,6 @@ def read(text: str, vendor: int = 130, purposes: tuple[int, ...] = (1, 7)) -> bo
         return consents(text, vendor=vendor, purposes=purposes)
     except ValueError:
         return "invalid"
-
-
-def named(name: str) -> str:
-    return next(str(case["string"]) for case in CASES if case["name"] == name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -71,11 +62,11 @@ def test_garbage_is_an_error_and_not_an_answer(text: str) -> None:
 
 
 def test_no_purpose_asked_is_no_consent() -> None:
-    assert read(named("130 alone"), purposes=()) is False
+    assert read(YES, purposes=()) is False
 
 
 def test_vendors_of_large_numbers_can_be_asked() -> None:
-    text = named("every second vendor, bit field")
+    text = STRINGS["every second vendor, bit field"]
     assert (read(text, vendor=1500), read(text, vendor=1501)) == (True, False)
 
 
@@ -90,7 +81,7 @@ def test_a_damaged_string_is_an_answer_or_a_value_error(text: str, at: int, othe
 
 
 def test_the_longest_string_takes_a_moment_only() -> None:
-    head = named("130 alone")[:35]
+    head = YES[:35]
     texts = [(head + filler * LIMIT)[:LIMIT] for filler in ("A", "_", "v", "I", "E", "8")]
     started = time.process_time()
 
