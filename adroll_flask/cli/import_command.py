@@ -29,7 +29,7 @@ from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
 from adroll_flask.events.build import build
-from adroll_flask.outbox import NewEvent, OutboxFailed
+from adroll_flask.outbox import NewEvent, OutboxFailed, admin
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
@@ -313,11 +313,13 @@ class EventMaker:
         if line.problem:
             raise EventError("line", line.problem)
         reporter = self.reporter
-        data, key, is_unpaid = line.values, None, False
-        if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
-            is_unpaid = data.get("state") == "held" or str(data.get("reason")).startswith(UNPAID)
-            key, data = data.get("deduplication_key"), data["event"]
+        is_exports = self.has_json and isinstance(line.values.get("event"), Mapping)
+        row: Mapping[str, Any] = line.values if is_exports else {}
+        data, state, reason = row.get("event", line.values), row.get("state"), row.get("reason")
+        if state == "dead" and reason in admin.RISKY:
+            raise EventError("reason", "AdRoll may have it: look there, then take the reason out")
         if self.has_json and "event_name" in data:
+            key = row.get("deduplication_key")
             built = fix.rebuilt(json.dumps(data), reporter.bare({}), key)
         else:
             data = self._values(data)
@@ -337,8 +339,11 @@ class EventMaker:
             # Not by what happened at the time of the import, so that it is the same one again.
             said = repr(sorted(data.items())).encode()
             built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
-        event = reporter.new_event(built, None)
-        event.held_for = reporter.settings.hold_max if is_unpaid else None
+        # A trial order is not to become a sale.
+        event = reporter.new_event(built, None, dry_run=bool(row.get("dry_run")) or None)
+        event.unsure = bool(row.get("unsure"))
+        if state == "held" or str(reason).startswith(UNPAID):
+            event.held_for = reporter.settings.hold_max
         return event
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:

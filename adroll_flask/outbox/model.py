@@ -467,10 +467,11 @@ def encode_event(event: NewEvent) -> bytes:
     since = "null" if event.known_since is None else repr(event.known_since)
     held = "null" if event.held_for is None else repr(event.held_for)
     words = "" if event.dead is None else f",{json.dumps(event.dead)}"
+    # Two marks as one number: 1 is a dry run, 2 may have been sent before.
     fields = (
         f'[["e",{event.at!r},"{event.id}",{quoted(event.name)},{quoted(event.advertisable_eid)},'
-        f"{event.dry_run:d},{key},{digest},{event.identifiers},{event.occurred_at!r},{since},{held}"
-        f"{words}],"
+        f"{event.dry_run + 2 * event.unsure},{key},{digest},{event.identifiers},"
+        f"{event.occurred_at!r},{since},{held}{words}],"
     ).encode()
     payload = event.payload
     if b"\n" in payload:  # between two fields, where JSON takes any white space
@@ -511,11 +512,11 @@ def decode(body: bytes) -> Entry:
     # The fields are ASCII: where they end is the same place in text and bytes.
     (kind, at, *said), end = _read_json(body.decode("latin-1"), 1)
     if kind == "e":
-        id, name, eid, dry_run, key, digest, mask, occurred_at, since, held_for, *dead = said
+        id, name, eid, marks, key, digest, mask, occurred_at, since, held_for, *dead = said
         return NewEvent(
-            *(id, name, eid, bool(dry_run), key, body[end + 1 : -1]),
+            *(id, name, eid, bool(marks & 1), key, body[end + 1 : -1]),
             *(occurred_at, digest, mask, since, held_for),
-            *(at, tuple(dead[0]) if dead else None),
+            *(at, tuple(dead[0]) if dead else None, bool(marks & 2)),
         )
     entry = _KINDS[kind](at, *said)
     if isinstance(entry, Verdict):

@@ -161,6 +161,19 @@ def test_a_key_of_an_exports_line_that_is_none_is_a_bad_line(app: Flask, run: Ru
     assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "deduplication_key"
 
 
+@pytest.mark.parametrize("reason", ["restored", "unsure"])
+def test_a_line_of_an_export_stays_what_it_was(app: Flask, run: Run, reason: str) -> None:
+    """A trial order makes no sale, and what AdRoll may have is not sent by itself."""
+    report(app)
+    (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
+    told = json.loads(line) | {"dry_run": True, "unsure": True}
+    dead = json.dumps(told | {"state": "dead", "reason": reason})
+    assert "line 1: reason: AdRoll may have" in run("-", input=dead, code=1).output
+    assert run("-", input=json.dumps(told)).output == "1 queued\n"
+    row = app.extensions["adroll"].outbox.lookups.list(newest=True)[0]
+    assert (row.dry_run, row.unsure) == (True, True)
+
+
 @pytest.mark.parametrize("wrong", [{}, {"currency": "EURO"}])
 def test_an_unpaid_order_of_an_export_is_held(app: Flask, run: Run, wrong: dict[str, Any]) -> None:
     report(app, hold=True, **wrong)
