@@ -242,4 +242,5 @@ def app_of_environment() -> Flask:
     app = console.SettingsAlone("adroll_flask", static_folder=None, instance_path=folder)
     app.config.update({key: settings[key] for key in settings.keys() - _NO_SETTINGS})
     AdRoll(app)
+    app.extensions[EXTENSION].functions.are_here = False
     return app

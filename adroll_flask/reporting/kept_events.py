@@ -162,6 +162,9 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
         return "is no dead letter any more"
     if row.reason.startswith(UNPAID):
         return HELD
+    if row.reason.startswith("invalid") and not reporter.functions.are_here:
+        # Nobody has asked them: they may keep this very event back.
+        return "the site's before_report functions are not known here: name the app with --app"
     if not row.payload:
         return "has no content any more"
     try:

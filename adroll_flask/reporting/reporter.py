@@ -106,6 +106,7 @@ class SiteFunctions:
     :param identity: says who is logged in; takes the environ where *takes_environ*.
     :param paid_orders: lists the shop's paid orders.
     :param known: tells what ``identify()`` was told of the current request's visitor.
+    :param are_here: False where a command knows a site's settings and not its app.
     """
 
     before_report: list[BeforeReport] = field(default_factory=list)
@@ -113,6 +114,7 @@ class SiteFunctions:
     takes_environ: bool = False
     paid_orders: PaidOrdersFunction | None = None
     known: Callable[[], Mapping[str, Any]] = dict
+    are_here: bool = True
 
     def set_once(self, name: str, function: _F) -> _F:
         """Keep *function* under *name*.

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import requests
 
-from adroll_flask.cli.commands import commands, local_app
+from adroll_flask.cli.commands import app_of_environment, commands, local_app
 from adroll_flask.sandbox import RunningSandbox
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, ROOT
 from tests.support.pages import started
-from tests.support.visits import at
+from tests.support.visits import at, invoke, report
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -169,6 +169,22 @@ def test_a_wrong_setting_of_the_environment_is_said_in_its_own_words(run: Run) -
     assert said.returncode == 1
     assert "ADROLL_PIXLE: there is no such" in said.stderr
     assert "did you mean" in said.stderr
+
+
+def test_an_invalid_event_waits_for_the_functions_of_an_app_that_is_not_named(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    """Its before_report may be there to keep this very event back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADROLL_STRICT", "false")
+    app = app_of_environment()
+    functions = app.extensions["adroll"].functions
+    functions.before_report.append(bool)  # fails at the report, and is unknown to the command
+    assert report(app).status == "invalid"
+    functions.before_report.clear()
+    said = invoke(app, "outbox", "retry", "--all-dead").output
+    assert "name the app with --app" in said
+    assert "0 events will be sent again" in said
 
 
 @pytest.mark.parametrize(
