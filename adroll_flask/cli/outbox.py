@@ -218,17 +218,21 @@ def cancel(order: str) -> None:
 def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
 ) -> None:
-    runtime = current_runtime()
-    lookups = runtime.outbox.lookups
+    reporter, lookups = current_runtime().reporter, current_runtime().outbox.lookups
     try:
         _changes, wrong = accept_changes(changes)
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
-        key = runtime.reporter.order_key(order)
-        if (before := lookups.find_order(key)) is None:  # its number may be a slip
-            why = "no such order is held here, so nothing was done; flask adroll outbox find"
-            raise Refusal(f"{why} {order} says what is known of it", slug="decision-refused")
-        receipt = runtime.reporter.decide(kind, order, changes, at)
+        hosts = {reporter.order_key(order, one): one for one in (*reporter.settings.accounts, "")}
+        found = {key: row for key in hosts if (row := lookups.find_order(key)) is not None}
+        ends = ("held", "waiting")[: 1 + (kind == "cancel")]
+        keys = [key for key, row in found.items() if row.state in ends] or [*found]
+        if len(keys) != 1:  # its number may be a slip
+            why = "several accounts have this order" if keys else "no such order is held here"
+            why = f"{why}, so nothing was done; flask adroll outbox find {order}"
+            raise Refusal(f"{why} says what is known of it", slug="decision-refused")
+        key, before = keys[0], found[keys[0]]
+        receipt = reporter.decide(kind, order, changes, at, host=hosts[key])
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
