@@ -30,14 +30,15 @@ let live, script, ran, aside;
 const METHODS = ["setProperties", "identify", "track", "identify_email", "get_cookie"];
 
 // Read at once and kept for the page: a single-page app may rewrite the address at any time. Where
-// it did before this script ran, the navigation's entry still has the address that was opened.
+// it did before this script ran, the navigation's entry still has the address that was opened;
+// Safari before 15 has no such entry.
 // A plus sign stays one, as on the server, and what the server would refuse is none.
 let click;
 try {
   [click] = /^[!-~]{1,240}$/.exec(
     decodeURIComponent(
       /[?&]adct=([^&#]+)/.exec(
-        location + "&" + performance.getEntriesByType("navigation")[0].name,
+        location + "&" + performance.getEntriesByType("navigation")[0]?.name,
       )[1],
     ),
   );
@@ -132,7 +133,7 @@ export const start = (more) => {
   if (click) known.adct = click;
   if (CONSENT) {
     Object.assign(known, more);
-    live = true;
+    live = 1;
     if (aside) window.adroll = aside.pixel;
     aside = 0;
   }
