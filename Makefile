@@ -39,7 +39,7 @@ dashboard: $(VENV)/.demo ## the same shop with a year behind it: 127.0.0.1:5000/
 SIDE_BY_SIDE := --numprocesses=$(shell expr 2 + $$(nproc 2>/dev/null || echo 2)) --dist=loadfile --no-loadscope-reorder
 
 # The browser tests take axe from npm's packages; where there is no npm, they say so.
-test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## all tests, the long proofs in their short forms
+test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## all but the long proofs, and of the browsers' tests a part of each subject
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
 quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
