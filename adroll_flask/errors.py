@@ -9,10 +9,13 @@
     │       ├── TokenExpiredError    ours, but too old
     │       ├── TokenForgedError     not signed with any of our keys, or cut
     │       └── TokenEmptyError      an empty text
-    └── DeliveryError           AdRoll did not take a request
+    ├── DeliveryError           a request to AdRoll had no token or no answer; stays in delivery
+    ├── ReconcileError          a list of orders cannot be read (reporting.reconciliation)
+    └── OutboxFailed            the outbox cannot be worked with (outbox.model)
 
-No message holds a visitor's value: texts name the field and what it takes. Each error has the
-address of its explanation, as the last line of its traceback and as ``help_url``.
+A report raises in strict mode alone (``ADROLL_STRICT``), and what the database says of a
+``session=``. No message holds a visitor's value: texts name the field and what it takes. Each error
+has the address of its explanation, as the last line of its traceback and as ``help_url``.
 """
 
 from __future__ import annotations

@@ -169,9 +169,12 @@ class AdRoll:
         """Deliver what is due now; how many events of the current app still wait.
 
         Outside of a request or a command it needs an app context, which says which app is meant.
+        With ``ADROLL_DELIVERY="worker"`` it sends nothing: it takes in what this host's journal
+        holds, and counts what waits.
 
         :param timeout: seconds that this may take at most.
         :raises RuntimeError: there is no app context.
+        :raises AdRollError: the outbox cannot be worked with.
 
         ::
 
@@ -215,14 +218,15 @@ class AdRoll:
     ) -> None:
         """Put the dashboard into *app*: pages that say whether every paid order reached AdRoll.
 
-        Call it after :meth:`init_app`. Visitors' data on them are redacted.
+        Call it after :meth:`init_app`. Its pages show visitors' data redacted.
 
-        :param access: says who may look; asked at each request, in the request. True lets in. A
-            response that it returns, such as a redirect to the login, is sent instead.
+        :param access: says who may look; asked at each request, in the request. ``True`` lets in,
+            ``False`` does not, and another value is a no that says so. A response that it returns,
+            such as a redirect to the login, is sent instead.
         :param operator: says who may also act: send again, drop. Default: nobody.
         :param url_prefix: where it is.
-        :raises ConfigurationError: there is no *access*, no AdRoll on *app*, or a dashboard
-            already.
+        :raises ConfigurationError: *access* or *operator* is no function, *url_prefix* is no path,
+            or *app* has no AdRoll, or a dashboard already.
 
         ::
 
@@ -247,7 +251,7 @@ class AdRoll:
         ::
 
             with app.app_context():
-                adroll.counters()  # {"event_queued": 1, "event_suppressed:no_consent": 2}
+                adroll.counters()  # {"event_queued": 1, "event_suppressed:consent_refused": 2}
         """
         return request_state.runtime_of(current_app, "counters").counters.snapshot()
 

@@ -146,7 +146,11 @@ class AdRollMiddleware:
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events still wait.
 
+        With ``delivery="worker"`` it sends nothing: it takes in what this host's journal holds,
+        and counts what waits.
+
         :param timeout: seconds that this may take at most.
+        :raises AdRollError: the outbox cannot be worked with.
         """
         return self.runtime.flush(timeout)
 

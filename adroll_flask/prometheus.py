@@ -50,7 +50,8 @@ class AdRollCollector:
 
     What became of events comes from the outbox, so that every process of every host gives the same
     numbers: take ``max`` over instances, not ``sum``. Counts of this process alone are in
-    ``adroll_process_total``. A scrape writes nothing, and counts no events.
+    ``adroll_process_total``. A scrape takes in what this host's journal holds. It counts no events
+    but those that are due, up to 10,000 of each account.
 
     :param app: a Flask app with AdRoll on it, or an :class:`~adroll_flask.AdRollMiddleware`.
     :raises ConfigurationError: *app* has no AdRoll.

@@ -409,7 +409,7 @@ class Settings:
     #: Default: none; sending needs it.
     pixel_eid: str | None = None
     #: The Server Access Token that an AdRoll account manager issues: a text, or a callable that
-    #: returns one (asked before each request to AdRoll, so that it may rotate).
+    #: returns one (asked once before each batch, so that it may rotate).
     #: Default: none; sending needs it.
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
     #: Further accounts by host: ``{"shop.fr": {"advertisable_eid": …, "pixel_eid": …,
@@ -425,8 +425,8 @@ class Settings:
     #: On: account, token and addresses are those of the sandbox on this machine
     #: (``flask adroll sandbox``), whatever the accounts' own settings say; a number is the port of
     #: one that was started with ``--port``, a text its address, such as ``"http://sandbox:5001"``
-    #: in a compose file (then browsers need ``ADROLL_PIXEL_URL`` as they reach it). Refused in
-    #: production.
+    #: in a compose file (then browsers need ``ADROLL_PIXEL_URL`` as they reach it). A set
+    #: ``ADROLL_API_URL`` or ``ADROLL_PIXEL_URL`` stays as it is. Refused in production.
     sandbox: bool | str = False
     #: Programmer errors raise instead of becoming dead letters.
     #: Default: while the app is in debug or testing mode, looked up at each call.
@@ -473,8 +473,8 @@ class Settings:
     #: Where events wait: an SQLAlchemy URL. A server is asked by the driver that the extra
     #: installs, whichever the URL names. Default: a SQLite file in the instance folder.
     outbox_url: str | None = field(default=None, repr=False)
-    #: Bytes that wait, in the journal and in the outbox, beyond which a report fails, loudly.
-    #: 0: no bound.
+    #: Bytes that wait, in the journal and in the outbox, beyond which a report fails, loudly. A
+    #: report that is invalid fails from half of them on, to leave room for good ones. 0: no bound.
     outbox_max_bytes: int = 1 << 30
     #: ``"normal"``: a power cut may cost the last moment, a process kill nothing;
     #: ``"full"``: neither, at the price of a disk flush a report.

@@ -1,7 +1,8 @@
 """Signals (blinker) that say what became of a visitor or an event.
 
-Each is sent with the app as sender, after the commit, and never with a visitor's values beyond
-those named here. A receiver that raises is logged and counted; it stops nobody.
+Each is sent with the app as sender, after the append to the journal or the commit, and never with a
+visitor's values beyond those named here. A receiver that raises is logged and counted; it stops
+nobody.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _signals = Namespace()
 #: A visitor's record was written: ``visitor`` (:class:`~adroll_flask.Visitor`).
 visitor_identified: NamedSignal = _signals.signal("adroll-visitor-identified")
 
-#: An event is in the outbox: ``receipt`` and ``event`` (the checked event).
+#: An event is in the journal: ``receipt`` and ``event`` (the checked event).
 event_queued: NamedSignal = _signals.signal("adroll-event-queued")
 
 #: AdRoll took an event: ``id``, ``name``, ``unsure`` (it may have been sent twice).
@@ -24,6 +25,7 @@ event_delivered: NamedSignal = _signals.signal("adroll-event-delivered")
 event_rejected: NamedSignal = _signals.signal("adroll-event-rejected")
 
 #: An event was not reported, by consent, ``before_report`` or as a duplicate: ``name``, ``reason``.
+#: Where it is not to be reported, this is sent before the journal has a note of it.
 event_suppressed: NamedSignal = _signals.signal("adroll-event-suppressed")
 
 #: An event has stopped coming: ``name``, ``last`` (when it came last, seconds since the epoch),

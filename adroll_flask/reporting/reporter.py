@@ -77,16 +77,19 @@ class Receipt:
     True
     """
 
-    #: The event's id in the outbox; of the kept one for a duplicate; ``None`` where none is kept.
+    #: The event's id; of the kept one for a duplicate; of the held one for a release or a
+    #: cancellation, where this process held it lately. ``None``: none is kept, or none is known.
     id: str | None
-    #: ``"queued"``: in the outbox, and AdRoll will have it. ``"duplicate"``: reported before.
+    #: ``"queued"``: in the journal, and AdRoll will have it. ``"duplicate"``: reported before.
     #: ``"held"``: kept until its release. ``"released"``, ``"cancelled"``: so it will be, also
     #: where the hold is found later. ``"suppressed"``: not to be reported. ``"invalid"``: kept as
-    #: a dead letter that can be fixed. ``"failed"``: the journal did not take it.
+    #: a dead letter that can be fixed; of a release or a cancellation with a wrong order id nothing
+    #: is kept. ``"failed"``: not kept, since the journal did not take it, a setting is wrong, there
+    #: is no app here, or adroll_flask has a fault.
     status: Status
     #: Why, where it is not queued: a short name or the field and what it takes. Of a queued one
-    #: what was left out of it, if anything was; of a released or cancelled one also what this
-    #: process decided before, or that it has seen no hold.
+    #: what was left out of it, if anything was; of a released or cancelled one also that this
+    #: process has seen no hold.
     reason: str = ""
     #: Which of the seven identifiers the event carries; none where nothing is kept to be sent.
     coverage: Coverage = _NO_COVERAGE
