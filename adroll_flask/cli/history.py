@@ -131,7 +131,8 @@ def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any)
     """Compare the shop's list of paid orders with what was reported.
 
     FILE is CSV with a line of names, or JSON lines; "-" is standard input. Exits with 1 where more
-    than --tolerance per cent of the orders were never reported or are dead letters.
+    than --tolerance per cent of the orders that could be reported were never reported, are dead
+    letters, or were held until the hold expired.
     """
     orders = lists.read_orders(console.lines_of(file, "orders"))
     found = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
