@@ -13,9 +13,8 @@
     ├── ReconcileError          a list of orders cannot be read (reporting.reconciliation)
     └── OutboxFailed            the outbox cannot be worked with (outbox.model)
 
-A report raises in strict mode alone (``ADROLL_STRICT``), and what the database says of a
-``session=``. No message holds a visitor's value: texts name the field and what it takes. Each error
-has the address of its explanation, as the last line of its traceback and as ``help_url``.
+No message holds a visitor's value: texts name the field and what it takes. Each error has the
+address of its explanation, as the last line of its traceback and as ``help_url``.
 """
 
 from __future__ import annotations

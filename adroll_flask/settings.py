@@ -443,7 +443,7 @@ class Settings:
     pixel: str = "load"
     #: Where the pixel's script is; ``{advertisable_eid}`` is filled in.
     pixel_url: str = "https://s.adroll.com/j/{advertisable_eid}/roundtrip.js"
-    #: Put the snippet into HTML responses.
+    #: Put the snippet into HTML responses. Off: templates place it, with ``adroll_snippet()``.
     inject: bool = True
     #: The path below which our endpoints live.
     url_prefix: str = "/_adroll"
