@@ -17,7 +17,7 @@ from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report
 from adroll_flask.reporting.reporter import Status
 from tests.app.conftest import Either
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import PATIENCE, delivery_kit, outbox_engines
+from tests.support import PATIENCE, delivery_kit, eventually
 from tests.support.visits import ORDER, VISIT, invoke, kept, report, settle, visit
 
 
@@ -281,7 +281,7 @@ def test_a_page_does_not_pay_for_a_missing_driver(
     url = "postgresql://db.invalid/shop"
     app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="thread", ADROLL_OUTBOX_URL=url)
     assert "data-adroll" in app.test_client().get("/").text
-    assert outbox_engines.wait_until(lambda: "adroll-flask[postgresql]" in caplog.text)
+    eventually(lambda: "adroll-flask[postgresql]" in caplog.text)
     counters = app.extensions["adroll"].counters
     assert counters.get("delivery_error", "not_started") == 1
     assert counters.get("page_untouched", "fault") == 0

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 from adroll_flask import current_visitor
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import outbox_engines, visits
+from tests.support import eventually, visits
 from tests.support.journey import jar
 from tests.support.page_shop import PageShop
 from tests.support.serving import serving
@@ -96,9 +96,7 @@ def check_at_work(adroll: RunningSandbox, page: Page) -> None:
     cookie = jar(page.context, page.url)
     assert who(page) == {"adct": "click123", "cookie": cookie, "source": "pixel"}
     # The pixel is told to track before it is asked for its cookie, and its request takes its time.
-    assert outbox_engines.wait_until(
-        lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie}
-    )
+    eventually(lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie})
     assert page.evaluate("typeof window.adroll.get_cookie") == "function"
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route
 
 from adroll_flask.visitor.identifiers import normalise_first_party_cookie
-from tests.support import browsing, kit_site, outbox_engines
+from tests.support import browsing, eventually, kit_site
 from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, OLD_METHODS, KitSite
 
 
@@ -196,7 +196,7 @@ def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, 
     address = json.dumps(site.url(LANDING))
     page.evaluate(f"void setTimeout(() => (location.href = {address}))")
     # At the server: WebKit's driver answers when the page has loaded.
-    assert outbox_engines.wait_until(lambda: bool(site.told))
+    eventually(lambda: bool(site.told))
     assert site.told == [{"adct": "click123"}]
     site.let_go.set()  # until then that driver takes no command, not even the test's end
 

@@ -1,6 +1,5 @@
 """The kit in pages that are shown before, or again after, they were loaded."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from tests.support import eventually, started
 from tests.support.browsing import CHROMIUM_ARGS
 from tests.support.kit_site import COOKIE, LANDING, KitSite
-from tests.support.outbox_engines import wait_until
 
 #: Shown before the kit has had its answer, and whether the page came from the browser's cache.
 WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
@@ -33,14 +32,11 @@ def test_a_prerendered_page_starts_shown(site: KitSite, chromium_path: str, tmp_
         "/landing",
     )
     command = [chromium_path, "--headless=new", f"--user-data-dir={tmp_path}", *CHROMIUM_ARGS]
-    with subprocess.Popen(
-        [*command, site.url()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as browser:
-        wait_until(lambda: site.told == ["prerendered"])
+    with started(*command, site.url(), gently=True):
+        eventually(lambda: site.told == ["prerendered"])
         time.sleep(0.5)  # in which the kit would tell something
         site.serve("", "/go")
-        wait_until(lambda: len(site.told) >= 3)
-        browser.terminate()
+        eventually(lambda: len(site.told) >= 3)
     assert site.told == ["prerendered", "going", {"adct": "click123", "first_party_cookie": COOKIE}]
 
 

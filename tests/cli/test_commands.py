@@ -19,7 +19,7 @@ from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Caplog, Patch
-from tests.support.outbox_engines import wait_until
+from tests.support import eventually
 from tests.support.visits import ORDER, at, invoke, report, settle
 
 
@@ -203,7 +203,7 @@ def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run
         run("worker", "--once", code=0)
         return "cancelled: nobody released it in time" in run("outbox", "find", "1001").output
 
-    assert wait_until(is_over)
+    eventually(is_over)
     assert "reported, with a hold" in run("outbox", "find", "1001").output
 
 
@@ -484,9 +484,9 @@ def test_a_worker_outlives_its_health_file(
     try:
         path.unlink()
         folder.rmdir()
-        assert wait_until(lambda: "cannot be written" in caplog.text)
+        eventually(lambda: "cannot be written" in caplog.text)
         folder.mkdir()
-        assert wait_until(path.exists)
+        eventually(path.exists)
     finally:
         stop.set()
 

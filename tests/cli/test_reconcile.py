@@ -12,7 +12,7 @@ from adroll_flask import AdRoll, cancel_conversion, release_conversion
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
-from tests.support import least_memory, outbox_engines, visits
+from tests.support import eventually, least_memory, visits
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: 
     result = run("reconcile", "-", "--json", input=orders, code=0)
     sums = json.loads(result.output)
     assert (sums["held"], sums["waiting"], sums["cancelled"]) == (2, 1, 1)
-    assert outbox_engines.wait_until(app.extensions["adroll"].outbox.admin.keep_house)
+    eventually(app.extensions["adroll"].outbox.admin.keep_house)
     result = run("reconcile", "-", input=orders, code=1)  # it was paid, and will not arrive
     for said in (
         "1 waits to be sent",

@@ -10,8 +10,8 @@ import pytest
 
 from adroll_flask.settings import Account
 from tests.conftest import Caplog
+from tests.support import eventually
 from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, orders, refusal
-from tests.support.outbox_engines import wait_until
 
 OTHER = "OTHERADVERTISABLE00001"
 OTHER_PIXEL = "OTHERPIXEL000000000001"
@@ -140,10 +140,11 @@ def test_a_worker_s_sign_of_life_is_of_the_accounts_that_it_has_a_token_for(tmp_
     with ThreadPoolExecutor(1) as pool:
         shop.outbox.ingest.take_in()
         pool.submit(shop.deliverer.run, stop)
-        came = wait_until(lambda: shop.outbox.lookups.destinations()[EID].unseen_for == 0)
-        stop.set()
+        try:
+            eventually(lambda: shop.outbox.lookups.destinations()[EID].unseen_for == 0)
+        finally:
+            stop.set()
     states = shop.outbox.lookups.destinations()
-    assert came
     assert OTHER not in states or states[OTHER].unseen_for is None
 
 

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.sandbox import RunningSandbox
 from tests.conftest import AppMaker
-from tests.support import PATIENCE
-from tests.support.outbox_engines import database, wait_until
+from tests.support import eventually
+from tests.support.outbox_engines import database
 from tests.support.pages import Page, Shell, blocks
 
 TELEPHONE = "docs/how-to/orders-without-a-browser.md"
@@ -105,7 +105,7 @@ def test_two_workers_deliver(tmp_path: Path, sandbox: RunningSandbox, stack: Exi
         buy(shell, "order:1001-1020")
         # The shop's own process would forward; this one has ended.
         done(shell, "flask adroll outbox")
-        assert wait_until(lambda: len(sandbox.purchases()) == 20, PATIENCE)
+        eventually(lambda: len(sandbox.purchases()) == 20)
     assert sorted(sale["order_id"] for sale in sandbox.purchases()) == [
         str(number) for number in range(1001, 1021)
     ]

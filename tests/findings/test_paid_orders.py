@@ -11,7 +11,7 @@ from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
 from tests.conftest import AppMaker, Caplog, Patch
-from tests.support import dashboard_shop, outbox_engines, visits
+from tests.support import dashboard_shop, eventually, visits
 
 from .test_open_findings import check, is_gone, seen
 
@@ -259,7 +259,7 @@ def test_a_failing_function_is_a_finding(shop: PayingShop, caplog: Caplog) -> No
 
 def test_whoever_delivers_asks(shop: PayingShop) -> None:
     shop.runtime.deliverer.also()
-    assert outbox_engines.wait_until(lambda: bool(shop.asked))
+    eventually(lambda: bool(shop.asked))
 
 
 def lost(shop: PayingShop) -> list[str]:

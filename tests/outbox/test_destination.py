@@ -6,7 +6,8 @@ import pytest
 
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.destination import DestinationState as State
-from tests.support.outbox_engines import EID, Bench, claimed, settle, wait_until
+from tests.support import eventually
+from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) 
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert wait_until(lambda: outbox.bell.waiters == 1)
+    eventually(lambda: outbox.bell.waiters == 1)
 
     outbox.put(bench.event())
 

@@ -16,7 +16,8 @@ from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.model import Withdrawal
 from adroll_flask.outbox.outbox import PATIENCE
 from tests.conftest import Patch
-from tests.support.outbox_engines import Bench, claimed, status, wait_until
+from tests.support import eventually
+from tests.support.outbox_engines import Bench, claimed, status
 from tests.support.relay import Relay, in_trouble
 
 
@@ -114,7 +115,7 @@ def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
         pool.shutdown()
         begun = {*threading.enumerate()} - before
         assert sum(one.name == "adroll-commit" for one in begun) <= 2
-    assert wait_until(lambda: sqlite.open().queue.waiting() == 30, 60)
+    eventually(lambda: sqlite.open().queue.waiting() == 30)
 
 
 def _no_threads(self: threading.Thread) -> None:
@@ -150,7 +151,7 @@ def test_trouble_costs_only_a_moment(server: Bench, relay: Relay, trouble: str, 
     assert commits_in_journal(server) - counted == 19
     assert in_journal(server) == 1
     outbox.close()
-    assert wait_until(lambda: server.open().queue.waiting() == before + 19, 60)
+    eventually(lambda: server.open().queue.waiting() == before + 19)
     assert server.counters.get("event_duplicate") == 0
 
 
@@ -161,7 +162,7 @@ def test_a_commit_that_comes_late_doubles_nothing(server: Bench, monkeypatch: Pa
         id = outbox.put(server.event("1001", digest="5 EUR"))
         assert in_journal(server) == 1
 
-    assert wait_until(lambda: rows(server) == 2), "the late commit"
+    eventually(lambda: rows(server) == 2)
     assert outbox.queue.waiting() == 2
     assert [row.id for row in outbox.lookups.list() if row.key == "1001"] == [id]
     assert server.counters.get("event_duplicate") == 0

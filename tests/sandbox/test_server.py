@@ -17,8 +17,7 @@ import requests
 from adroll_flask.sandbox import RunningSandbox, faults, running, serve
 from adroll_flask.sandbox.__main__ import main
 from tests.conftest import Capsys
-from tests.support import PATIENCE, answers, certificates
-from tests.support.outbox_engines import wait_until
+from tests.support import PATIENCE, answers, certificates, eventually
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST, Api, purchase
 
 HEADERS = {"Authorization": f"Token {ACCESS_TOKEN}"}
@@ -232,7 +231,7 @@ def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client)
     adroll.fault(hang=30, take=True)
     with ThreadPoolExecutor(1) as thread:
         posted = thread.submit(client.post, "1", timeout=25)
-        assert wait_until(lambda: bool(adroll.purchases()))
+        eventually(lambda: bool(adroll.purchases()))
         while not posted.done():  # it may be taken a moment before it hangs
             adroll.clear_faults()
             time.sleep(0.05)
@@ -248,7 +247,7 @@ def test_offline_resets_each_connection_for_a_while(adroll: RunningSandbox, clie
         with pytest.raises(requests.ConnectionError):
             client.post("1")
     assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 4
-    assert wait_until(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
+    eventually(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
     assert client.post("1").status_code == 200
 
 
@@ -273,7 +272,7 @@ def test_a_closed_port_opens_by_itself(adroll: RunningSandbox) -> None:
         assert session.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE)
-    assert wait_until(lambda: answers(adroll.port))
+    eventually(lambda: answers(adroll.port))
     assert requests.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
 
 

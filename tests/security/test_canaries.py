@@ -15,7 +15,6 @@ import json
 import logging
 import pkgutil
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.visitor.record import unpack
 from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.conftest import Caplog
+from tests.support import eventually
 from tests.support.sites import HOST, Clock, Site, configuration
 
 EMAIL = "zzcanary.person@mail.example"
@@ -382,12 +382,8 @@ def test_what_was_taken_in_leaves_the_disk_with_its_file(shop: Site, echo: Echo)
     outbox = shop.runtime.outbox
     outbox.close()  # as at the end of the process that wrote it
 
-    until = time.monotonic() + 60
-    while found_in(journal_text(shop)) and time.monotonic() < until:
-        outbox.queue.waiting()
-        time.sleep(0.05)
+    eventually(lambda: not found_in(journal_text(shop)), wait=outbox.queue.waiting)
 
-    assert not found_in(journal_text(shop))
     assert [event for event in shop.events() if "last" in json.dumps(event)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adroll_flask import forget_visitor, report_conversion
 from tests.conftest import Caplog
-from tests.support import PATIENCE, visits
+from tests.support import eventually, visits
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
 EMAIL = "ann@example.com"
@@ -139,7 +139,5 @@ def test_a_broken_outbox_is_no_fault_of_who_withdraws(shop: Site, how: str) -> N
     assert answer.status_code in (200, 204)
     assert shop.cookie("__adroll_fpc") is None
     # What the request could not wait for is done beside it: a no is not lost.
-    until = time.monotonic() + PATIENCE
-    while "event_forgotten" not in shop.counts and time.monotonic() < until:
-        time.sleep(0.05)
+    eventually(lambda: "event_forgotten" in shop.counts)
     assert shop.counts["event_forgotten"] == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
@@ -19,7 +18,7 @@ from flask import Flask
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from tests.support import PATIENCE, answers, lacking, started
+from tests.support import PATIENCE, answers, eventually, lacking, started
 from tests.support.shops import Shop, orders
 
 BROKERS = {
@@ -62,7 +61,7 @@ class Worker:
         # All of the group in the end: the pool, beat and their parent.
         celery = started(*self._command, log=self._log, env=self._environ)
         self._process = self._running.enter_context(celery)
-        self.wait_until(lambda: " ready." in self.log)
+        eventually(lambda: " ready." in self.log, said=lambda: self.log)
 
     def start_again_if_it_ended(self) -> None:
         """As a service manager does: a Celery whose broker goes does not always outlive it."""
@@ -73,13 +72,6 @@ class Worker:
     @property
     def log(self) -> str:
         return self._log.read_text()
-
-    def wait_until(self, true: Callable[[], object]) -> None:
-        until = time.monotonic() + PATIENCE
-        while not true():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < until, self.log
-            time.sleep(0.05)
 
     def buy(self, order: str) -> None:
         """A task of the shop's own that reports an order."""

@@ -24,11 +24,10 @@ from adroll_flask.sandbox import running
 from benchmarks import backlog
 from benchmarks.servers import ENGINES, missing
 from tests.servers.test_celery import Worker
-from tests.support import ROOT, answers, free_port, lacking, program, ran, started
+from tests.support import ROOT, answers, eventually, free_port, lacking, program, ran, started
 from tests.support.disks import small_disk
-from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders
-from tests.support.wsgi_servers import PATIENCE, Server, gunicorn, serving, uwsgi
+from tests.support.wsgi_servers import Server, gunicorn, serving, uwsgi
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -119,7 +118,7 @@ def test_two_workers_on_a_small_disk_lose_no_order(count: int, size: str, tmp_pa
         bought = [f"order-{number}" for number in range(count)]
         with serving(gunicorn("--worker-class=sync"), disk, sandbox.api_url) as server:
             assert Counter(server.buy_all(bought)) == {"queued": count}
-            assert wait_until(lambda: len(orders(sandbox)) >= count, PATIENCE), server.log
+            eventually(lambda: len(orders(sandbox)) >= count, said=lambda: server.log)
             server.stop()
         assert Counter(orders(sandbox)) == dict.fromkeys(bought, 1)
         told = Shop(disk).at(sandbox).as_json("outbox")
@@ -166,8 +165,8 @@ def test_no_kill_of_uwsgi_s_workers_loses_an_order(
         sandbox.clear_faults()
         shop = Shop(tmp_path).at(sandbox)
         # What was being sent waits until its lease ends.
-        assert wait_until(lambda: set(acknowledged) <= set(orders(sandbox)), PATIENCE), server.log
-        assert wait_until(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, PATIENCE)
+        eventually(lambda: set(acknowledged) <= set(orders(sandbox)), said=lambda: server.log)
+        eventually(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0)
     # How a server stops is shown elsewhere: this one ends by the last kill of all.
     assert doubled_unmarked(shop, sandbox) == set()
 
@@ -178,7 +177,7 @@ def redis(folder: Path, port: int) -> Iterator[None]:
     server = program("redis-server", "redis-server")
     command = (server, "--port", str(port), "--dir", folder, "--appendonly", "yes")
     with started(*command, "--bind", "127.0.0.1"):
-        assert wait_until(lambda: answers(port))
+        eventually(lambda: answers(port))
         yield
 
 
@@ -210,5 +209,5 @@ def test_kills_of_celery_s_processes_lose_no_order(
         return wanted <= set(orders(sandbox))
 
     with redis(folder, port):
-        assert wait_until(all_arrived, PATIENCE), worker.log
+        eventually(all_arrived, said=lambda: worker.log)
         assert doubled_unmarked(shop, sandbox) == set()

@@ -15,7 +15,7 @@ from adroll_flask.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.settings import Settings
 from tests.conftest import Patch
-from tests.support.outbox_engines import wait_until
+from tests.support import eventually
 from tests.support.shops import orders
 from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
 
@@ -66,7 +66,7 @@ def test_every_order_arrives_once_restarts_too(kind: str, sandbox: Sandbox, tmp_
         assert Counter(orders(sandbox)) == dict.fromkeys(["early", *ORDERS], 1)
         assert "AdRoll under uWSGI" not in server.log
         # AdRoll has an order a moment before the outbox knows of it.
-        assert wait_until(lambda: left_in(tmp_path) == 0, PATIENCE)
+        eventually(lambda: left_in(tmp_path) == 0)
 
         # AdRoll takes nothing; the server stops all the same, and quickly.
         sandbox.fault(status=503, headers={"Retry-After": "1"})

@@ -31,12 +31,18 @@ PUBLIC_NAMES = re.findall(
 PATIENCE = 60.0
 
 
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until *condition* is true; fail where that takes longer than *seconds*."""
+def eventually(
+    condition: Callable[[], object],
+    seconds: float = PATIENCE,
+    *,
+    wait: Callable[[], object] = lambda: time.sleep(0.005),
+    said: Callable[[], str] = lambda: "it did not happen in time",
+) -> None:
+    """Wait until *condition* is true; fail with what is *said* where it takes *seconds*."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
+        assert time.monotonic() < until, said()
+        wait()
 
 
 def forked(work: Callable[[], object]) -> int:

@@ -6,7 +6,6 @@ the traps between them would stay unseen.
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from playwright import sync_api
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
 
-from tests.support import PATIENCE, ROOT, lacking
+from tests.support import PATIENCE, ROOT, eventually, lacking
 
 #: The fixtures: a folder's conftest.py imports them all.
 __all__ = ["axe", "browsers", "chromium", "chromium_path", "console", "context", "driver"]
@@ -142,10 +141,7 @@ def axe() -> str:
 
 def wait_in(page: Page, condition: Callable[[], object]) -> None:
     """Wait until *condition* is true, while the page goes on."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        page.wait_for_timeout(20)
+    eventually(condition, wait=lambda: page.wait_for_timeout(20))
 
 
 def faults(page: Page, axe: str) -> list[Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, model, new_id, transitions
-from tests.support import PATIENCE, lacking
+from tests.support import lacking
 
 EID = "ADVERTISABLE0000000001"
 #: Of a visitor's request.
@@ -243,16 +243,6 @@ def require(engine: str) -> None:
     """Skip, saying so, where *engine* is missing; on CI that is a failure."""
     if why := missing(engine):
         lacking(why)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """True as soon as *condition* is."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
 
 
 def status(outbox: Outbox, event: NewEvent, **how: Any) -> str:
