@@ -59,7 +59,6 @@ _DAILY = {
     "consent_platforms": ("the_page_tells_each_answer[after",),
     "cookie_caps": ("the_page",),
     "csp": ("",),
-    "dashboard": ("the_pictures",),
     "dashboard_actions": ("a_problem_is_fixed",),
     "front_end_elsewhere": ("a_front_end", "the_pages_script"),
     "journeys": ("1_", "2", "6"),

@@ -160,11 +160,6 @@ CACHEABLE = [
     {"Cache-Control": "public"},
     {"Expires": "Fri, 01 Jan 2100 00:00:00 GMT"},
     {"CDN-Cache-Control": "max-age=60", "Cache-Control": "no-store"},
-    # Each is told to one kind of cache.
-    *(
-        {f"{name}-Cache-Control": "max-age=60"}
-        for name in ("Akamai", "Cloudflare-CDN", "Deno-CDN", "Netlify-CDN", "Vercel-CDN")
-    ),
 ]
 
 

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -172,10 +171,3 @@ def delivered(shop: Flask, events: int) -> None:
         add(tx, [Counted(tx.now, "formFill", "delivered", "", events, None, 2, delay=1.0)])
 
     shop.extensions["adroll"].outbox.database.write(write)
-
-
-def test_the_pictures_are_of_pages_that_are_there() -> None:
-    names = {page.name for page in PAGES}
-    for path in Path(PICTURES).glob("dashboard-*.png"):
-        name = re.sub(r"-(dark|narrow)$", "", path.stem.removeprefix("dashboard-"))
-        assert name in names, path.name

@@ -42,7 +42,3 @@ globals().update(
         if name.startswith("test_") and name not in CHROMIUMS_OWN
     }
 )
-
-
-def test_what_is_left_out_is_there() -> None:
-    assert CHROMIUMS_OWN.keys() | {name for _engine, name in DIFFERS} <= _TESTS.keys()

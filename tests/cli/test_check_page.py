@@ -80,14 +80,6 @@ def test_a_page_with_its_own_rules_keeps_them(honest: CachedSite, control: str) 
     assert any("as the site set them" in text for text in found["ok"])
 
 
-def test_check_and_the_app_agree_that_max_age_0_overrides_expires(honest: CachedSite) -> None:
-    later = "Fri, 01 Jan 2100 00:00:00 GMT"
-    add_page(honest.app, "/stale", Cache_Control="max-age=0", Expires=later)
-    found = look(honest, "/stale")
-    assert found["error"] == []
-    assert any("its own cache headers are as the site set them" in text for text in found["ok"])
-
-
 def test_a_cache_that_hands_out_cookies_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
     with nginx_before(make_app, tmp_path, HOARDING) as site:
         [error] = look(site, "/")["error"]

@@ -15,8 +15,6 @@ from werkzeug.test import TestResponse
 
 import demo_app
 from adroll_flask import sandbox
-from adroll_flask.outbox import Outbox
-from adroll_flask.settings import Settings
 from adroll_flask.testing import Reported
 from demo_app import lately, paid, past
 from tests.conftest import Patch
@@ -102,15 +100,6 @@ def test_forms_are_taken_from_own_pages_only(
     answer = client.post("/cart", data={"product": "harbour-mug"}, headers=headers)
     assert answer.status_code == status
     assert len(reported) == (status == 303)
-
-
-def test_the_story_may_be_kept_by_any_cache(client: FlaskClient) -> None:
-    client.post("/cart", data={"product": "harbour-mug"})
-    answer = client.get("/story?adct=from-the-ad")
-    assert answer.headers["Cache-Control"] == "public, max-age=600"
-    assert "Set-Cookie" not in answer.headers
-    assert "Vary" not in answer.headers
-    assert b"in your cart" not in answer.data
 
 
 def test_the_visitor_sees_the_record_and_has_it_forgotten(client: FlaskClient) -> None:
@@ -250,16 +239,3 @@ def test_a_year_has_its_stories(app: Flask, monkeypatch: Patch) -> None:
     assert runtime.outbox.queue.waiting() == 0
     lately.add_to(app, NOW)
     assert outcomes() == by_outcome
-
-
-def test_the_same_hours_give_the_same_figures(tmp_path: Path) -> None:
-    found = []
-    for name in ("one", "two"):
-        file = tmp_path / name
-        outbox = Outbox(Settings(outbox_url=f"sqlite:///{file}"), folder=tmp_path)
-        outbox.database.create_tables()
-        past.write(file, NOW, orders_a_day=10.0)
-        found.append(outbox.lookups.history(0, ("at", "outcome", "event_name")))
-        outbox.close()
-    assert found[0] == found[1]
-    assert len(found[0]) > 1000

@@ -142,9 +142,3 @@ def test_the_wheel_has_every_file_of_every_listed_folder_and_no_other(tmp_path: 
         wanted, found = files_of(ROOT), set(archive.namelist())
     assert wanted - found == set(), "setup.cfg lists packages and package_data"
     assert [name for name in found - wanted if ".dist-info/" not in name] == []
-
-
-def test_every_folder_with_a_module_is_a_package() -> None:
-    """Without ``__init__.py`` it would be a namespace that no rule of imports sees."""
-    folders = {path.parent for path in (ROOT / "adroll_flask").rglob("*.py")}
-    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []

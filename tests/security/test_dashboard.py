@@ -59,11 +59,6 @@ def untouched(shop: DashboardShop) -> bool:
 # -- who may look, who may act ---------------------------------------------------------------------
 
 
-def test_there_are_actions_and_questions_to_be_refused() -> None:
-    assert {"problems/retry", "problems/drop"} <= set(ACTIONS)
-    assert {"orders/find", "orders/compare"} <= set(QUESTIONS)
-
-
 def test_without_access_nothing_is_shown_and_nothing_done(shop: DashboardShop) -> None:
     form, addresses = form_of(shop), list(everything(shop))
     rules = [rule.rule for rule in shop.app.url_map.iter_rules() if rule.rule.startswith(WHERE)]
