@@ -15,7 +15,7 @@ from .page.cookies import delete_cookies, write_cookies
 from .page.snippet import Snippet
 from .runtime import Runtime
 from .visitor.identifiers import accept_adct, normalise_first_party_cookie
-from .visitor.record import Record, Visitor
+from .visitor.record import Record
 from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
@@ -75,7 +75,7 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
             status, why, text = refused.args
             tracked.visitors.counters.add("identity_refused", why)
             response = _json({"error": text}, status)
-    runtime.tell_identified(tracked)
+    runtime.conclude(tracked)
     if origins:
         response.headers["Vary"] = "Origin"
         # flask-cors adds its own headers to every response that does not carry this mark. Browsers
@@ -100,15 +100,16 @@ def _take(
     granted = False if told.consent is False else decision.granted
     record = _told_record(tracked, told) if granted else Record()
     if told.token:
-        answer["token"] = _token(tracked, tracked.visitor_of(record, granted), origin)
+        # As the front end hands it on; of a visitor who said no it holds nothing but the no.
+        visitor = tracked.visitor_of(record, granted)
+        if origin:
+            visitor = replace(visitor, host=urlsplit(origin).netloc)
+        answer["token"] = visitor.token() if visitors.can_sign else None
     response = _json(answer, 200) if answer else _json(None, 204)
+    if granted is False and tracked.seen.any:
+        delete_cookies(tracked, response.headers)
+    tracked.forgotten |= granted is False
     if not granted:
-        if granted is False:
-            if tracked.seen.any:
-                # Only what we signed: anybody can send any visitor's cookie along.
-                runtime.reporter.withdraw(before)
-                delete_cookies(tracked, response.headers)
-            tracked.forgotten = True
         return response
     unchanged = record == before and tracked.seen.settled(visitors.clock())
     # A browser takes no cookie of another site from a script's request (SameSite=Lax).
@@ -130,15 +131,6 @@ def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
     if told.consent is not None:
         record = replace(record, consent=told.consent)
     return record
-
-
-def _token(tracked: TrackedRequest, visitor: Visitor, origin: str | None) -> str | None:
-    """The visitor as the front end hands it on; of one who said no, nothing but the no."""
-    if not tracked.visitors.can_sign:
-        return None
-    if origin:
-        visitor = replace(visitor, host=urlsplit(origin).netloc)
-    return visitor.token()
 
 
 # -- who may ask -----------------------------------------------------------------------------

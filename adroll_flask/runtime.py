@@ -144,10 +144,11 @@ class Runtime:
     def prepare(
         self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
     ) -> Page | None:
-        """Change a response's *headers*, see :func:`.prepare_response`, and tell who listens."""
-        page = prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
-        self.tell_identified(tracked)
-        return page
+        """Change a response's *headers*, see :func:`.prepare_response`, and :meth:`conclude`."""
+        try:
+            return prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
+        finally:  # where the snippet failed, cookies go out all the same
+            self.conclude(tracked)
 
     def tag(self, tracked: TrackedRequest) -> bytes:
         """The snippet for this request."""
@@ -168,8 +169,11 @@ class Runtime:
             announce=self.announce,
         )
 
-    def tell_identified(self, tracked: TrackedRequest) -> None:
-        """Tell who listens where a visitor's record was written."""
+    def conclude(self, tracked: TrackedRequest) -> None:
+        """What follows where a response carries a visitor's record, or takes the cookies back."""
+        if tracked.withdrawn:
+            # Only what we signed: anybody can send any visitor's cookie along.
+            self.reporter.withdraw(tracked.seen.record)
         if tracked.written is not None and visitor_identified.receivers:
             self.announce(visitor_identified, visitor=tracked.visitor_of(tracked.written, True))
 

@@ -106,6 +106,7 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     """Take both cookies back, the host-only and the domain cookie of each name, and the pixel's."""
     settings, hostname = tracked.visitors.settings, tracked.hostname
+    tracked.withdrawn = not tracked.forgotten  # by a call, which has withdrawn what waits
     page, ours = page_domain(hostname), settings.cookie_name
     wanted = [(ours, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
     wanted += [(ours, page), (ours, record_domain(hostname, settings))]

@@ -39,6 +39,8 @@ class TrackedRequest:
     viewed: bool = False
     #: ``forget_visitor()`` was called: the visitor counts as unknown, the cookies are taken back.
     forgotten: bool = False
+    #: The response takes the cookies back, and what waits of the visitor is yet to be erased.
+    withdrawn: bool = False
     #: A template has the snippet already.
     snippet_given: bool = False
     #: The record that the response carries, if any.

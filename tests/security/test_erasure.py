@@ -63,6 +63,15 @@ def test_a_visitor_is_forgotten_and_nobody_else(shop: Site) -> None:
     assert shop.cookie("__adroll_fpc") is None
 
 
+def test_a_no_that_the_server_sees_by_itself_erases_what_waits(make_site: MakeSite) -> None:
+    shop = make_site()
+    shop.get("/?adct=click1")
+    assert shop.get("/buy").get_json()["status"] == "queued"
+    for _ in range(2):
+        shop.get(headers={"Sec-GPC": "1"})
+    assert (shop.events(), shop.counts["event_forgotten"]) == ([], 1)
+
+
 @pytest.mark.parametrize(
     "option",
     [
