@@ -114,18 +114,17 @@ class AdRollMiddleware:
             )
         tracked = TrackedRequest(runtime.visitors, environ)
         request = MiddlewareRequest(runtime, tracked)
-        if not runtime.settings.enabled:
-            return request.run(self._app, environ, start_response)
+        is_on = runtime.settings.enabled
         runtime.begin()
         prefix, path = runtime.settings.url_prefix + "/", environ.get("PATH_INFO", "")
-        if path.startswith(prefix):
+        if is_on and path.startswith(prefix):
             return answer(tracked, runtime, path.removeprefix(prefix))(environ, start_response)
-        if environ.get("HTTP_IF_RANGE", "").startswith("W/"):
+        if is_on and environ.get("HTTP_IF_RANGE", "").startswith("W/"):
             # A weak tag, which the page has with the snippet, never tells that a range fits (RFC
             # 9110, section 13.1.5); not every app knows.
             environ.pop("HTTP_RANGE", None)
         # A proxy: cookies are read and consent is asked only where the app looks at the visitor.
-        visitor = partial(runtime.of_visitor, tracked.visitor, Visitor())
+        visitor = partial(runtime.of_visitor, tracked.visitor if is_on else Visitor, Visitor())
         environ["adroll.visitor"] = LocalProxy(visitor)
         environ["adroll.report"] = partial(request.run, report_event)
         environ["adroll.release"] = partial(request.run, release_conversion)
@@ -210,7 +209,7 @@ class _Response:
         page = placed = None
         tracked, runtime = self._tracked, self._request.runtime
         # Set by the Flask extension: a response that it has seen needs nothing of ours.
-        if request_state.TRACKED_REQUEST not in tracked.environ:
+        if runtime.settings.enabled and request_state.TRACKED_REQUEST not in tracked.environ:
             try:
                 status, is_buffered = int(self._status[:3]), not _is_file(tracked.environ, body)
                 page = runtime.prepare(tracked, status, self._headers, is_buffered=is_buffered)

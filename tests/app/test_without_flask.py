@@ -414,6 +414,18 @@ def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Lint) -> None:
         assert "/export" in event.page_location
 
 
+def test_switched_off_its_calls_are_there_until_the_close(wrap: Wrap) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", HTML)
+        yield str(bool(environ["adroll.visitor"])).encode()
+        yield environ["adroll.report"]("purchase", **ORDER).reason.encode()
+        for call in ("adroll.release", "adroll.cancel"):
+            assert environ[call]("1001") == adroll_flask.report_conversion(**ORDER)
+
+    response = Client(wrap(app, enabled=False)).get("/?adct=click123", buffered=True)
+    assert response.text == "Falsedisabled"
+
+
 def test_a_dispatcher_within_the_app_does_not_move_our_endpoints(wrap: Wrap) -> None:
     mounted = DispatcherMiddleware(plain, {"/blog": plain})
     client = Client(wrap(mounted, cached_paths=["/blog/cached"]))
