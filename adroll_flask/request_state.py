@@ -236,10 +236,10 @@ def forget(*, mirror: bool = True) -> None:
 
 def _session() -> MutableMapping[str, Any]:
     """The session without marking it as accessed: our looking must not set ``Vary``."""
-    if not has_request_context():
-        under = _middleware_request.get()
-        if under is not None:
-            return under.identity
+    under = _middleware_request.get()
+    if under is not None and not (has_request_context() and EXTENSION in app().extensions):
+        # A site's own session is none of ours to write into: what is there nobody takes out.
+        return under.identity
     of = context()
     found: MutableMapping[str, Any] | None = getattr(of, "_session", None)
     return of.session if found is None else found
