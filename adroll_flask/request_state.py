@@ -138,7 +138,7 @@ def known() -> Mapping[str, Any]:
     return {name: kept[name] for name in KNOWN if name in kept} if isinstance(kept, dict) else {}
 
 
-def remember(said: Mapping[str, Any]) -> None:
+def remember(said: dict[str, Any]) -> None:
     """Add *said* to what is known of the visitor.
 
     :raises ConfigurationError: the app has no ``SECRET_KEY`` (Flask's ``NullSession``).
@@ -146,11 +146,12 @@ def remember(said: Mapping[str, Any]) -> None:
     session = _session()
     if has_request_context() and app().session_interface.is_null_session(session):
         raise ConfigurationError("SECRET_KEY", "set it: the session keeps what identify() says")
-    kept = dict(session.get(_IDENTITY) or {})
-    if not _HASHES.isdisjoint(said):
-        # A new address: a hash of the former one may be somebody else's.
-        kept = {key: value for key, value in kept.items() if key not in _HASHES}
-    session[_IDENTITY] = {**kept, **said}
+    kept = _look(session, _IDENTITY) or {}
+    # With a new address: a hash of the former one may be somebody else's.
+    gone = frozenset() if _HASHES.isdisjoint(said) else _HASHES
+    known = {key: kept[key] for key in kept if key not in gone} | said
+    if known != kept:  # else the session would be begun, or saved with each request, for nothing
+        session[_IDENTITY] = known
 
 
 def keep(tracked: TrackedRequest) -> None:

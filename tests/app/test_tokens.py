@@ -220,6 +220,7 @@ def search(**said: Any) -> str:
 #: What a view does, by its address.
 CALLS: dict[str, Callable[[], object]] = {
     "say": lambda: identify(email="said@example.com", user_id="said", device_id=None),
+    "say-nothing": identify,
     "say-md5": lambda: identify(email=MD5),
     "reset": adroll_flask.reset_identity,
     "search": search,
@@ -335,6 +336,12 @@ def test_if_it_raises_no_event_is_lost_in_production(make_app: AppMaker, caplog:
     assert "test_tokens.py" in record.getMessage()
     assert "in who" in record.getMessage()
     assert "ann@" not in record.getMessage()
+
+
+def test_identify_leaves_the_session_alone_where_it_tells_nothing_new(client: FlaskClient) -> None:
+    said = ("say-nothing", "say", "say", "say-nothing")
+    changed = ["Set-Cookie" in client.post(f"/{one}", **VISIT).headers for one in said]
+    assert changed == [False, True, False, False]
 
 
 def test_reset_identity_ends_what_identify_said(app: Flask, client: FlaskClient) -> None:
