@@ -21,7 +21,11 @@ from .record import Record, RequestCookies, Visitor, Visitors
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
 _ADCT = re.compile(r"(?:^|&)adct=([^&]*)")
 #: What Werkzeug takes from 3.1.8 on, bounded (RFC 1035, section 2.3.4); before, it took anything.
-_HOST = re.compile(r"([a-z0-9.-]{1,253}|\[[a-f0-9]*:[a-f0-9.:]{1,44}\])(:[1-9][0-9]{0,4})?\Z")
+#: No cookie can be written for a host with a label that is empty, or longer than that allows.
+_HOST = re.compile(
+    r"((?=[^:]{1,253}(?::|\Z))[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*\.?|\[[a-f0-9]*:[a-f0-9.:]{1,44}\])"
+    r"(:[1-9][0-9]{0,4})?\Z"
+)
 #: ``Sec-Fetch-Dest`` of a page, as opposed to a fragment or a script's call.
 _DOCUMENTS = ("document", "iframe", "frame")
 #: Headers of htmx, Turbo and the libraries of old by which a script asks for a fragment.

@@ -35,6 +35,7 @@ def tracked(**environ: Any) -> TrackedRequest:
         ("shop.example:8443", "shop.example:8443", "shop.example"),
         ("shop.example:443", "shop.example", "shop.example"),
         ("xn--grnzeug-n2a.example", "xn--grnzeug-n2a.example", "xn--grnzeug-n2a.example"),
+        ("shop.example.", "shop.example.", "shop.example."),
         ("127.0.0.1:5000", "127.0.0.1:5000", "127.0.0.1"),
         ("[2001:DB8::1]", "[2001:db8::1]", "2001:db8::1"),
         ("[::1]:5000", "[::1]:5000", "::1"),
@@ -53,6 +54,7 @@ def test_the_host_is_the_browsers_but_for_the_port(header: str, host: str, hostn
         *("", "user@shop.example", "shop_1.example", "größe.example", "a" * 254),
         *(" shop.example", "shop.example\n", "shop.example, evil.example", "shop.example/path"),
         *(f"shop.example:{port}" for port in ("", "0", "http", "123456")),
+        *("shop..example", ".example", "example..", f"{'a' * 64}.example"),
         *("[::1", "[shop.example]", "::1"),
     ],
 )
