@@ -37,7 +37,8 @@ _AS_SAID = frozenset(FIELD_NAMES).difference(
 )
 _NOT_KNOWN: Mapping[str, str] = {
     "page_location": (
-        "is not known where there is no request: pass page_location= with a full URL, for an app "
+        "is not known where there is no request, or where its Host is malformed (behind nginx: "
+        "proxy_set_header Host $host): pass page_location= with a full URL, for an app "
         "app_location(...)"
     ),
     "ip": (

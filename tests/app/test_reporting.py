@@ -48,6 +48,15 @@ def test_a_purchase_is_kept_with_all_that_is_known(app: Flask) -> None:
     assert event["event_attributes"]["order_id"] == "1001"
 
 
+def test_a_host_that_a_proxy_made_malformed_is_told(app: Flask) -> None:
+    at: Any = {"headers": {"Host": "shop_app"}, "environ_base": {"REMOTE_ADDR": "203.0.113.7"}}
+    with (
+        app.test_request_context("/?adct=click123", **at),
+        pytest.raises(EventError, match=r"page_location: .* Host is malformed.* proxy_set_header"),
+    ):
+        report_conversion(**ORDER)
+
+
 def test_an_invalid_event_raises_in_strict_mode_and_is_not_kept(app: Flask) -> None:
     with pytest.raises(EventError) as caught:
         report(app, value="much")
