@@ -300,10 +300,12 @@ _ORIGINS = _list(
 _HOSTS = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
-# AdRoll's own is its pixel's to write, and a cookie of ours under its name would destroy it.
+_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+# AdRoll's own is its pixel's to write, and a cookie of ours under its name would destroy it. One
+# that begins with '__Host-' takes no Domain (RFC 6265bis, section 4.1.3.2), in any case of letters.
 _COOKIE = _pattern(
-    "a cookie's name, none of AdRoll's own such as '__adroll_fpc'",
-    r"(?!__adroll|__ar_v4)[A-Za-z0-9!#$%&'*+.^_`|~-]+",
+    "a cookie's name, none of AdRoll's own such as '__adroll_fpc' and none with '__Host-'",
+    rf"(?!__adroll|__ar_v4|(?i:__host-)){_NAME}",
 )
 _NONCE = _choice(what="a callable that returns the response's nonce")
 _SECONDS = _number(int, 1, "seconds")
@@ -353,7 +355,7 @@ class SettingValues(TypedDict, total=False):
     on_unsure: Literal["retry", "drop"]
     remember_suppressed: bool
     consent: Annotated[str | Callable[[Any], bool | None] | None, _CONSENT]
-    tcf_cookie: Annotated[str, _COOKIE]
+    tcf_cookie: Annotated[str, _pattern("a cookie's name", _NAME)]
     tcf_vendor: Annotated[int, _number(int, 1, "the vendor list", most=65_535)]
     tcf_purposes: Annotated[Sequence[int], _PURPOSES]
     honor_gpc: bool
@@ -459,7 +461,8 @@ class Settings:
     #: Events of pages and requests elsewhere (staging, a copied database) go out as dry runs, and
     #: pages there load no pixel. Empty: all are real.
     hosts: tuple[str, ...] = ()
-    #: The cookie that holds the visitor's record, for two shops on one host; none of AdRoll's own.
+    #: The cookie that holds the visitor's record, for two shops on one host; none of AdRoll's own,
+    #: and none with ``__Host-``, since it has a ``Domain``.
     cookie_name: str = "adroll_visitor"
     #: The ``Domain`` of ``adroll_visitor``: a domain name, or ``"auto"`` for the registrable
     #: domain by the public suffix list (the extra ``domains``). Default: the page's host.

@@ -84,6 +84,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("ADROLL_COOKIE_DOMAIN", no, "domain name") for no in (MULLER, "http://a.b", "localhost")),
     ("ADROLL_COOKIE_NAME", "a name", "cookie's name"),
     *(("ADROLL_COOKIE_NAME", taken, "AdRoll's own") for taken in ("__adroll_fpc", "__ar_v4")),
+    *(("ADROLL_COOKIE_NAME", no, "'__Host-'") for no in ("__Host-shop", "__HOST-shop")),
     *(("ADROLL_TIME_ZONE", no, "IANA name") for no in ("Mars/Olympus", "../etc/passwd")),
     ("ADROLL_SANDBOX", "sandbox:5001", "address such as"),
     *(("ADROLL_SANDBOX", wrong, "the sandbox's port") for wrong in (0, -1, 1.5, 65_536)),
