@@ -65,7 +65,12 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     if origin not in origins:
         origin = None
     if tracked.method == "OPTIONS":
-        response = _preflight(origin)
+        response = _json(None, 204)
+        response.headers["Allow"] = "POST, OPTIONS"
+        if origin is not None:
+            response.headers["Access-Control-Allow-Methods"] = "POST"
+            response.headers["Access-Control-Allow-Headers"] = "content-type"
+            response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_AGE)
     else:
         try:
             _allowed_origin(tracked, origin)
@@ -136,16 +141,6 @@ def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
 # -- who may ask -----------------------------------------------------------------------------
 
 
-def _preflight(origin: str | None) -> Response:
-    response = _json(None, 204)
-    response.headers["Allow"] = "POST, OPTIONS"
-    if origin is not None:
-        response.headers["Access-Control-Allow-Methods"] = "POST"
-        response.headers["Access-Control-Allow-Headers"] = "content-type"
-        response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_AGE)
-    return response
-
-
 def _allowed_origin(tracked: TrackedRequest, listed: str | None) -> None:
     environ = tracked.environ
     where = environ.get("HTTP_SEC_FETCH_SITE")
@@ -154,13 +149,12 @@ def _allowed_origin(tracked: TrackedRequest, listed: str | None) -> None:
         return
     if where is not None:
         # Fetch Metadata: browsers set it themselves, scripts cannot.
-        if where != "same-origin":
-            raise Refused(403, "cross_site", "same-origin requests only")
-        return
-    origin = environ.get("HTTP_ORIGIN", "")
-    host = origin.partition("://")[2].lower()
-    if not host or host != tracked.host:
-        why = "cross_origin" if origin else "no_origin"
+        is_own, why = where == "same-origin", "cross_site"
+    else:
+        origin = environ.get("HTTP_ORIGIN", "")
+        host = origin.partition("://")[2].lower()
+        is_own, why = "" != host == tracked.host, "cross_origin" if origin else "no_origin"
+    if not is_own:
         raise Refused(403, why, "same-origin requests only")
 
 
@@ -177,7 +171,11 @@ def _body(tracked: TrackedRequest) -> bytes:
     in_chunks = LONGEST_BODY + 1 if environ.get("wsgi.input_terminated") else 0
     size = int(length[:9]) if length else in_chunks
     told = bool(length) and size > LONGEST_BODY
-    body: bytes = environ["wsgi.input"].read(size) if size and not told else b""
+    # Flask's request keeps what is read, by the site's functions before us, or for those after us.
+    request: Any = environ.get("werkzeug.request")
+    stream: Any = getattr(request, "stream", environ["wsgi.input"])
+    kept = getattr(request, "get_data", bytes)
+    body: bytes = b"" if told or not size else (length and kept()) or stream.read(size) or kept()
     if told or len(body) > LONGEST_BODY:
         raise Refused(413, "too_large", f"at most {LONGEST_BODY} bytes")
     return body

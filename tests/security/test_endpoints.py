@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import request
 from itsdangerous import TimestampSigner
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import create_environ, run_wsgi_app
@@ -143,6 +144,17 @@ def test_a_message_in_chunks_is_bounded_too(site: Site) -> None:
 
     assert_refused(site, 413, "too_large", '{"adct": "x"}' + " " * 3000, environ_overrides=chunked)
     assert site.tell(CLICK, environ_overrides=chunked).status_code == 204
+
+
+def test_a_message_that_the_site_reads_too_is_read_and_bounded(
+    make_flask_site: MakeSite,
+) -> None:
+    site, reads = make_flask_site(consent=lambda one: one.get_json() == CLICK), iter([True, False])
+    site.app.before_request(lambda: request.get_json() and None if next(reads, True) else None)
+
+    for _ in "before us", "after us":
+        assert site.tell(CLICK).get_json() == {"consent": True}
+    assert_refused(site, 413, "too_large", '{"adct": "x"}' + " " * 3000)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
