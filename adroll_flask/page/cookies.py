@@ -94,13 +94,16 @@ def write_cookies(
 
 def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
     """Take ours off again where what ran after us lets shared caches keep the response; whether it
-    did."""
-    if not may_be_shared(tracked, read_headers(headers)):
-        return False
+    did. Else keep a response with ours out of them."""
     ours = (f"{tracked.visitors.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
     given = headers.getlist("Set-Cookie")
-    headers.setlist("Set-Cookie", [one for one in given if not one.startswith(ours)])
-    return True
+    others = [one for one in given if not one.startswith(ours)]
+    is_shared = may_be_shared(tracked, read_headers(headers))
+    if is_shared:
+        headers.setlist("Set-Cookie", others)
+    elif others != given:
+        keep_private(headers)
+    return is_shared
 
 
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:

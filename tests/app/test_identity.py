@@ -174,10 +174,15 @@ def test_on_a_cacheable_page_the_server_sets_nothing(app: Flask, headers: dict[s
     assert b"data-adroll" in response.data
 
 
-@pytest.mark.parametrize("header", ["Cache-Control", "X-Accel-Expires"])
-def test_a_page_made_cacheable_after_us_is_cacheable(make_app: AppMaker, header: str) -> None:
+@pytest.mark.parametrize("header", ["Cache-Control", "X-Accel-Expires", None])
+def test_a_page_made_cacheable_after_us_is_cacheable(
+    make_app: AppMaker, header: str | None
+) -> None:
     def keep(response: Response) -> Response:
-        response.headers[header] = "60" if header[0] == "X" else "public, max-age=60"
+        if header is None:
+            response.cache_control.max_age = 60
+        else:
+            response.headers[header] = "60" if header[0] == "X" else "public, max-age=60"
         response.set_cookie("basket", "1")
         return response
 
@@ -187,6 +192,7 @@ def test_a_page_made_cacheable_after_us_is_cacheable(make_app: AppMaker, header:
         session["user"] = "ann"
     response = client.get("/?adct=click123")
     assert [line.partition("=")[0] for line in response.headers.getlist("Set-Cookie")] == ["basket"]
+    assert "private" not in response.headers.get("Cache-Control", "")
     assert b"data-adroll" in response.data
 
 
