@@ -100,7 +100,7 @@ class AdRoll:
             mirrors = settings.session == "always" and not callable(settings.consent)
             if mirrors and type(app.session_interface) is SecureCookieSessionInterface:
                 app.session_interface = request_state.MirroringSessions(runtime)
-            app.register_blueprint(adapter.blueprint())
+            app.register_blueprint(adapter.blueprint(app))
             if earlier := app.after_request_funcs.get(None):
                 # Flask calls them in reverse order: those after ours, and this one after all.
                 earlier.insert(0, adapter.last)
@@ -266,12 +266,14 @@ class _Adapter:
 
     # -- our endpoints -------------------------------------------------------------------
 
-    def blueprint(self) -> Blueprint:
+    def blueprint(self, app: Flask) -> Blueprint:
         blueprint = Blueprint("adroll", __name__, url_prefix=self._runtime.settings.url_prefix)
-        methods, rule = ("GET", "POST", "OPTIONS"), "/<name>"
-        blueprint.add_url_rule(
-            rule, "endpoint", self._answer, methods=methods, provide_automatic_options=False
-        )
+        rule: Any = {"methods": ("GET", "POST", "OPTIONS"), "provide_automatic_options": False}
+        blueprint.add_url_rule("/<name>", "endpoint", self._answer, **rule)
+        if app.url_map.host_matching or app.subdomain_matching:
+            # Pages are on any host, of which the rule above has none, or the domain itself.
+            rule |= dict.fromkeys(("host", "subdomain"), "<adroll_host>")
+            blueprint.add_url_rule("/<name>", "endpoint", self._answer, **rule)
 
         # Runs before any before_request function, and for our endpoints only: whichever of the
         # two extensions came first, CSRFProtect knows of the exemption in time.
@@ -283,7 +285,7 @@ class _Adapter:
 
         return blueprint
 
-    def _answer(self, name: str) -> WerkzeugResponse:
+    def _answer(self, name: str, **_host: str) -> WerkzeugResponse:
         tracked = request_state.tracked(self._runtime)
         response = answer(tracked, self._runtime, name)
         request_state.keep(tracked)

@@ -502,6 +502,16 @@ def test_a_nonce_goes_with_the_tag_in_its_form_alone(
     assert (page.count(tag), page.count("<script")) == (1, 1)
 
 
+@pytest.mark.parametrize("kind", ["host_matching", "subdomain_matching"])
+def test_the_endpoints_are_on_each_host_that_pages_are_on(kind: str) -> None:
+    app = Flask("shop", static_folder=None, **{kind: True})  # type: ignore[arg-type]
+    app.config.update(SECRET_KEY="a key for tests", SERVER_NAME="shop.test")
+    AdRoll(app)
+    for host in ("shop.test", "www.shop.test"):
+        kit = app.test_client().get("/_adroll/kit.js", base_url=f"http://{host}")
+        assert kit.status_code == 200
+
+
 @pytest.mark.parametrize("file", ["kit.0123456789abcdef.js", "no-such-file"])
 def test_our_endpoints_answers_are_not_dressed(app: Flask, file: str) -> None:
     response = app.test_client().get(f"/_adroll/{file}?adct=click123")
