@@ -365,8 +365,13 @@ class _Adapter:
 
     def snippet(self) -> Markup:
         """``{{ adroll_snippet() }}``: the tag, for sites that place it themselves."""
-        if not self._runtime.settings.enabled:
-            return Markup("")
-        tracked = request_state.tracked(self._runtime)
-        tracked.snippet_given = True
-        return Markup(self._runtime.tag(tracked).decode("ascii"))  # noqa: S704 - ours
+        runtime, tag = self._runtime, b""
+        try:
+            if runtime.settings.enabled:
+                tracked = request_state.tracked(runtime)
+                tracked.snippet_given = True
+                tag = runtime.tag(tracked)
+        except Exception as problem:  # the nonce's callable is the site's; a mail has no request
+            runtime.forgive(problem, "page_untouched", "fault")
+            left_alone(problem)
+        return Markup(tag.decode("ascii"))  # noqa: S704 - ours

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, request, send_file
+from flask import Flask, Response, abort, render_template_string, request, send_file
 from flask.testing import FlaskClient
 from flask_compress import Compress
 from flask_wtf.csrf import CSRFProtect
@@ -231,13 +231,22 @@ def test_injection_can_be_switched_off(make_app: AppMaker) -> None:
 
 
 def test_a_page_that_has_the_snippet_is_not_given_a_second_one(make_app: AppMaker) -> None:
-    from flask import render_template_string
-
     app = make_app()
     source = "<!doctype html><html><head>{{ adroll_snippet() }}</head><body></body></html>"
     app.add_url_rule("/own", "own", lambda: render_template_string(source))
     assert app.test_client().get("/own").text.count("data-adroll") == 1
     assert untouched(app) == {"page_untouched:present": 1}
+
+
+@pytest.mark.parametrize("nonce", [broken, lambda: b"bytes", None])
+def test_a_snippet_that_cannot_be_made_costs_a_template_nothing(
+    make_app: AppMaker, nonce: Callable[[], Any] | None
+) -> None:
+    app = make_app(ADROLL_STRICT=False, ADROLL_CSP_NONCE=nonce)
+    # Where there is no request, a task writes a mail.
+    with app.app_context() if nonce is None else app.test_request_context("/"):
+        assert render_template_string("{{ adroll_snippet() }}.") == "."
+    assert untouched(app) == {"page_untouched:fault": 1}
 
 
 @pytest.mark.parametrize(
