@@ -105,9 +105,8 @@ class ConfigurationError(AdRollError):
         self.key = key
         self.problem = problem
         self.others: tuple[ConfigurationError, ...] = tuple(others)
-        for address in dict.fromkeys(other.help_url for other in others):
-            if address not in self.__notes__:
-                self.add_note(address)
+        for address in sorted({other.help_url for other in others}.difference(self.__notes__)):
+            self.add_note(address)
 
 
 def refuse_asgi(app: object, call: str) -> None:

@@ -246,5 +246,4 @@ class _Response:
         run = self._request.run
         chunks: Iterator[bytes] = run(iter, self._body)
         nothing: Any = object()
-        while (chunk := run(next, chunks, nothing)) is not nothing:
-            yield chunk
+        return iter(partial(run, next, chunks, nothing), nothing)

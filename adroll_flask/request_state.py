@@ -220,13 +220,11 @@ def may_join(context: RequestContext) -> bool:
 
     :param context: Flask's current one.
     """
-    session = getattr(context, "_session", None)
-    if session is None:
-        session = context.session
+    found = getattr(context, "_session", None)
+    session = context.session if found is None else found
     # Nearly always it is unchanged, which each answer of the site pays for: no further call.
-    if not getattr(session, "modified", False):
-        return False
-    return bool(session) and not _look(session, _MIRROR)
+    is_changed: bool = getattr(session, "modified", False)
+    return is_changed and bool(session) and not _look(session, _MIRROR)
 
 
 def forget(*, mirror: bool = True) -> None:

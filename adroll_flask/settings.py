@@ -195,11 +195,10 @@ def _origin(value: Any) -> str:
 @partial(_Takes, "True, False, the sandbox's port, or its address such as 'http://sandbox:5001'")
 def _sandbox(value: Any) -> bool | str:
     """Whether there is a sandbox, or its address: a port is one of this machine."""
-    wanted: bool | str
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 < value < 65_536:
             raise _Got("one out of range")
-        wanted = f"http://127.0.0.1:{value}"
+        wanted: bool | str = f"http://127.0.0.1:{value}"
     elif isinstance(value, str) and value not in ("True", "False"):
         wanted = _origin(value.rstrip("/"))
     else:
@@ -559,16 +558,13 @@ class Settings:
 
         Where no account is set, all are: whose they are is not known here.
         """
-        served = self.served_accounts
-        return not served or eid in ("", *served)
+        return eid in ("", *(self.served_accounts or [eid]))
 
     def account_of(self, host: str) -> Account:
         """The account of the events of pages at *host*, a name without its port.
 
         An unknown host (an empty text) has the one that is there for all.
         """
-        if not (host and self.accounts):
-            return self.account
         own = self.accounts.get(host_names.in_ascii(host))
         above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
         return own or self.accounts.get(next(above, ""), self.account)
