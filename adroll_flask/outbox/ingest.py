@@ -144,7 +144,10 @@ class Ingest:
                     break
                 entries += found if until is None else [doubted(one, note) for one in found]
                 if read.end == end:
-                    break
+                    if until is None:
+                        break
+                    noted = 0  # a power cut took its end: what is left of it is no whole entry
+                    continue
                 batch.room -= read.end - end
                 end = read.end
             batch.positions[file.name] = end
@@ -504,8 +507,12 @@ class RowWriter:
                 self._count_dead(tx, [event])
                 self.holds.decide(tx, [verdict])
             elif kept.state == "held" and event.held_for is None:
-                # A second report, without a hold, says that the held one is to be sent.
-                self.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
+                # A second report, without a hold, says that the held one is to be sent, and has its
+                # doubt.
+                rests = event.dead is not None and event.dead[0] == "restored"
+                verdict = model.Verdict(tx.now, "release", order)
+                verdict.doubt = "rests" if rests else "unsure" if event.unsure else ""
+                self.holds.decide(tx, [verdict])
             else:
                 # An erased event's value is not known any more, and that of what before_report has
                 # yet to pass may still change.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,22 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     row = shown(outbox, id)
     assert (row.state, row.reason, row.unsure) == ("dead", "restored", True)
     assert states(outbox) == {"dead": 2, "held": 1}
+
+
+def test_a_hold_that_was_paid_after_the_copy_was_made_rests(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    hold(sqlite, outbox)
+    outbox.ingest.take_in()
+    outbox.close()
+    place = Path(str(outbox.place))
+    copy = place.read_bytes()
+    outbox.put(sqlite.event("1001"))
+    assert deliver(outbox) == ["1001"]
+    outbox.close()
+    place.write_bytes(copy)
+
+    assert deliver(sqlite.open()) == []
+    assert states(sqlite.open()) == {"dead": 1}
 
 
 @pytest.mark.parametrize("first", ["hold", "release"])

@@ -312,6 +312,22 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     assert (event.key, event.unsure) == ("1", True)
 
 
+def test_a_file_that_lost_its_end_in_a_power_cut_is_put_aside_and_removed(bench: Bench) -> None:
+    """What was read of it stands in the note beside it, and the database knows nothing of it."""
+    for key in ("1", "2"):
+        dead_file(bench, bench.event(key))
+    assert bench.open().queue.waiting() == 2
+    put_back(bench)
+    for file in files_of(bench.journal):
+        file.path.write_bytes(file.path.read_bytes()[:-9])
+
+    for _ in range(3):
+        at_once(bench.open()).ingest.take_in()
+
+    assert journals(bench) == []
+    assert len([*bench.journal.glob("*.corrupt")]) == 2
+
+
 @pytest.mark.parametrize("torn", [b"", b"\x00" * 3, b"half a line"], ids=["whole", "nul", "torn"])
 def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: bytes) -> None:
     alive = bench.open()
