@@ -193,8 +193,7 @@ _AT_ONCE: Final = ("adroll_account", "adroll_stop", "adroll_history")
 _LONG: Final = (
     "adroll_journal",
     "adroll_inbox",
-    "adroll_withdrawal",
-    "adroll_suppressed",
+    "adroll_mark",
     "adroll_event",
 )
 
@@ -333,8 +332,7 @@ def _forget_records(tx: Tx) -> None:
     history.remove_old(tx, time)
     for old in (
         "adroll_stop WHERE ended_at < :long_ago",
-        "adroll_withdrawal WHERE forget_at < :time",
-        "adroll_suppressed WHERE forget_at < :time",
+        "adroll_mark WHERE forget_at < :time",
         # Of files that are gone with their host; a file's last position is known for long enough.
         "adroll_journal WHERE read_at < :long_ago",
     ):

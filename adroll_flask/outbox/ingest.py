@@ -413,22 +413,12 @@ class RowWriter:
             self._stop_withdrawn(tx, events, written)
         self.holds.decide(tx, _those(entries, model.Verdict))
         counted = _those(entries, model.Counted)
-        self._remember(tx, [entry for entry in counted if entry.order])
+        for entry in counted:
+            if entry.order:  # nothing else of it is kept
+                at = self._time(tx, entry.at)
+                _mark(tx, entry.order, entry.reason[:40], at, history.KEPT)
         history.add(tx, [replace(entry, at=self._time(tx, entry.at)) for entry in counted])
         return written
-
-    def _remember(self, tx: Tx, orders: Sequence[model.Counted]) -> None:
-        """Keep why orders were not reported, and nothing else of them."""
-        for entry in orders:
-            tx.execute("DELETE FROM adroll_suppressed WHERE order_hash = :order", order=entry.order)
-            schema.insert(
-                tx,
-                "adroll_suppressed",
-                order_hash=entry.order,
-                reason=entry.reason[:40],
-                suppressed_at=self._time(tx, entry.at),
-                forget_at=tx.now + history.KEPT,
-            )
 
     def _time(self, tx: Tx, at: float) -> float:
         """A time by the host's clock as the database's has it; none is in the future."""
@@ -546,14 +536,7 @@ class RowWriter:
             # As in the event's JSON.
             quoted = value.replace("\\", "\\\\").replace('"', '\\"').encode()
             hashed = _hash(quoted, self._hash_key(tx))
-            # Files are read in any order: a later withdrawal, which stops more, stays.
-            tx.execute(
-                "DELETE FROM adroll_withdrawal WHERE visitor = :visitor AND withdrawn_at <= :at",
-                visitor=hashed,
-                at=at,
-            )
-            until = tx.now + self.withdrawals_kept
-            schema.insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
+            _mark(tx, hashed, "withdrawn", at, self.withdrawals_kept)
             theirs = f"{column} = :visitor AND coalesce(learnt_at, queued_at) <= :at"
             theirs += " AND payload IS NOT NULL"
             self._erase_withdrawn(tx, schema.ids_of(tx, theirs, visitor=hashed, at=at), written)
@@ -566,12 +549,12 @@ class RowWriter:
         Another process's file may be read after the withdrawal, and a token may come back days
         after it.
         """
-        if not tx.rows("SELECT 1 FROM adroll_withdrawal LIMIT 1"):
+        if not tx.rows(f"SELECT 1 FROM adroll_mark WHERE hash >= '{_VISITOR}' LIMIT 1"):
             return
         rows = tx.rows(
-            "SELECT DISTINCT e.id FROM adroll_event e JOIN adroll_withdrawal w"
-            " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}"
-            " AND coalesce(e.learnt_at, e.queued_at) <= w.withdrawn_at",
+            "SELECT DISTINCT e.id FROM adroll_event e JOIN adroll_mark m"
+            " ON m.hash IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}"
+            " AND coalesce(e.learnt_at, e.queued_at) <= m.marked_at",
             ids=[event.id for event in events],
         )
         self._erase_withdrawn(tx, [row[0] for row in rows], written)
@@ -598,6 +581,14 @@ class RowWriter:
         return gone + move(tx, "empty", ids, reason="forgotten")
 
 
+def _mark(tx: Tx, hash: str, reason: str, at: float, kept: float) -> None:
+    """Remember of an order or a visitor, for *kept* seconds, why it is not to be sent."""
+    # Files are read in any order: a later withdrawal, which stops more, stays.
+    tx.execute("DELETE FROM adroll_mark WHERE hash = :hash AND marked_at <= :at", hash=hash, at=at)
+    mark = {"hash": hash, "reason": reason, "marked_at": at, "forget_at": tx.now + kept}
+    schema.insert(tx, "adroll_mark", **mark)
+
+
 def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     found = [entry for entry in entries if isinstance(entry, kind)]
@@ -610,6 +601,9 @@ def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
 #: JSON can hold these bytes: its quotes are escaped.
 _COOKIE: Final = b'"first_party_cookie":"'
 _CLICK: Final = b'"adct":"'
+#: What the hash of a visitor begins with: behind those of orders, which are hex digits alone, so
+#: that a look finds by the primary key whether there is any.
+_VISITOR: Final = "w"
 _TEXT: Final = re.compile(rb'([^"\\]*(?:\\.[^"\\]*)*)"')
 
 
@@ -622,4 +616,4 @@ def _hash_in(payload: bytes, name: bytes, key: bytes) -> str | None:
 
 
 def _hash(value: bytes, key: bytes) -> str:
-    return hashlib.blake2b(value, digest_size=16, key=key).hexdigest()
+    return _VISITOR + hashlib.blake2b(value, digest_size=16, key=key).hexdigest()[:31]

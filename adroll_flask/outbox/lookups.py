@@ -193,8 +193,8 @@ class Lookups:
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of
         :func:`adroll_flask.events.names.suppressed_key`."""
-        query = "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed WHERE order_hash"
-        rows = self.database.read(lambda tx: tx.rows(f"{query} {{in_ids}}", ids=[*hashes]))
+        query = "SELECT hash, reason, marked_at FROM adroll_mark WHERE hash {in_ids}"
+        rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
 
     def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:

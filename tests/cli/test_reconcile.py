@@ -133,7 +133,7 @@ def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run:
 
 def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask) -> None:
     outbox = shop.extensions["adroll"].outbox
-    rows = outbox.database.read(lambda tx: tx.rows("SELECT * FROM adroll_suppressed"))
+    rows = outbox.database.read(lambda tx: tx.rows("SELECT * FROM adroll_mark"))
     ((hashed, reason, at, until),) = rows
     assert reason == "consent_gpc"
     assert 390 < (until - at) / 86_400 < 401  # 13 months

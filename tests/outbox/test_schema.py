@@ -22,7 +22,7 @@ def tables(bench: Bench) -> list[str]:
     return sorted(n for n in sa.inspect(bench.sql()).get_table_names() if n.startswith("adroll_"))
 
 
-NAMES = "account event history inbox journal meta stop suppressed withdrawal"
+NAMES = "account event history inbox journal mark meta stop"
 ALL = [f"adroll_{name}" for name in NAMES.split()]
 
 
@@ -84,7 +84,7 @@ def test_a_newer_schema_is_worked_with(fresh: Bench) -> None:
     assert version_of(outbox) == "99"
 
 
-@pytest.mark.parametrize("stopped_after", [1, 5, 8, 10])
+@pytest.mark.parametrize("stopped_after", [1, 5, 7, 9])
 def test_tables_that_were_made_half_are_finished(fresh: Bench, stopped_after: int) -> None:
     """MariaDB commits each statement that changes a table."""
     ran = 0

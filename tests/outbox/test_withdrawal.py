@@ -217,7 +217,7 @@ def test_a_second_no_counts_from_then_on(bench: Bench, outbox: Outbox) -> None:
     bench.pass_time(1000)
     withdraw(bench, outbox)
     assert outbox.queue.waiting() == 0
-    assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 1
+    assert bench.execute("SELECT count(*) FROM adroll_mark")[0][0] == 1
 
     outbox.put(event(bench, "1", known_since=bench.now() - 500))
 
@@ -232,14 +232,14 @@ def test_a_no_is_forgotten_when_no_token_can_be_older(bench: Bench, outbox: Outb
 
         bench.open().admin.keep_house()
 
-        assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == known
+        assert bench.execute("SELECT count(*) FROM adroll_mark")[0][0] == known
 
 
 def test_what_is_remembered_of_a_no_is_a_keyed_hash(bench: Bench, outbox: Outbox) -> None:
     withdraw(bench, outbox, cookie=COOKIE)
     outbox.ingest.take_in()
 
-    rows = bench.execute("SELECT visitor FROM adroll_withdrawal")
+    rows = bench.execute("SELECT hash FROM adroll_mark")
     assert len(rows) == 2
     assert all(len(row[0]) == 32 for row in rows)
     assert "click-ann" not in str(rows)

@@ -31,7 +31,7 @@ SERVERS = {
     "mariadb": os.environ.get("ADROLL_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
 }
 _NUMBERS = itertools.count()
-_TABLES = "event account stop inbox journal withdrawal suppressed history"
+_TABLES = "event account stop inbox journal mark history"
 
 
 def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
@@ -139,8 +139,7 @@ class Bench:
             " probe_until = probe_until - :s,"
             " stopped_since = stopped_since - :s, last_error_at = last_error_at - :s",
             "UPDATE adroll_stop SET began_at = began_at - :s, ended_at = ended_at - :s",
-            "UPDATE adroll_withdrawal SET withdrawn_at = withdrawn_at - :s,"
-            " forget_at = forget_at - :s",
+            "UPDATE adroll_mark SET marked_at = marked_at - :s, forget_at = forget_at - :s",
         ):
             self.execute(statement, s=seconds)
         self._housekeeping_went_along()
