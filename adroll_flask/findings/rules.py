@@ -315,7 +315,7 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         about = total(of_events(moment.outbox.lookups.list("waiting", _LISTED, account=eid)))
         about |= {"since": about["since"] or moment.now, "events": total(rows)["events"]}
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
-        state = moment.states[eid]
+        state = moment.states.get(eid, Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         asked = moment.now - (state.last_error_at or 0.0)
         if not has_worker and min(asked, moment.now - about["since"]) >= _LATE:

@@ -285,8 +285,10 @@ def test_events_of_an_account_that_nobody_here_serves(
     shop.deliver("1001")
     place, other = shop.runtime.outbox.place, "SANDBOXSANDBOXSANDBOX1"
     config = {"ADROLL_OUTBOX_URL": f"sqlite:///{place}", "ADROLL_ADVERTISABLE_EID": other}
+    config["ADROLL_JOURNAL_FOLDER"] = str(shop.runtime.outbox.folder)
     neighbour = make_app(AdRoll(clock=lambda: shop.now), **config)
     event = visits.report(neighbour, "9")
+    assert metrics(shop) == set()  # which takes in the account's first event as it looks
     visits.settle(neighbour)
     assert is_gone(shop, "other-account")  # another app may be about to take it
     shop.now += 61
