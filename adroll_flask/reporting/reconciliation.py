@@ -452,7 +452,7 @@ class PaidOrders:
             return 0
         rows = self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
         failed = (row for row in rows if (row.event_name, row.outcome) == ("purchase", "failed"))
-        return sum(row.events for row in failed if row.at < end)
+        return sum(row.events for row in failed if begin <= row.at < end)
 
     def found(self, days: int) -> Reconciliation:
         """What became of each paid order of the last *days*; iterate over it."""
