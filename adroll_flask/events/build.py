@@ -293,8 +293,9 @@ class _Builder:
     def _drop_from_products(self, index: int | str, *path: int | str) -> None:
         items = self.values["products"]
         item = items[index]
-        if item is not None and path and path[0] in item and path[0] != "product_id":
-            # A copy: the dict is the caller's.
-            items[index] = {name: value for name, value in item.items() if name != path[0]}
+        if item is not None and path and path[0] != "product_id":
+            # A copy: the dict is the caller's. Keys that are no names are all told as one.
+            its = item.items()
+            items[index] = {n: value for n, value in its if path[0] not in (n, names.shown(n))}
         else:
             items[index] = None

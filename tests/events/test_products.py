@@ -175,6 +175,12 @@ def test_a_bad_field_of_a_product_costs_that_field_only(name: str, bad: Any) -> 
     assert caught.value.field == f"products[1].{name}"
 
 
+def test_unknown_keys_that_are_no_names_cost_themselves_only() -> None:
+    built = leniently(order_id="1", products=[MUG | {"unit price": 1, "Größe": 2, 3: "red"}])
+    assert [product.product_id for product in built.event.products] == ["mug"]
+    assert {field for field, _ in built.dropped} == {"products[0].?"}
+
+
 @pytest.mark.parametrize(
     "bad", ["mug", 7, None, [], {}, {"product_id": ""}, {"product_id": 1.5}, object()]
 )
