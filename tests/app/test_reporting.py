@@ -506,8 +506,8 @@ def test_a_worker_quicker_than_the_command_s_words(make_app: AppMaker, monkeypat
     runtime.outbox.ingest.take_in(patience=PATIENCE)
     decide = runtime.reporter.decide
 
-    def released(*args: Any) -> Receipt:
-        receipt: Receipt = decide(*args)
+    def released(*args: Any, **more: Any) -> Receipt:
+        receipt: Receipt = decide(*args, **more)
         runtime.outbox.ingest.take_in(patience=PATIENCE)
         assert runtime.outbox.queue.claim(ADVERTISABLE, begin=True)
         return receipt
