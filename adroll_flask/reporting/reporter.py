@@ -9,10 +9,11 @@ release or a cancel.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from blinker import NamedSignal
@@ -20,6 +21,7 @@ from blinker import NamedSignal
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError, let_through
 from adroll_flask.events import names
 from adroll_flask.events.names import Coverage, EventDefaults, kept_key
+from adroll_flask.events.products import MAX_PRODUCTS
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
@@ -246,6 +248,8 @@ class Reporter:
                     context = self.bare(given)
                 passed = None
                 if not context.refusal:
+                    if isinstance(given.get("products"), Iterator):  # a dead letter reads them, too
+                        given["products"] = [*islice(given["products"], MAX_PRODUCTS + 1)]
                     built = self._build(name, given, context, strict=strict)
                     if name == "purchase":
                         self.check_purchase(given, strict=strict, by_token=subject is not None)

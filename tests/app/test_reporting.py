@@ -74,11 +74,13 @@ def test_in_production_a_bad_event_is_a_dead_letter(make_app: AppMaker, caplog: 
 
     with adroll_flask.event_rejected.connected_to(rejected, app), visit(app):
         receipt = adroll_flask.report_event("add_to_cart")  # type: ignore[arg-type]
-        report_conversion(order_id="1", value="-1", currency="EUR")
+        products: Any = ({"product_id": str(at)} for at in range(2))
+        report_conversion(order_id="1", value="-1", currency="EUR", products=products)
     assert receipt.status == "invalid"
     assert "addToCart" in receipt.reason
     assert heard == ["add_to_cart invalid:event_name", "purchase invalid:value"]
-    assert len(kept(app, "dead")) == 2
+    _, order = kept(app, "dead")
+    assert len(order["event_attributes"]["products"]) == 2, "a generator tells them once"
     assert "dead letter" in caplog.text
 
 
