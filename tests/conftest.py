@@ -13,9 +13,10 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, settings
 
-from adroll_flask import AdRoll, current_visitor
+from adroll_flask import AdRoll
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support.sites import described
+from tests.support.sites import PAGE as PAGE
+from tests.support.sites import add_views
 
 pytest_plugins = ["adroll_flask.testing"]
 
@@ -36,7 +37,6 @@ settings.load_profile("tests")
 
 ADVERTISABLE = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
-PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 
 AppMaker = Callable[..., Flask]
 Caplog = pytest.LogCaptureFixture
@@ -184,14 +184,7 @@ def make_app(tmp_path: Path) -> Iterator[AppMaker]:
         app.config.update(config)
         (adroll or AdRoll()).init_app(app)
 
-        @app.get("/")
-        def index() -> str:
-            return PAGE
-
-        @app.get("/who")
-        def who() -> dict[str, Any]:
-            return described(current_visitor())
-
+        add_views(app)
         made.append(app)
         return app
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support import engines
 from tests.support.browsing import *  # noqa: F403 - pytest finds fixtures by their names here
 from tests.support.browsing import HOSTS
@@ -21,9 +21,8 @@ DIED = pytest.StashKey[bool]()
 
 
 @pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
+def adroll(sandbox: RunningSandbox) -> RunningSandbox:
+    return sandbox
 
 
 @pytest.fixture

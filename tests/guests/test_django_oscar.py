@@ -18,6 +18,7 @@ from playwright.sync_api import Page
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.guests.test_guests import CACHE, HERE, ROOT, pip
 from tests.support import free_port, listening_at, pages, ran
+from tests.support.visits import named_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -60,14 +61,7 @@ def shop(
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(oscar), str(ROOT)]),
-        "SHOP_ADROLL": json.dumps(
-            {
-                "api_url": adroll.api_url,
-                "advertisable_eid": adroll.account.advertisable_eid,
-                "pixel_eid": adroll.account.pixel_eid,
-                "access_token": adroll.account.access_token,
-            }
-        ),
+        "SHOP_ADROLL": json.dumps(named_at(adroll)),
     }
     common: dict[str, Any] = {"cwd": tmp_path, "env": environment}
     ran(sys.executable, "-m", "django", "startproject", "shop", ".", **common)

@@ -19,6 +19,7 @@ from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, model, new_id, transitions
 from tests.support import lacking
+from tests.support.sites import Clock as Clock
 
 EID = "ADVERTISABLE0000000001"
 #: Of a visitor's request.
@@ -40,19 +41,6 @@ def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, 
     if wire.get("value") == "no money":
         raise errors.EventError("value", "takes an amount")
     return json.dumps(wire).encode(), f"{wire.get('value')} EUR", wire.get("timestamp", 1.0)
-
-
-@dataclass
-class Clock:
-    """A clock that stands still until it is told to move."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass

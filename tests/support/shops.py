@@ -15,6 +15,7 @@ from typing import Any
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import ROOT, started, wsgi_servers
+from tests.support.visits import named_at
 
 _APP = "tests.support.server_shop:make_shop()"
 
@@ -34,14 +35,7 @@ class Shop:
 
     def at(self, sandbox: RunningSandbox, **settings: Any) -> Shop:
         """The same shop with the account of *sandbox*, and what else is different."""
-        account = sandbox.account
-        told = {
-            "api_url": sandbox.api_url,
-            "advertisable_eid": account.advertisable_eid,
-            "pixel_eid": account.pixel_eid,
-            "access_token": account.access_token,
-        }
-        return self.but(**told, **settings)
+        return self.but(**named_at(sandbox), **settings)
 
     def but(self, **settings: Any) -> Shop:
         """The same shop with other settings; ``None`` is what Flask's loader reads as none."""

@@ -33,12 +33,15 @@ def described(visitor: Visitor) -> dict[str, Any]:
 
 @dataclass
 class Clock:
-    """Time that a test moves."""
+    """Time that stands still until a test moves it."""
 
-    now: float = 1_790_000_000.0
+    now: float = 1_800_000_000.0
 
     def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @dataclass
@@ -110,7 +113,7 @@ class Site:
         return visits.kept(self.runtime)
 
 
-def _with_views(app: Flask) -> Flask:
+def add_views(app: Flask) -> None:
     @app.get("/")
     def index() -> str:
         return PAGE
@@ -118,6 +121,10 @@ def _with_views(app: Flask) -> Flask:
     @app.get("/who")
     def who() -> dict[str, Any]:
         return described(current_visitor())
+
+
+def _with_views(app: Flask) -> Flask:
+    add_views(app)
 
     @app.route("/buy", methods=["GET", "POST"])
     def buy() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A visitor of a Flask shop, and what they buy; and the settings of a shop at a sandbox."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from click.testing import Result
@@ -42,16 +43,15 @@ def settle(app: Flask, **ends: dict[str, Any]) -> None:
     outbox.queue.settle(claim, outcomes)
 
 
+def named_at(sandbox: RunningSandbox) -> dict[str, str]:
+    """The settings of a shop whose AdRoll is *sandbox*, without ``ADROLL_``, in lower case."""
+    return {"api_url": sandbox.api_url, **asdict(sandbox.account)}
+
+
 def at(sandbox: RunningSandbox) -> dict[str, Any]:
-    """The settings of a shop whose AdRoll is *sandbox*."""
-    account = sandbox.account
-    return {
-        "ADROLL_STRICT": False,
-        "ADROLL_API_URL": sandbox.api_url,
-        "ADROLL_ADVERTISABLE_EID": account.advertisable_eid,
-        "ADROLL_PIXEL_EID": account.pixel_eid,
-        "ADROLL_ACCESS_TOKEN": account.access_token,
-    }
+    """The configuration of a shop whose AdRoll is *sandbox*."""
+    named = named_at(sandbox).items()
+    return {"ADROLL_STRICT": False, **{f"ADROLL_{name.upper()}": value for name, value in named}}
 
 
 def invoke(app: Flask, *arguments: str, code: int | None = None, **kwargs: Any) -> Result:
