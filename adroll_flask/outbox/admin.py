@@ -166,7 +166,7 @@ def let_rest(tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
-    dropped = transitions.move(tx, "drop", ids, also=f"+state = {State.waiting}", why="dropped")
+    dropped = transitions.move(tx, "drop", ids, also=f"+state <> {State.claimed}", why="dropped")
     return dropped + transitions.move(tx, "drop_ended", ids)
 
 

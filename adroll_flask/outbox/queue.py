@@ -213,7 +213,7 @@ class Queue:
             if outcome.asked is not None:
                 _note_attempt(tx, rows, outcome.asked)
             if kind != "claimed":
-                ended, rows = len(rows), self._end_emptied(tx, rows)
+                ended, rows = len(rows), self._end_emptied(tx, rows, unsure=outcome.unsure)
                 ended -= len(rows)
             ids = [row.id for row in rows]
         sets = {
@@ -254,12 +254,13 @@ class Queue:
         late = schema.ids_of(tx, f"{done} AND reason = 'too_late'", ids=ids)
         self.ingest.rows.holds.count_too_late(tx, [row for row in rows if row.id in late])
 
-    def _end_emptied(self, tx: Tx, rows: Sequence[model.Row]) -> list[model.Row]:
+    def _end_emptied(self, tx: Tx, rows: Sequence[model.Row], *, unsure: bool) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
         for row in rows:
             if not row.whole:
                 name = "end_cancelled" if row.reason == "cancelled" else "end_erased"
-                transitions.move(tx, name, [row.id], reason=row.reason)
+                doubt = "unsure = unsure + 1" if unsure else ""
+                transitions.move(tx, name, [row.id], also_sets=doubt, reason=row.reason)
         return [row for row in rows if row.whole]
 
     # -- leases that ran out ----------------------------------------------------------------
@@ -269,8 +270,9 @@ class Queue:
         if lookups.oldest_due(tx, [account], model.LEASED) is not None:
             for state in model.LEASED:
                 lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
-                rows = self._end_emptied(tx, schema.rows(tx, lapsed, account=account))
-                if state == State.claimed:
+                rows, was_claimed = schema.rows(tx, lapsed, account=account), state == State.claimed
+                rows = self._end_emptied(tx, rows, unsure=not was_claimed)
+                if was_claimed:
                     transitions.move(tx, "lapse", [row.id for row in rows])
                 else:
                     self._lapse_unsure(tx, rows)

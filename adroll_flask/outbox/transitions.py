@@ -102,13 +102,15 @@ TABLE: Final[Mapping[str, Transition]] = {
     "fix": Transition(
         (DEAD,),
         WAITING,
-        "attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
+        # What was learnt of the visitor is as old as it was: MariaDB sets one after the other.
+        "learnt_at = coalesce(learnt_at, queued_at), occurred_at = :occurred_at,"
+        " attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
         " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"
         " event_name = :event_name, dedupe_key = :dedupe_key, digest = :digest,"
         " identifiers = :identifiers, cookie_hash = :cookie_hash, click_hash = :click_hash",
     ),
-    "drop": Transition((WAITING, CLAIMED), None, counts="cancelled"),
-    "drop_ended": Transition((DELIVERED, DEAD, HELD, CANCELLED), None),
+    "drop": Transition((WAITING, CLAIMED, HELD), None, counts="cancelled"),
+    "drop_ended": Transition((DELIVERED, DEAD, CANCELLED), None),
     "rest": Transition(
         (*UNSENT, HELD), DEAD, f"{_ENDED}, error = :error, unsure = unsure + 1", "dead"
     ),
@@ -235,8 +237,8 @@ class Holds:
         if verdict.kind == "release":
             if state == HELD:
                 self._release(tx, verdict, row)
-            elif state == CANCELLED and row.reason == "cancelled":
-                self._count(tx, row, "unused", "cancelled")
+            elif state == CANCELLED and row.reason in ("cancelled", "hold_expired"):
+                self._count(tx, row, "unused", row.reason)
             return  # of several the first counts; and of what is not held none is asked for
         if state == DECIDED:  # a cancellation is the stronger
             tx.execute(

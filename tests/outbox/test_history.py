@@ -450,9 +450,9 @@ def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outb
     outbox.put(bench.event("1001", dead=("invalid:currency", "takes three letters"), **said))
     assert list(ended(outbox)) == ["invalid"]
     (id,) = (row.id for row in outbox.lookups.list("dead"))
-    assert outbox.admin.fix(id, bench.event("1001", digest="10 EUR"))
+    assert outbox.admin.fix(id, bench.event("1001", digest="10 EUR", occurred_at=1.7e9))
     assert ended(outbox) == {}
-    assert [row.name for row in outbox.lookups.list()] == ["purchase"]
+    assert [(row.name, row.occurred_at) for row in outbox.lookups.list()] == [("purchase", 1.7e9)]
     end(outbox)
     assert ended(outbox) == {"delivered": (1, Decimal(10))}
 

@@ -188,12 +188,12 @@ def test_a_cancellation_while_it_is_sent_counts_if_it_returns(
     outbox.ingest.take_in()
     assert states(outbox) == {"sending": 1}
 
-    settle(outbox, claim, kind, delay=0)
+    settle(outbox, claim, kind, delay=0, unsure=kind == "retry")
     outbox.admin.keep_house()
 
     assert deliver(outbox) == []
     row = shown(outbox, claim.events[0].id)
-    assert (row.state, row.reason) == (state, reason)
+    assert (row.state, row.reason, row.unsure) == (state, reason, kind == "retry")
     ends = {("delivered", ""): 1, ("too_late", "cancelled"): 1}
     assert history(outbox) == (ends if kind == "delivered" else {("cancelled", "cancelled"): 1})
     assert bench.counters.get("hold_too_late", "cancelled") == (kind == "delivered")
@@ -226,6 +226,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
 
     outbox.decide(release())
     assert deliver(outbox) == []
+    assert history(outbox)["unused", "hold_expired"] == 1
     assert states(outbox) == {"cancelled": 1}
     bench.pass_time(91 * DAY)
     assert outbox.admin.keep_house()

@@ -145,7 +145,7 @@ class OutboxModel(RuleBasedStateMachine):
         elif kind == "release":
             if event.state == "held":
                 event.state, event.due = "waiting", self.clock.now
-            elif event.state == "cancelled" and event.reason == "cancelled":
+            elif event.state == "cancelled":
                 self.told["unused"] += 1
         elif event.state == "sending":
             event.is_cancelled = True
@@ -270,7 +270,7 @@ class OutboxModel(RuleBasedStateMachine):
 
         assert self.hosts[host].outbox.admin.drop([id]) == may
         if may:
-            self.told["cancelled"] += self.events.pop(id).state == "waiting"
+            self.told["cancelled"] += self.events.pop(id).state in ("waiting", "held")
 
     @rule(host=HOSTS, after=st.sampled_from([0.0, 60.0, 600.0]))
     def housekeep(self, host: int, after: float) -> None:

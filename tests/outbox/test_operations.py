@@ -12,7 +12,17 @@ from sqlalchemy import text
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import OutcomeKind
 from tests.support import eventually, peak_memory
-from tests.support.outbox_engines import EID, Bench, bury, claimed, deliver, retry, settle, shown
+from tests.support.outbox_engines import (
+    EID,
+    Bench,
+    bury,
+    claimed,
+    deliver,
+    retry,
+    settle,
+    shown,
+    told,
+)
 
 WIRE = {
     "event_name": "purchase",
@@ -74,8 +84,10 @@ def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
     bench.report(outbox, "1", "2")
     dead = bury(outbox)
     waiting = outbox.put(bench.event("3"))
+    held = outbox.put(bench.event("4", held_for=60.0))
 
-    assert outbox.admin.drop([dead[0], waiting, "0" * 32]) == 2
+    assert outbox.admin.drop([dead[0], waiting, held, "0" * 32]) == 3
+    assert told(outbox, "outcome", "reason")["cancelled", "dropped"] == 2
 
     outbox.put(bench.event("3"))
     assert outbox.queue.waiting() == 1

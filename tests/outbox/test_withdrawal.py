@@ -266,3 +266,16 @@ def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outb
     withdraw(bench, outbox)
 
     assert outbox.queue.waiting() == 0
+
+
+def test_a_no_from_before_a_retry_counts_if_it_is_read_after_it(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(event(bench, dead=("invalid:value", "no amount")))
+    outbox.ingest.take_in()
+    bench.pass_time(60)
+    assert retry(outbox) == 1
+
+    outbox.record(Withdrawal(bench.now() - 30, None, ANN))
+
+    assert keys(outbox) == []
