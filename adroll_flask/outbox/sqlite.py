@@ -40,13 +40,12 @@ _LOG_BYTES: Final = 2 << 20
 #: Pages that one step gives back to the file system, and free ones that a file may keep.
 _PAGES: Final = 256
 _SPARE_PAGES: Final = 1024
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _REASONS: Final = {
     "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
     "disk_full": (sqlite3.SQLITE_FULL,),
     "read_only": (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
     "unavailable": (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR),
-    "corrupt": _CORRUPT,
+    "corrupt": (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
     "data": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
 }
 _WRITE: Final = "BEGIN IMMEDIATE"
@@ -162,7 +161,7 @@ class SqliteDatabase(schema.Database):
                     reason = reason_of(exc)
                     # SQLite itself does not wait where a file is to keep a log from now on.
                     if reason != "locked" or time.monotonic() > until:
-                        if is_again or not self._recover(exc, process):
+                        if is_again or not self._recover(reason, process):
                             raise OutboxFailed(reason, database_words(exc)) from exc
                         is_again = True
                         process.hang_up()
@@ -274,28 +273,19 @@ class SqliteDatabase(schema.Database):
 
     # -- faults -----------------------------------------------------------------------------
 
-    def _recover(self, exc: BaseException, process: _Process) -> bool:
-        """True where another try is worth it after *exc*, with the file opened again.
+    def _recover(self, reason: str, process: _Process) -> bool:
+        """True where another try is worth it after *reason*, with the file opened again.
 
-        A corrupt file is moved aside, so that a new one takes its place.
+        It may have been moved or emptied under us; a connection that was opened while it was
+        read-only stays so. A corrupt file is moved aside, so that a new one takes its place.
         """
-        primary = _code(exc)
-        if primary in _CORRUPT:
+        if reason == "corrupt":
             return self._set_aside()
-        if primary == sqlite3.SQLITE_FULL and process.connection is not None:
+        if reason == "disk_full" and process.connection is not None:
             # What our own log holds of the disk is given back.
             with suppress(sqlite3.Error):
                 process.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                return True
-            return False
-        if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_DBMOVED:
-            return True
-        if primary == sqlite3.SQLITE_READONLY:
-            # A connection that was opened while the file was read-only stays so.
-            return os.access(self.path, os.W_OK)
-        if isinstance(exc, sqlite3.ProgrammingError):
-            return "closed database" in str(exc)
-        return isinstance(exc, sqlite3.OperationalError) and "no such table" in str(exc)
+        return reason not in ("locked", "data")
 
     def _set_aside(self) -> bool:
         try:
@@ -323,7 +313,7 @@ class SqliteDatabase(schema.Database):
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
         except sqlite3.DatabaseError as exc:
-            return _code(exc) in _CORRUPT
+            return reason_of(exc) == "corrupt"
 
     # -- keeping it small -------------------------------------------------------------------
 
@@ -389,12 +379,7 @@ def _version_in(connection: sqlite3.Connection) -> int | None:
     return schema.version_in(_SqliteTx(connection, 0.0).rows, "sqlite")
 
 
-def _code(exc: BaseException) -> int:
-    """The primary one of SQLite's codes; 0: none."""
-    return (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF
-
-
 def reason_of(exc: BaseException) -> str:
     """The name of what SQLite complains of."""
-    code = _code(exc)
+    code = (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF  # the primary one
     return next((reason for reason, codes in _REASONS.items() if code in codes), "error")
