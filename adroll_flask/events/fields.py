@@ -180,7 +180,7 @@ _PLAIN_AMOUNT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,6})?").fullmatch
 _COMMA = re.compile(r"[0-9.]*,[0-9]+\Z")
 
 
-def accept_amount(value: Any, field: str = "value") -> Decimal:
+def accept_amount(value: Any) -> Decimal:
     """An amount in major units, exactly as it was meant.
 
     :param value: a ``Decimal``, an ``int``, decimal text with a point, or a ``float``, which is
@@ -198,7 +198,7 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
         if not _AMOUNT.match(text):
             if _COMMA.match(text):
                 takes = "takes decimal text with a point, such as '59.90'; no comma"
-            raise EventError(field, takes)
+            raise EventError("value", takes)
         amount = Decimal(text)
     elif isinstance(value, float):
         # Not repr(): that of numpy's float64, which is a float too, is not a number's text.
@@ -206,14 +206,14 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
     else:
         number = value if isinstance(value, Decimal) else identifiers.whole_number(value)
         if number is None:
-            raise EventError(field, f"{takes}; it got {kind(value)}")
+            raise EventError("value", f"{takes}; it got {kind(value)}")
         amount = Decimal(number)
     if not amount.is_finite():
-        raise EventError(field, "takes a finite amount, not infinity or NaN")
+        raise EventError("value", "takes a finite amount, not infinity or NaN")
     if amount < 0:
-        raise EventError(field, "takes an amount of zero or more; this one is negative")
+        raise EventError("value", "takes an amount of zero or more; this one is negative")
     if amount >= LIMIT:
-        raise EventError(field, "takes an amount below 10^14 in major units")
+        raise EventError("value", "takes an amount below 10^14 in major units")
     # Also turns a negative zero into zero.
     return amount if amount else amount.copy_abs()
 
