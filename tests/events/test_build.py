@@ -13,9 +13,10 @@ from typing import Any, get_args
 import pytest
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import Built, build
+from adroll_flask.events.build import Built, build, trial_event
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
+from adroll_flask.settings import Account
 from tests.conftest import Caplog
 from tests.support.event_kit import (
     BARE,
@@ -328,3 +329,14 @@ def test_events_are_frozen_equal_by_value_and_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(event)) == event == copy.deepcopy(event)
     with pytest.raises(Exception, match="cannot assign"):
         event.user_id = "x"  # type: ignore[misc]
+
+
+def test_two_trials_are_of_two_visitors() -> None:
+    first, second = (json.loads(trial_event(Account(), 1_667_065_540.0)) for _ in range(2))
+    assert first["identifiers"].keys() == {"first_party_cookie"}
+    assert first["identifiers"] != second["identifiers"]
+
+
+def test_a_trial_of_an_unknown_name_is_refused() -> None:
+    with pytest.raises(EventError, match="event_name"):
+        trial_event(Account(), 1_667_065_540.0, "bought")
