@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
-from . import destination, history, lookups, model, schema, transitions
+from . import destination, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
 from .journal import waiting_bytes
 from .model import Claim, OutboxFailed, Outcome, State
@@ -206,16 +206,23 @@ class Queue:
         )
 
     def _settle(self, tx: Tx, claim: Claim, outcome: Outcome) -> int:
-        kind, ids, rows, ended = outcome.kind, list(outcome.ids), list[model.Row](), 0
-        if kind != "delivered":
-            # All are locked: who cancels or erases one at this moment is waited for.
-            rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
+        kind, ended = outcome.kind, 0
+        # All are locked: who cancels or erases one at this moment is waited for.
+        where = f"{_MINE} {{lock}}"
+        mine: dict[str, Any] = {"where": where, "ids": [*outcome.ids], "claim": claim.token}
+        if kind == "delivered":
+            # Read in short, since there are many; the claim has what the history counts of them.
+            found = dict(schema.events(tx, "id, reason", **mine))
+            rows = [row for row in claim.events if row.id in found]
+            late = [row for row in rows if found[row.id] == "cancelled"]
+            self.ingest.rows.holds.count_too_late(tx, late)
+        else:
+            rows = schema.rows(tx, **mine)
             if outcome.asked is not None:
                 _note_attempt(tx, rows, outcome.asked)
             if kind != "claimed":
                 ended, rows = len(rows), self._end_emptied(tx, rows, unsure=outcome.unsure)
                 ended -= len(rows)
-            ids = [row.id for row in rows]
         sets = {
             "error = :error": outcome.error and kind != "delivered",
             "unsure = unsure + 1": outcome.unsure,
@@ -226,7 +233,7 @@ class Queue:
         moved = transitions.move(
             tx,
             "return" if kind == "retry" and outcome.delay <= 0 else kind,
-            ids,
+            [row.id for row in rows],
             rows=rows,
             also_sets=", ".join(what for what, is_so in sets.items() if is_so),
             claim=claim.token,
@@ -235,24 +242,7 @@ class Queue:
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
         )
-        if kind == "delivered":
-            self._count_delivered(tx, claim, ids, moved)
         return moved + ended
-
-    def _count_delivered(self, tx: Tx, claim: Claim, ids: list[str], moved: int) -> None:
-        """Count those of *ids* that this transaction has settled: *moved* of them.
-
-        They are asked for afterwards: the update has locked them, and without their content there
-        is little to read.
-        """
-        done = "id {in_ids} AND settled_at = :now"
-        if moved < len(ids):
-            ids = schema.ids_of(tx, f"{done} AND state = {State.delivered}", ids=ids)
-        settled = set(ids)
-        rows = [row for row in claim.events if row.id in settled]
-        history.add(tx, [history.of(row, "delivered", now=tx.now) for row in rows])
-        late = schema.ids_of(tx, f"{done} AND reason = 'too_late'", ids=ids)
-        self.ingest.rows.holds.count_too_late(tx, [row for row in rows if row.id in late])
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row], *, unsure: bool) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
