@@ -26,8 +26,8 @@ from .delivery.thread import DeliveryThread, threads_are_on
 from .errors import let_through
 from .forks import made_once
 from .logs import logger
-from .outbox import Outbox
 from .outbox.location import tell_of_unwritable_places
+from .outbox.outbox import Outbox
 from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe

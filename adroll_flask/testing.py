@@ -34,8 +34,7 @@ from .events.event import Event, checked
 from .events.fix import rebuilt
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
-from .outbox import NewEvent
-from .outbox.model import Entry, OrderKey, Verdict, Withdrawal
+from .outbox.model import Entry, NewEvent, OrderKey, Verdict, Withdrawal
 from .reporting.kept_events import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]

@@ -38,7 +38,7 @@ from adroll_flask import AdRoll, report_conversion
 from adroll_flask.delivery import lane
 from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.transport import RequestsTransport
-from adroll_flask.outbox import Outcome, new_id
+from adroll_flask.outbox.model import Outcome, new_id
 from benchmarks import sink
 
 ROOT = Path(__file__).resolve().parents[1]

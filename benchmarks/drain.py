@@ -33,7 +33,8 @@ import sqlalchemy as sa
 from flask import Flask
 
 from adroll_flask import AdRoll
-from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.outbox.model import NewEvent, new_id
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.settings import Settings
 from benchmarks.servers import ENGINES, Server, server
 from tests.support.chaos import verdict

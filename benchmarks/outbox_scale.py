@@ -21,7 +21,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from adroll_flask.outbox import NewEvent, Outbox, Outcome, new_id
+from adroll_flask.outbox.model import NewEvent, Outcome, new_id
+from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import EID, ENGINES, Bench, database
 
 PAYLOAD = b'{"event_name":"purchase","identifiers":{"adct":"' + b"c" * 400 + b'"}}'

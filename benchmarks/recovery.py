@@ -24,7 +24,8 @@ from adroll_flask import AdRoll, report_conversion
 from adroll_flask.counters import Counters
 from adroll_flask.delivery.deliverer import POLL, Deliverer
 from adroll_flask.delivery.transport import NoAnswer, Response
-from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.outbox.model import NewEvent, new_id
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
 from adroll_flask.settings import Settings
 

@@ -22,7 +22,7 @@ from random import Random
 from typing import Final, TypeVar
 
 from adroll_flask.events.names import BITS
-from adroll_flask.outbox import new_id
+from adroll_flask.outbox.model import new_id
 from adroll_flask.outbox.schema import DELAY_COLUMNS
 from adroll_flask.sandbox import ADVERTISABLE_EID
 

@@ -31,7 +31,7 @@ from adroll_flask.events.names import BITS, FORM_NAMES, suggestion
 from adroll_flask.findings import site_settings
 from adroll_flask.findings.finding import MEANINGS, Finding, found, meaning, ok
 from adroll_flask.findings.sums import by
-from adroll_flask.outbox import Row
+from adroll_flask.outbox.model import Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
 from adroll_flask.reporting.kept_events import find_order

@@ -21,7 +21,7 @@ from adroll_flask import request_state
 from adroll_flask.errors import ConfigurationError, help_url
 from adroll_flask.events.names import EVENT_NAMES, suggestion
 from adroll_flask.findings.rules import Moment, delays, outbox_trouble
-from adroll_flask.outbox import OutboxFailed, Row
+from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import counted, span
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.request_state import EXTENSION

@@ -29,7 +29,7 @@ from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
 from adroll_flask.events.build import build
-from adroll_flask.outbox import NewEvent, OutboxFailed, admin
+from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
@@ -234,21 +234,21 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
 
     def take_in(patience: float = 0.0) -> int:
         # Where the outbox fails the journal has them: whoever delivers takes them in.
-        with suppress(OutboxFailed):
+        with suppress(model.OutboxFailed):
             return outbox.ingest.take_in(_TOGETHER, patience=patience)
         return 0
 
     try:
         with console.bar("keeping", summary.good) as progress:
             while summary.kept < summary.good:
-                event: NewEvent = pickle.load(spool)  # noqa: S301 - our own file
+                event: model.NewEvent = pickle.load(spool)  # noqa: S301 - our own file
                 event.at = now
                 outbox.record(event)
                 summary.kept += 1
                 progress(1)
                 if summary.kept % _TOGETHER == 0:
                     take_in()
-    except OutboxFailed as failure:
+    except model.OutboxFailed as failure:
         summary.stopped = failure.reason
     finally:
         while take_in(_PATIENCE):
@@ -305,7 +305,7 @@ class EventMaker:
     zone: tzinfo | None
     decimal_comma: bool
 
-    def event(self, line: lists.Line) -> NewEvent | None:
+    def event(self, line: lists.Line) -> model.NewEvent | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
 
         :raises AdRollError: it is no event.

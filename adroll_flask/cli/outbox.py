@@ -15,7 +15,7 @@ from flask.cli import with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
 from adroll_flask.findings.rules import Moment
-from adroll_flask.outbox import OutboxFailed, Row, admin, model
+from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
@@ -47,7 +47,7 @@ def outbox(context: click.Context) -> None:
 # -- which events ---------------------------------------------------------------------------
 
 
-def _event(id: str) -> Row:
+def _event(id: str) -> model.Row:
     """The event whose id is *id*.
 
     :raises Refusal: there is none.
@@ -174,7 +174,7 @@ def _show_life(order: str, *, failed: bool = False) -> None:
     show(data, "\n".join([*suppressed, *lives]) or never, failed=failed or not found)
 
 
-def _life_lines(row: Row, now: float) -> Iterator[str]:
+def _life_lines(row: model.Row, now: float) -> Iterator[str]:
     """The life of one event, a line each."""
     yield f"{row.name} {row.id}" + (", dry run" if row.dry_run else "")
     for step in kept_events.life(row):
@@ -265,7 +265,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
     lookups = current_runtime().outbox.lookups
-    rows: Sequence[Row] = lookups.those(ids)
+    rows: Sequence[model.Row] = lookups.those(ids)
     if not ids:
         dead = lookups.list("dead", console.MOST_EVENTS)
         rows = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
@@ -393,7 +393,7 @@ def move_from(old: str) -> None:
     ):
         try:
             one.create_tables()
-        except OutboxFailed as problem:
+        except model.OutboxFailed as problem:
             said = f"the old outbox cannot be worked with: {problem}"
             raise Refusal(said, slug="outbox-move") from None
         try:

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from adroll_flask.logs import logger
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime

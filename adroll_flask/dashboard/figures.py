@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.redaction import csv_safe
 
 

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 from adroll_flask._version import DOCS_URL, __version__
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.findings.rules import outbox_trouble
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import iso, span
 from adroll_flask.runtime import Runtime
 

@@ -15,8 +15,8 @@ from werkzeug.wrappers import Response
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.findings.finding import meaning, texts
 from adroll_flask.findings.rules import delays, problem_id
-from adroll_flask.outbox import OutboxFailed, Row
 from adroll_flask.outbox.lookups import order_id_of
+from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life

@@ -13,8 +13,7 @@ from adroll_flask.findings.finding import meaning
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Row
-from adroll_flask.outbox.model import HistorySum
+from adroll_flask.outbox.model import HistorySum, Row
 from adroll_flask.plurals import counted, iso
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 

@@ -19,8 +19,7 @@ from typing import Any, Final, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Claim, OutboxFailed, Outcome, Row
-from adroll_flask.outbox.model import OutcomeKind
+from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome, OutcomeKind, Row
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.signals import event_delivered, event_rejected
 

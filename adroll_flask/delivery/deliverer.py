@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from adroll_flask.counters import Counters
 from adroll_flask.errors import let_through
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Outbox, OutboxFailed, history, model
+from adroll_flask.outbox import history, model
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
@@ -183,7 +184,7 @@ class Deliverer:
     def seen(self) -> None:
         """Give a sign of life for all accounts, where it stays with them."""
         if self._stays and self.outbox.exists():
-            with suppress(OutboxFailed):  # which must not undo what is under way
+            with suppress(model.OutboxFailed):  # which must not undo what is under way
                 for lane in self.lanes:
                     lane.destination.seen()
 
@@ -223,7 +224,7 @@ class Deliverer:
         destination = lane.destination.state()
         is_missed = (destination.unseen_for or 0.0) > model.MISSED_AFTER
         if is_missed and not self._stays and self.settings.delivery == "worker":
-            with suppress(OutboxFailed):
+            with suppress(model.OutboxFailed):
                 lane.destination.miss_nobody()
         is_stopped = destination.stopped is not None
         # Where nothing stands between claim and request, as a callable that gives the token does,
@@ -321,14 +322,14 @@ class Deliverer:
                     history.told(silence),
                 )
                 self.announce(reports_silent, **silence._asdict())
-        except OutboxFailed as error:
+        except model.OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
 
     def _pause_after(self, fault: Exception, sends: bool) -> float:
         """Count and log what went wrong; seconds until the next step."""
         self._troubles += 1
         pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
-        reason = fault.reason if isinstance(fault, OutboxFailed) else "error"
+        reason = fault.reason if isinstance(fault, model.OutboxFailed) else "error"
         self.counters.add("delivery_error", reason)
         if self._troubles == 1 or (sends and pause < _LONGEST_TROUBLE):
             logger.error(

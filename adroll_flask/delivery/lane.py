@@ -14,8 +14,8 @@ from typing import Final, Literal
 from adroll_flask.counters import Counters
 from adroll_flask.errors import DeliveryError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Destination
 from adroll_flask.outbox.destination import DestinationState
+from adroll_flask.outbox.model import Destination
 
 from .client import Answer, Client
 

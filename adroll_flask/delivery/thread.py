@@ -15,7 +15,7 @@ from adroll_flask import forks
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 
 if TYPE_CHECKING:
     from .deliverer import Deliverer, Rest

@@ -20,16 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from adroll_flask.errors import AdRollError, ConfigurationError
-from adroll_flask.outbox import Destination, Outbox, Row
+from adroll_flask.outbox import model
 from adroll_flask.outbox.history import told
-from adroll_flask.outbox.model import (
-    MISSED_AFTER,
-    HistoryColumn,
-    HistorySum,
-    OutboxFailed,
-    Silence,
-    worst,
-)
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
@@ -88,17 +81,17 @@ class Moment:
         return self.looks and self.outbox.exists()
 
     @cached_property
-    def destination(self) -> Destination:
+    def destination(self) -> model.Destination:
         """AdRoll as the workers of that account see it which fares worst, of those served here."""
-        return worst(one for eid, one in self.states.items() if self.settings.serves(eid))
+        return model.worst(one for eid, one in self.states.items() if self.settings.serves(eid))
 
     @cached_property
-    def states(self) -> Mapping[str, Destination]:
+    def states(self) -> Mapping[str, model.Destination]:
         """The same of each account."""
         return self.outbox.lookups.destinations()
 
     @cached_property
-    def unsettled(self) -> Sequence[HistorySum]:
+    def unsettled(self) -> Sequence[model.HistorySum]:
         """What waits and what is held."""
         return self.outbox.lookups.unsettled(MOST) if self.looks else ()
 
@@ -121,23 +114,23 @@ class Moment:
         return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
 
     @cached_property
-    def recent(self) -> Sequence[HistorySum]:
+    def recent(self) -> Sequence[model.HistorySum]:
         """What became of events of a week, and of those that were held until then, by the hour."""
-        columns: tuple[HistoryColumn, ...] = ("at", "event_name", "outcome", "reason", "currency")
-        return self.outbox.lookups.history(self.now - _WEEK - self.settings.hold_max, columns)
+        lookups, since = self.outbox.lookups, self.now - _WEEK - self.settings.hold_max
+        return lookups.history(since, ("at", "event_name", "outcome", "reason", "currency"))
 
     @cached_property
-    def watched(self) -> Sequence[Silence]:
+    def watched(self) -> Sequence[model.Silence]:
         """Events that come often enough to be missed."""
         return self.outbox.lookups.watched()
 
     @cached_property
-    def letters(self) -> Sequence[Row]:
+    def letters(self) -> Sequence[model.Row]:
         """The newest dead letters."""
         return self.outbox.lookups.dead_letters(MOST_DEAD)
 
     @cached_property
-    def problems(self) -> dict[str, list[Row]]:
+    def problems(self) -> dict[str, list[model.Row]]:
         """The same by cause, the newest first; those of forgotten visitors are nobody's problem."""
         letters = (one for one in self.letters if one.whole or one.reason == "damaged")
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
@@ -153,7 +146,7 @@ def open_findings(moment: Moment) -> list[Finding]:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
         if moment.is_there and moment.settings.enabled:
             findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
-    except (OutboxFailed, ConfigurationError) as problem:
+    except (model.OutboxFailed, ConfigurationError) as problem:
         findings.append(outbox_trouble(moment.runtime, problem))
     return sorted(findings, key=_how_bad)
 
@@ -164,7 +157,7 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
     return severity, not finding.is_cause, -money, -finding.events
 
 
-def outbox_trouble(runtime: Runtime, problem: OutboxFailed | ConfigurationError) -> Finding:
+def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:
     """What is wrong with the outbox's database, and the fix; never its user or password."""
     if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
         return found("outbox-url", problem.key, problem=problem.problem)
@@ -301,7 +294,7 @@ def _worker(moment: Moment) -> Iterator[Finding]:
     settings, states = moment.settings, moment.states
     served = [states[eid].unseen_for for eid in settings.served_accounts if eid in states]
     missed = max((seconds for seconds in served if seconds is not None), default=0.0)
-    if settings.delivery == "worker" and missed > MISSED_AFTER and not settings.missing:
+    if settings.delivery == "worker" and missed > model.MISSED_AFTER and not settings.missing:
         about = moment.backlog | {"since": moment.now - missed, "wait": moment.waits}
         yield found("worker-gone", "delivery", missed=span(missed), **about)
 
@@ -315,7 +308,7 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         about = total(of_events(moment.outbox.lookups.list("waiting", _LISTED, account=eid)))
         about |= {"since": about["since"] or moment.now, "events": total(rows)["events"]}
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
-        state = moment.states.get(eid, Destination())  # its first event may have just come in
+        state = moment.states.get(eid, model.Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         asked = moment.now - (state.last_error_at or 0.0)
         if not has_worker and min(asked, moment.now - about["since"]) >= _LATE:
@@ -341,7 +334,7 @@ def _dead(moment: Moment) -> Iterator[Finding]:
         yield found(name, "outbox", key=id, **_about_dead(letters, letters[0]))
 
 
-def _about_dead(letters: Sequence[Row], one: Row) -> dict[str, Any]:
+def _about_dead(letters: Sequence[model.Row], one: model.Row) -> dict[str, Any]:
     """How many, since when, how much; what *one* of them died of, and what to do."""
     meant, title = meaning("dead", one.reason), title_of(one.reason, one.error)
     words = {"title": title, "advice": meant.advice, "whose": meant.who}

@@ -13,8 +13,7 @@ from adroll_flask.events.build import Built
 from adroll_flask.events.event import IDENTIFIERS
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Row
-from adroll_flask.outbox.model import SuppressedOrder
+from adroll_flask.outbox.model import Row, SuppressedOrder
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event
 from adroll_flask.visitor.identifiers import email_forms

@@ -25,9 +25,8 @@ from adroll_flask.events.products import MAX_PRODUCTS
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, new_id
-from adroll_flask.outbox.model import Counted, OrderKey, Verdict, Withdrawal, outcome_of
-from adroll_flask.outbox.outbox import after_commit, is_database_error
+from adroll_flask.outbox import model
+from adroll_flask.outbox.outbox import Outbox, after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
 from adroll_flask.visitor.record import Visitor, Visitors
@@ -289,7 +288,7 @@ class Reporter:
                 return self._dead(name, new, reason, problem, built)
         except Exception as problem:
             receipt = self.not_kept("event", problem, strict=strict, session=session)
-            if not isinstance(problem, OutboxFailed):  # else the outbox knows
+            if not isinstance(problem, model.OutboxFailed):  # else the outbox knows
                 with suppress(Exception):
                     self.outbox.note_failure(_kept_name(name), _reason(problem))
             return receipt
@@ -357,7 +356,7 @@ class Reporter:
 
     def new_event(
         self, built: Built, browser: TrackedRequest | None, *, dry_run: bool | None = None
-    ) -> NewEvent:
+    ) -> model.NewEvent:
         """A good event, as the outbox takes it.
 
         :param browser: the current request.
@@ -369,8 +368,8 @@ class Reporter:
         eid = event.advertisable_eid
         if eid is None:  # of a line of an import, or not configured yet
             eid = self.settings.account_of(host_of(event.page_location)).advertisable_eid
-        return NewEvent(
-            id=new_id(self.clock()),
+        return model.NewEvent(
+            id=model.new_id(self.clock()),
             name=event.event_name,
             advertisable_eid=eid or "",
             dry_run=dry_run,
@@ -505,17 +504,17 @@ class Reporter:
         self.counters.add("event_suppressed", why)
         self.announce(event_suppressed, name=name, reason=why)
         now, order, secret = self.clock(), None, self.visitors.dedupe_secret
-        with suppress(OutboxFailed):  # counted above; history does without it
+        with suppress(model.OutboxFailed):  # counted above; history does without it
             is_kept = self.settings.remember_suppressed and not dry_run
             # Without a secret, order numbers could be found by trying them.
             if is_kept and key is not None and secret is not None:
                 order = names.suppressed_key(name, str(key), secret)
-            became = outcome_of("suppressed", why, dry_run)
-            self.outbox.record(Counted(now, _kept_name(name), *became, order=order))
+            became = model.outcome_of("suppressed", why, dry_run)
+            self.outbox.record(model.Counted(now, _kept_name(name), *became, order=order))
         return Receipt(None, "suppressed", why)
 
     def _dead(
-        self, name: str, new: NewEvent, reason: str, problem: EventError, built: Built | None
+        self, name: str, new: model.NewEvent, reason: str, problem: EventError, built: Built | None
     ) -> Receipt:
         """Keep what cannot be sent as it is, for its fixing."""
         text = str(problem)
@@ -536,7 +535,7 @@ class Reporter:
         given: Mapping[str, Any],
         context: EventDefaults | None,
         browser: TrackedRequest | None,
-    ) -> NewEvent:
+    ) -> model.NewEvent:
         from adroll_flask.events.fix import draft
 
         kept = given
@@ -545,8 +544,8 @@ class Reporter:
             if self.settings.consent is not None:
                 # The visitor's answer was in it.
                 kept = {key: given[key] for key in _NOT_PERSONAL & given.keys()}
-        return NewEvent(
-            id=new_id(self.clock()),
+        return model.NewEvent(
+            id=model.new_id(self.clock()),
             name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
             dry_run=self.is_dry_run(given.get("page_location") or context.page_location, browser),
@@ -564,7 +563,7 @@ class Reporter:
         the shop's own transaction is the shop's: to hide it would commit half of it.
         """
         let_through(problem)
-        reason, is_lost = _reason(problem), isinstance(problem, OutboxFailed)
+        reason, is_lost = _reason(problem), isinstance(problem, model.OutboxFailed)
         if not is_lost and (strict or (session is not None and is_database_error(problem))):
             raise problem
         self.counters.add(f"{what}_failed", reason)
@@ -583,7 +582,7 @@ class Reporter:
 
     # -- what is held ------------------------------------------------------------------------
 
-    def order_key(self, order_id: Any, host: str = "") -> OrderKey:
+    def order_key(self, order_id: Any, host: str = "") -> model.OrderKey:
         """By what the conversion of an order is known.
 
         :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
@@ -593,7 +592,7 @@ class Reporter:
 
         eid = self.settings.account_of(host).advertisable_eid or ""
         key = kept_key(accept_id(order_id, "order_id"), self.visitors.dedupe_secret)
-        return OrderKey(eid, self.settings.dry_run, "purchase", key)
+        return model.OrderKey(eid, self.settings.dry_run, "purchase", key)
 
     def decide(
         self,
@@ -625,7 +624,7 @@ class Reporter:
             dropped = [(one.field, one.expected) for one in wrong]
             self._tell_what_is_missing("purchase (release)", dropped, ())
             order = self.order_key(order_id, host)
-            verdict = Verdict(self.clock(), kind, order, changes or None)
+            verdict = model.Verdict(self.clock(), kind, order, changes or None)
             held = self.outbox.decide(verdict, session=session)
             if held is None and settings.hosts and not (host and settings.is_real(host)):
                 # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
@@ -659,7 +658,9 @@ class Reporter:
         if record is None or not (record.first_party_cookie or record.adct):
             return
         try:
-            self.outbox.record(Withdrawal(self.clock(), record.first_party_cookie, record.adct))
+            self.outbox.record(
+                model.Withdrawal(self.clock(), record.first_party_cookie, record.adct)
+            )
         except AdRollError as failure:
             reason = _reason(failure)
             self.counters.add("forget_failed", reason)
@@ -670,7 +671,7 @@ class Reporter:
 
 def _reason(problem: Exception) -> str:
     """Why something failed, as it is counted."""
-    if isinstance(problem, OutboxFailed):
+    if isinstance(problem, model.OutboxFailed):
         return problem.reason
     return type(problem).__name__ if isinstance(problem, AdRollError) else "internal"
 

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask.cli import import_command
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from tests.cli.conftest import Run
 from tests.conftest import Patch
 from tests.support import PATIENCE, eventually

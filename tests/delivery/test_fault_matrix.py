@@ -22,7 +22,7 @@ import pytest
 
 from adroll_flask.delivery.deliverer import LEASE
 from adroll_flask.delivery.transport import Response
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import PATIENCE, ROOT, eventually, free_port, in_a_child

@@ -23,7 +23,7 @@ import adroll_flask
 from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, ROOT, eventually, in_a_child, open_files
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders

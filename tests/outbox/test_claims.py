@@ -2,8 +2,8 @@
 
 import pytest
 
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import OutcomeKind
+from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import EID, Bench, claimed, counted, deliver, retry, settle
 
 

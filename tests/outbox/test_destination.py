@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.destination import DestinationState as State
+from adroll_flask.outbox.outbox import Outbox
 from tests.support import eventually
 from tests.support.outbox_engines import EID, Bench, claimed, settle
 

@@ -11,10 +11,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.model import Withdrawal
-from adroll_flask.outbox.outbox import PATIENCE
+from adroll_flask.outbox.model import OutboxFailed, Withdrawal
+from adroll_flask.outbox.outbox import PATIENCE, Outbox
 from tests.conftest import Patch
 from tests.support import eventually
 from tests.support.outbox_engines import Bench, claimed, status

@@ -15,9 +15,10 @@ import pytest
 
 from adroll_flask import report_event
 from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import model
 from adroll_flask.outbox.history import KEPT
-from adroll_flask.outbox.model import Counted, HistoryColumn, HistorySum, OutcomeKind
+from adroll_flask.outbox.model import HistoryColumn, HistorySum
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE
@@ -44,7 +45,7 @@ def history(outbox: Outbox) -> dict[tuple[Any, ...], tuple[int, Decimal]]:
     return {attrgetter(*COLUMNS)(row): (row.events, row.value) for row in rows}
 
 
-def end(outbox: Outbox, *kinds: OutcomeKind) -> None:
+def end(outbox: Outbox, *kinds: model.OutcomeKind) -> None:
     """End all that is due by *kinds* in turn, else as delivered."""
     claim = claimed(outbox, begin=True)
     assert settle(outbox, claim, *kinds, reason="refused") == len(claim.events)
@@ -63,7 +64,7 @@ def sums(outbox: Outbox) -> Counter[tuple[str, str]]:
     "kinds", [("delivered",), ("delivered", "dead"), ("dead", "retry", "delivered", "return")]
 )
 def test_what_a_claim_has_lost_is_not_counted(
-    bench: Bench, outbox: Outbox, kinds: Sequence[OutcomeKind]
+    bench: Bench, outbox: Outbox, kinds: Sequence[model.OutcomeKind]
 ) -> None:
     bench.report(outbox, *[None] * (len(kinds) * 2), digest="1 EUR")
     late = claimed(outbox, begin=True)
@@ -192,7 +193,7 @@ def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> No
     end(outbox)
     other.put(bench.event(digest="7 USD"))
     end(other, "dead")
-    other.record(Counted(bench.now(), "addToCart", "suppressed", "consent_gpc"))
+    other.record(model.Counted(bench.now(), "addToCart", "suppressed", "consent_gpc"))
     other.ingest.take_in()
 
     for each in (outbox, other, bench.open()):
@@ -260,7 +261,7 @@ def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(
 
 @pytest.mark.parametrize("hours", [1, 6, 24, 168])
 def test_sums_stand_at_their_step_s_beginning(bench: Bench, outbox: Outbox, hours: int) -> None:
-    outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
+    outbox.record(model.Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     [row] = outbox.lookups.history(bench.now() - 3600, ("at",), hours=hours)
     assert 0 <= bench.now() - row.at < hours * 3600 + 60
     assert time.gmtime(row.at).tm_wday == 0 if hours == 168 else row.at % (hours * 3600) == 0
@@ -336,15 +337,15 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Out
     other.put(bench.event("1001", digest="59.90 EUR"))  # noticed by the index
     outbox.put(bench.event("1002"))
     outbox.put(bench.event(None, dead=("invalid:value", "value: takes an amount")))
-    outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
+    outbox.record(model.Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     outbox.note_failure("purchase", "full")
     outbox.put(bench.event("1003"))
     outbox.measure()
     claim = claimed(outbox)
     by_key = {event.key: event.id for event in claim.events}
-    ends = [Outcome(ids=[by_key["1002"]], kind="dead", reason="too_old")]
-    ends.append(Outcome(ids=[by_key["1001"]], kind="delivered"))
-    ends.append(Outcome(ids=[by_key["1003"]], kind="return"))
+    ends = [model.Outcome(ids=[by_key["1002"]], kind="dead", reason="too_old")]
+    ends.append(model.Outcome(ids=[by_key["1001"]], kind="delivered"))
+    ends.append(model.Outcome(ids=[by_key["1003"]], kind="return"))
     outbox.queue.settle(claim, ends)
     outbox.admin.drop([by_key["1003"]])
     once = ("delivered", "expired", "invalid", "suppressed", "failed", "cancelled")
@@ -377,7 +378,7 @@ def test_a_lost_report_is_written_down_while_the_database_cannot_be_worked_with(
 
 
 @pytest.mark.parametrize("kind", ["delivered", "dead"])
-def test_an_event_counts_in_its_own_hour(bench: Bench, kind: OutcomeKind) -> None:
+def test_an_event_counts_in_its_own_hour(bench: Bench, kind: model.OutcomeKind) -> None:
     outbox, earlier = bench.open(), bench.now() - 5 * 3600
     assert ever(outbox) == ()
     outbox.put(bench.event("1001", occurred_at=earlier))
@@ -407,7 +408,7 @@ def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> N
 
 def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Bench) -> None:
     outbox = sqlite.open()
-    with pytest.raises(OutboxFailed):
+    with pytest.raises(model.OutboxFailed):
         outbox.put(sqlite.event("1001", payload=b"x" * (2 << 20)))
     assert outbox.lookups.history(0, ["outcome"]) == ()
     outbox.measure()  # as the thread beside the requests does
@@ -494,7 +495,7 @@ def test_a_copy_that_is_laid_to_rest_and_sent_again_is_counted_once(sqlite: Benc
 
 @pytest.mark.parametrize(("kind", "reason"), [("delivered", "delivered"), ("dead", "dead:refused")])
 def test_a_dry_run_is_counted_apart(
-    bench: Bench, outbox: Outbox, kind: OutcomeKind, reason: str
+    bench: Bench, outbox: Outbox, kind: model.OutcomeKind, reason: str
 ) -> None:
     bench.report(outbox, "1001", "1001", dry_run=True, digest="10 EUR")  # a reload
     end(outbox, kind)

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from adroll_flask import cancel_conversion, release_conversion, report_conversion
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import OrderKey, OutcomeKind, Verdict, Withdrawal
+from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import AppMaker, Patch
 from tests.support.outbox_engines import (
     EID,

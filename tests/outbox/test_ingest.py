@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, files, journal
+from adroll_flask.outbox import files, journal, model
 from adroll_flask.outbox.journal import Journal, files_of
-from adroll_flask.outbox.model import OrderKey, Verdict, encode_event, line_of
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import Caplog, Patch
 from tests.support import forked, in_a_child, peak_memory
@@ -75,9 +75,9 @@ def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Benc
         bench.report(shop, f"{limit}a", f"{limit}b", f"{limit}a")
         bench.open().put(bench.event(f"{limit}a"))
         shop.put(bench.event(f"{limit}held", held_for=60.0))
-        of = partial(OrderKey, EID, False, "purchase")
-        shop.decide(Verdict(bench.now(), "release", of(f"{limit}held")))
-        shop.decide(Verdict(bench.now(), "cancel", of(f"{limit}b")))
+        of = partial(model.OrderKey, EID, False, "purchase")
+        shop.decide(model.Verdict(bench.now(), "release", of(f"{limit}held")))
+        shop.decide(model.Verdict(bench.now(), "cancel", of(f"{limit}b")))
         outbox = bench.open()
 
         def cut(really: Callable[[Work], Any], work: Work, limit: int = limit) -> Any:
@@ -114,12 +114,12 @@ def test_after_a_commit_that_failed_each_entry_is_there_once(
     def fail(really: Callable[[Work], Any], work: Work) -> None:
         def failing(tx: Tx) -> None:
             work(tx)
-            raise OutboxFailed("unavailable")
+            raise model.OutboxFailed("unavailable")
 
         really(work if is_committed else failing)
-        raise OutboxFailed("unavailable")
+        raise model.OutboxFailed("unavailable")
 
-    with writing(outbox, fail), pytest.raises(OutboxFailed):
+    with writing(outbox, fail), pytest.raises(model.OutboxFailed):
         outbox.ingest.take_in()
 
     assert outbox.queue.waiting() == 3
@@ -145,7 +145,7 @@ def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin:
 def test_what_is_due_does_not_wait_for_locked_positions(bench: Bench, outbox: Outbox) -> None:
     bench.insert(outbox, "due")
     outbox.put(bench.event("in the journal"))
-    locked = [OutboxFailed("locked")]
+    locked = [model.OutboxFailed("locked")]
 
     def write(really: Callable[[Work], Any], work: Work) -> Any:
         if locked:
@@ -180,7 +180,7 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     bench.clock.now = now
     reports = [(late, now - 10, "2 EUR"), (early, now - 20, "1 EUR"), (late, now - 5, "1 EUR")]
     for shop, at, digest in reports:
-        shop._append(encode_event(bench.event("1001", at=at, digest=digest)))
+        shop._append(model.encode_event(bench.event("1001", at=at, digest=digest)))
     outbox = bench.open()
 
     assert outbox.queue.waiting() == 3
@@ -236,13 +236,13 @@ def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatc
 # -- files ---------------------------------------------------------------------------------------
 
 
-def dead_file(bench: Bench, *events: NewEvent, torn: bytes = b"") -> Path:
+def dead_file(bench: Bench, *events: model.NewEvent, torn: bytes = b"") -> Path:
     """A file that a process left behind which was killed."""
     before, writer = journals(bench), Journal(bench.journal)
 
     def write() -> None:
         for event in events:
-            writer.append(encode_event(event))
+            writer.append(model.encode_event(event))
 
     assert in_a_child(write)
     (file,) = [file for file in files_of(bench.journal) if file.name not in before]
@@ -267,7 +267,7 @@ def put_back(bench: Bench) -> None:
 def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Bench) -> None:
     """The database was put back while this process, which had read the file, went on."""
     outbox, writer = bench.open(), Journal(bench.journal)
-    writer.append(encode_event(bench.event("1")))
+    writer.append(model.encode_event(bench.event("1")))
     assert outbox.queue.waiting() == 1
     put_back(bench)
     writer.close()
@@ -284,7 +284,7 @@ def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Be
 def test_in_an_older_database_all_that_was_read_is_in_doubt(bench: Bench) -> None:
     writers = [Journal(bench.journal) for _ in range(2)]
     for order in range(1, 7):
-        writers[order % 2].append(encode_event(bench.event(str(order))))
+        writers[order % 2].append(model.encode_event(bench.event(str(order))))
     assert bench.open().queue.waiting() == 6
     put_back(bench)
 
@@ -302,7 +302,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     bench: Bench, monkeypatch: Patch
 ) -> None:
     writer = Journal(bench.journal)  # which lives: else a slow reader removes what it has read
-    writer.append(encode_event(bench.event("1")))
+    writer.append(model.encode_event(bench.event("1")))
     assert bench.open().queue.waiting() == 1
     put_back(bench)
     monkeypatch.setattr(files, "boot", lambda: "after the cut")
@@ -369,14 +369,14 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
     """250 processes of one host live, and the newest of them has reported."""
     writers = [Journal(bench.journal) for _ in range(250)]
     for order, writer in enumerate(writers):
-        writer.append(encode_event(bench.event(str(order))))
+        writer.append(model.encode_event(bench.event(str(order))))
     outbox = bench.open()
     assert outbox.queue.waiting() == 250
 
-    writers[-1].append(encode_event(bench.event("newest")))
+    writers[-1].append(model.encode_event(bench.event("newest")))
 
     assert bench.open().queue.waiting() == 251, "one who knows nothing yet"
-    writers[-2].append(encode_event(bench.event("newer")))
+    writers[-2].append(model.encode_event(bench.event("newer")))
     assert len(claimed(outbox, limit=300).events) == 252
     for writer in writers:
         writer.close()
@@ -438,7 +438,7 @@ def test_a_full_disk_stops_no_delivery(bench: Bench, outbox: Outbox, monkeypatch
 def test_an_unknown_kind_is_put_aside(sqlite: Bench, caplog: Caplog, record: bytes) -> None:
     bench, outbox = sqlite, sqlite.open()
     outbox.put(bench.event("1"))
-    outbox._append(line_of(record))
+    outbox._append(model.line_of(record))
     outbox.put(bench.event("2"))
 
     assert keys(outbox) == ["1", "2"]
@@ -525,8 +525,8 @@ def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: s
 def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench, outbox: Outbox) -> None:
     """NUL in a text on PostgreSQL, a name that is too long on both servers."""
     outbox.put(bench.event("1"))
-    outbox._append(encode_event(bench.event("2", name="n" * 60)))
-    outbox._append(encode_event(bench.event("a\x00b")))
+    outbox._append(model.encode_event(bench.event("2", name="n" * 60)))
+    outbox._append(model.encode_event(bench.event("a\x00b")))
     outbox.put(bench.event("3"))
 
     found = keys(outbox)
@@ -546,15 +546,15 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) 
     calls = count(1)
 
     def refused(_: object) -> None:
-        raise OutboxFailed("data")
+        raise model.OutboxFailed("data")
 
     def write(really: Callable[[Work], Any], work: Work) -> Any:
         call = next(calls)
         if call == 4:
-            raise OutboxFailed("locked")
+            raise model.OutboxFailed("locked")
         return really((lambda tx: refused(work(tx))) if call == 1 else work)
 
-    with writing(outbox, write), pytest.raises(OutboxFailed, match="locked"):
+    with writing(outbox, write), pytest.raises(model.OutboxFailed, match="locked"):
         outbox.ingest.take_in()
 
     assert outbox.queue.waiting() == 6

@@ -16,8 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
-from adroll_flask.outbox.model import OrderKey, OutcomeKind, Verdict
+from adroll_flask.outbox import model
+from adroll_flask.outbox.model import NewEvent, OutcomeKind, new_id
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.queue import KEYLESS_KEPT
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, retry, told
@@ -63,7 +64,7 @@ class OutboxModel(RuleBasedStateMachine):
         self.events: dict[str, Modelled] = {}
         #: What was decided on orders that have not come in, and when that came in.
         self.verdicts: dict[str, tuple[str, float]] = {}
-        self.claims: list[Claim] = []
+        self.claims: list[model.Claim] = []
         #: What the history has to say.
         self.told: Counter[str] = Counter()
 
@@ -106,8 +107,8 @@ class OutboxModel(RuleBasedStateMachine):
 
     @rule(key=KEYS, host=HOSTS, kind=st.sampled_from(["release", "release", "cancel"]))
     def decide(self, key: str, host: int, kind: str) -> None:
-        order = OrderKey(EID, False, "purchase", key)
-        self.hosts[host].outbox.decide(Verdict(self.tick(), kind, order))  # type: ignore[arg-type]
+        order = model.OrderKey(EID, False, "purchase", key)
+        self.hosts[host].outbox.decide(model.Verdict(self.tick(), kind, order))  # type: ignore[arg-type]
         self.hosts[host].verdicts.append((key, kind))
 
     # -- what happens to hosts --------------------------------------------------------------
@@ -192,7 +193,7 @@ class OutboxModel(RuleBasedStateMachine):
         if claim:
             self.claims.append(claim)
 
-    def mine(self, claim: Claim) -> list[str]:
+    def mine(self, claim: model.Claim) -> list[str]:
         known = [event.id for event in claim.events if event.id in self.events]
         return [id for id in known if self.events[id].token == claim.token]
 
@@ -218,7 +219,7 @@ class OutboxModel(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from(self.claims[-2:]))
         kinds = [data.draw(st.sampled_from(KINDS)) for _ in claim.events]
         outcomes = [
-            Outcome(ids=[event.id], kind=kind, unsure=unsure, delay=delay)
+            model.Outcome(ids=[event.id], kind=kind, unsure=unsure, delay=delay)
             for event, kind in zip(claim.events, kinds, strict=True)
         ]
         self.tick()  # what was settled is known by its moment
@@ -230,7 +231,7 @@ class OutboxModel(RuleBasedStateMachine):
             if event.id in mine:
                 self.take(self.events[event.id], outcome)
 
-    def take(self, event: Modelled, outcome: Outcome) -> None:
+    def take(self, event: Modelled, outcome: model.Outcome) -> None:
         event.unsure = event.unsure or outcome.unsure
         if outcome.kind == "claimed":
             event.state = "claimed"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import OutcomeKind
+from adroll_flask.outbox.outbox import Outbox
 from tests.support import eventually, peak_memory
 from tests.support.outbox_engines import (
     EID,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, new_id
-from adroll_flask.outbox.outbox import RecentKeys
+from adroll_flask.outbox.model import NewEvent, OutboxFailed, new_id
+from adroll_flask.outbox.outbox import Outbox, RecentKeys
 from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown, status

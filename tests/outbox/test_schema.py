@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox, schema
+from adroll_flask.outbox import schema
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import VERSION
 from adroll_flask.settings import Settings
 from tests.support import ran
@@ -184,7 +185,8 @@ def test_a_report_loads_neither_sqlalchemy_nor_sqlite(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """
         import sys
-        from adroll_flask.outbox import NewEvent, new_id, Outbox
+        from adroll_flask.outbox.model import NewEvent, new_id
+        from adroll_flask.outbox.outbox import Outbox
         EID = "ADVERTISABLE0000000001"
         from adroll_flask.settings import Settings
         outbox = Outbox(Settings(), folder=sys.argv[1])

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.outbox import Outbox, OutboxFailed, queue
+from adroll_flask.outbox import queue
 from adroll_flask.outbox.lookups import first_due
-from adroll_flask.outbox.model import UNSENT
+from adroll_flask.outbox.model import UNSENT, OutboxFailed
+from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed, deliver, settle, status

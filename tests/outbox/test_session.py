@@ -13,8 +13,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox
-from adroll_flask.outbox.outbox import after_commit
+from adroll_flask.outbox.outbox import Outbox, after_commit
 from tests.support.outbox_engines import EID, Bench, claimed, status, told
 
 

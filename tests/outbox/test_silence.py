@@ -3,9 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.history import watch
 from adroll_flask.outbox.model import Silence
+from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import Bench
 
 HOUR = 3600

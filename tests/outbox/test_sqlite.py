@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed
 from adroll_flask.outbox.journal import LOOK_EVERY
-from adroll_flask.outbox.model import Counted
+from adroll_flask.outbox.model import Counted, NewEvent, OutboxFailed
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox import Claim, NewEvent, Outbox
-from adroll_flask.outbox.model import OutcomeKind, Withdrawal, encode_event
+from adroll_flask.outbox.model import Claim, NewEvent, OutcomeKind, Withdrawal, encode_event
+from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Caplog
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle, shown
 

@@ -11,7 +11,7 @@ import pytest
 
 from adroll_flask.delivery.deliverer import LEASE
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.settings import Settings
 from tests.conftest import Patch

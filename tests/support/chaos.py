@@ -37,7 +37,7 @@ from adroll_flask import report_conversion
 from adroll_flask.delivery import batch
 from adroll_flask.delivery.transport import RequestsTransport, Timeouts
 from adroll_flask.events.build import warm
-from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
 from tests.support import started

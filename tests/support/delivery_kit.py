@@ -12,7 +12,8 @@ from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer
 from adroll_flask.delivery.transport import Response as Response
-from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.outbox.model import NewEvent, new_id
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.signals import event_rejected
 from tests.support.outbox_engines import EID as EID
 from tests.support.outbox_engines import Clock as Clock

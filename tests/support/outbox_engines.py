@@ -17,7 +17,9 @@ import sqlalchemy as sa
 
 from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
-from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, model, new_id, transitions
+from adroll_flask.outbox import model, transitions
+from adroll_flask.outbox.model import Claim, NewEvent, Outcome, Row, new_id
+from adroll_flask.outbox.outbox import Outbox
 from tests.support import lacking
 from tests.support.sites import Clock as Clock
 

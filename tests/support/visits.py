@@ -9,7 +9,7 @@ from flask import Flask
 
 from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
-from adroll_flask.outbox import Outcome
+from adroll_flask.outbox.model import Outcome
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE
 
