@@ -185,6 +185,7 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 
 #: In the new outbox until all is there.
 _UNDER_WAY: Final = "moving_from"
+_ALL_THERE: Final = "all_there"
 _NEW_ID: Final = "UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'"
 _WORDS: Final = "this event was moved to another outbox, which sends it. Do not retry it here."
 #: What is known of AdRoll: the new outbox has none of it before anybody sends; and sums.
@@ -218,22 +219,26 @@ def move(old: schema.Database, new: schema.Database) -> Counter[str]:
     if old.read(lambda tx: schema.meta(tx, _UNDER_WAY)):
         new.write(_end)
         raise NotMoved("both addresses are of the same outbox")
-    for table in _AT_ONCE:
-        new.write(partial(_replace, table, _read(old, table)))
-    states: Counter[str] = Counter()
-    for table in _LONG:
-        last = ""
-        while rows := _read(old, table, last):
-            new.write(partial(_insert, table, rows))
-            last = rows[-1][schema.columns_of(table)[0]]
-            if table == "adroll_event":
-                names = (State(row["state"]).name for row in rows)
-                states.update(name for name in names if name in model.STATES)
+    # Where a move was stopped after that, the old outbox may be at rest already.
+    if new.read(lambda tx: schema.meta(tx, _UNDER_WAY)) != _ALL_THERE:
+        for table in _AT_ONCE:
+            new.write(partial(_replace, table, _read(old, table)))
+        for table in _LONG:
+            last = ""
+            while rows := _read(old, table, last):
+                new.write(partial(_insert, table, rows))
+                last = rows[-1][schema.columns_of(table)[0]]
+        copied = "UPDATE adroll_meta SET value = :value WHERE name = :name"
+        new.write(lambda tx: tx.execute(copied, name=_UNDER_WAY, value=_ALL_THERE))
     old.repeat(partial(let_rest, error=_WORDS, states=(*UNSENT, State.held)))
     # No session takes the old one for the new one.
     old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
     new.write(_end)
-    return states
+    counts = (
+        f"SELECT state, count(*) FROM adroll_event WHERE state <> {State.decided} GROUP BY state"
+    )
+    found = new.read(lambda tx: tx.rows(counts))
+    return Counter({State(state).name: int(count) for state, count in found})
 
 
 def _refuse_in_use(tx: Tx) -> None:

@@ -230,7 +230,7 @@ class Ingest:
         if ids:
             tx.execute(_TAKE_OUT, ids=ids)
         batch.inbox += ids
-        return self._decoded(model.body_of(line.rstrip(b"\n")) or b"" for _, line in rows)
+        return self._decoded(model.body_of(line.rstrip(b"\n")) or line for _, line in rows)
 
     def _committed(self, batch: Batch) -> None:
         self._positions |= batch.positions

@@ -381,7 +381,9 @@ def read(
             found.damaged.append((found.end, line + b"\n"))
         found.end += len(line) + 1
     reached_end = len(lines) <= most and found.end + len(rest) >= size
-    if rest and until is None and reached_end and not is_alive(file):
+    is_over = rest and until is None and reached_end and not is_alive(file)
+    # Its last line may have been under way when its size was asked for.
+    if is_over and file.path.stat().st_size <= size:
         found.damaged.append((found.end, rest))
         found.end += len(rest)
     return found
@@ -461,7 +463,8 @@ class Note(NamedTuple):
 def last_note(folder: Path) -> Note:
     """What the last reader left."""
     try:
-        body = body_of((folder / _NOTE).read_bytes().rstrip(b"\n"))
+        # A kill amid the writing may have left the end of a longer one.
+        body = body_of((folder / _NOTE).read_bytes().partition(b"\n")[0])
         positions, boot = json.loads(body or b"null")
         return Note({str(name): int(end) for name, end in positions.items()}, boot)
     except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged

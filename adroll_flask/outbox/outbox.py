@@ -252,8 +252,8 @@ class Outbox:
             if now >= self._weigh_at and self.exists():
                 with suppress(OutboxFailed):  # the step that follows tells of it
                     self._weight = self.ingest.weigh()
-                    # Counting a million rows takes a while: at most for a hundredth of the time.
-                    self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
+                # Counting a million rows takes a while: at most for a hundredth of the time.
+                self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
         self._count()
         self._journal.rotate()
         self.tell_failures()

@@ -55,6 +55,15 @@ def soon() -> Iterator[None]:
     assert time.monotonic() - began < PATIENCE + 4
 
 
+def test_a_damaged_line_is_put_aside_as_it_was(sqlite: Bench) -> None:
+    outbox = direct(sqlite)
+    outbox.put(sqlite.event("1"))
+    sqlite.execute("UPDATE adroll_inbox SET line = :line", line=b"broken")
+
+    assert outbox.queue.waiting() == 0
+    assert [path.read_bytes() for path in sqlite.journal.glob("*.corrupt")] == [b"broken"]
+
+
 def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
     outbox = direct(bench)

@@ -136,6 +136,18 @@ def test_the_beginning_of_a_line_waits_for_its_end(folder: Path, journal: Journa
     assert texts(read(only_file(folder), found.end, most=9, most_bytes=999).bodies) == [b"two"]
 
 
+def test_a_writer_s_last_line_may_be_under_way_while_it_is_read(
+    folder: Path, journal: Journal, monkeypatch: Patch
+) -> None:
+    journal.append(line(b"one"))
+    whole = line(b"two")
+    with only_file(folder).path.open("ab", buffering=0) as file:
+        file.write(whole[:9])
+        monkeypatch.setattr(journals, "is_alive", lambda _file: file.write(whole[9:]) == 0)
+        found = read_file(only_file(folder))
+    assert (texts(found.bodies), found.damaged) == ([b"one", b"two"], [])
+
+
 def test_files_of_others_in_the_folder_are_left_alone(finished: JournalFile) -> None:
     for name in ("notes.txt", "1.journal", "x.new", "1800000000000-1.journal"):
         (finished.path.parent / name).write_text("mine")

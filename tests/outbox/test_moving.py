@@ -161,12 +161,14 @@ def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patc
 def test_a_move_stopped_at_its_very_end_goes_on(benches: list[Bench], monkeypatch: Patch) -> None:
     old, new = benches[:2]
     fill(old)
+    hours = old.open().lookups.history(0.0, ("outcome", "reason"))
     with monkeypatch.context() as patch:
         patch.delattr(admin, "_end")
         with pytest.raises(NameError):
             moved(old, new)
-    moved(old, new)
+    assert moved(old, new)["waiting"] == 2
     outbox = new.open()
+    assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
     before = time.time() - 3600.0
     outbox.put(new.event("of a visitor who said no", payload=VISITOR, known_since=before))
     assert deliver(outbox) == ["", "waiting"]
