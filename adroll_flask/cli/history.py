@@ -13,7 +13,7 @@ import click
 
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
-from adroll_flask.findings.finding import meaning
+from adroll_flask.findings.finding import summary
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
@@ -144,6 +144,5 @@ def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any)
                 write(csv_safe(value) for value in order.told().values())
     except lists.ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
-    summary = found.summary(lambda status, why: meaning(status, why).title)
-    lines = [text + _HINTS.get(status, "") for (status, _), text in summary]
+    lines = [text + _HINTS.get(status, "") for (status, _), text in summary(found)]
     console.show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)

@@ -13,7 +13,7 @@ from flask import abort
 from werkzeug.wrappers import Response
 
 from adroll_flask.errors import ConfigurationError, let_through
-from adroll_flask.findings.finding import meaning, texts
+from adroll_flask.findings.finding import meaning, summary, texts
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
@@ -238,7 +238,7 @@ def _compared(
         return csv_file("not-arrived", csv_text((order.told() for order in rest), Order._fields))
     lines = [
         {"about": line[0], "text": text, "money": values(worth[line].items())}
-        for line, text in found.summary(lambda status, why: meaning(status, why).title)
+        for line, text in summary(found)
     ]
     told = {
         "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),

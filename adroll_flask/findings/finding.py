@@ -1,18 +1,21 @@
 """One thing that is wrong, and the table of all that can be: ``findings.toml``; and what reasons
-mean to people, what happened, what to do, who: ``reasons.toml``."""
+mean to people, what happened, what to do, who: ``reasons.toml``. What came of a list of paid orders
+is said with them."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import help_url
-from adroll_flask.plurals import agreeing
+from adroll_flask.plurals import agreeing, counted
 from adroll_flask.reporting.kept_events import FIELDS, HELD, UNPAID
+from adroll_flask.reporting.reconciliation import Reconciliation
 
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
@@ -169,3 +172,31 @@ def meaning(outcome: str, reason: str) -> Meaning:
     words |= {"in_brackets": f" ({said})" if said else "", "held": HELD}
     title, advice = (text.format(**words) for text in (what.title, what.advice))
     return what._replace(title=title, advice=advice, field=settable)
+
+
+def summary(found: Reconciliation) -> list[tuple[tuple[str, str], str]]:
+    """What came of a list of paid orders, in sentences, each with the orders' status and reason.
+
+    The reason is empty where a line tells of all orders of a status; ``differing`` stands for
+    those that were reported with another value.
+    """
+    if not found.total:
+        return [(("", ""), "the list holds no orders")]
+    numbers = found.counts | Counter(differing=found.differing)
+    lines = []
+    for status, words in texts("words.toml", "listed/").items():
+        reasons = {why: n for (of, why), n in found.reasons.most_common() if of == status}
+        for why, n in (reasons or {"": numbers[status]}).items():
+            more = f": {meaning(status, why).title}" if reasons else ""
+            if status == "missing" and found.groups:
+                most = found.groups.most_common(5)
+                groups = (f"{n:,} with {found.group} {it or 'empty'!r}" for it, n in most)
+                more = f": {', '.join(groups)}"
+            if n or status == "delivered":
+                said = agreeing(words["sentence"], n)
+                said = said.replace("{all}", counted(found.total, "paid order"))
+                lines.append(((status, why), f"{n:,} {said}{more}"))
+    if not found.has_times:
+        text = "what is not in the list is not looked for: no times can be read"
+        lines.append((("not_listed", ""), text))
+    return lines

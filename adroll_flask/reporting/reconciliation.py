@@ -21,7 +21,7 @@ from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
 from adroll_flask.outbox.model import HistorySum, Row, SuppressedOrder, worst
-from adroll_flask.plurals import agreeing, iso, span
+from adroll_flask.plurals import iso, span
 from adroll_flask.redaction import describe
 
 from .lists import COLUMNS, ReconcileError, find_columns, read_time, spellings
@@ -61,19 +61,6 @@ _STATE: Final = "paid-orders:at-work"
 _DONE: Final = "paid-orders-done"
 #: Seconds after which the function is slow.
 _SLOW: Final = 60.0
-#: What is said of the orders of a status beside those that arrived; what can be acted on is first.
-_SAID: Final = {
-    "missing": "{was|were} never reported",
-    "dead": "{was|were} given up",
-    "differing": "{was|were} reported with another value than the list's",
-    "held": "{is|are} held until {it is|they are} released",
-    "waiting": "{waits|wait} to be sent",
-    "cancelled": "{was|were} cancelled",
-    "suppressed": "{was|were} not to be reported",
-    "forgotten": "{is|are} older than what is kept here",
-    "duplicate": "line{|s} {has|have} an order that the list had before",
-    "not_listed": "{was|were} reported and {is|are} not in the list",
-}
 
 
 class Order(NamedTuple):
@@ -176,34 +163,6 @@ class Reconciliation:
             "missing_by_group": dict(self.groups.most_common()),
             "lost_per_cent": round(self.lost * 100, 3),
         }
-
-    def summary(self, meaning: Callable[[str, str], str]) -> list[tuple[tuple[str, str], str]]:
-        """What came of a list, in words that need no manual, each line with status and reason.
-
-        The reason is empty where a line tells of all orders of a status; ``differing`` stands for
-        those that were reported with another value.
-
-        :param meaning: says what a reason means that orders of a status have.
-        """
-        if not self.total:
-            return [(("", ""), "the list holds no orders")]
-        numbers = self.counts | Counter(differing=self.differing)
-        of = f"of {self.total:,} paid order{'s' * (self.total > 1)} reached AdRoll"
-        lines = [(("delivered", ""), f"{numbers['delivered']:,} {of}")]
-        for status, text in _SAID.items():
-            reasons = {why: n for (of, why), n in self.reasons.most_common() if of == status}
-            for why, n in (reasons or {"": numbers[status]}).items():
-                more = f": {meaning(status, why)}" if reasons else ""
-                if status == "missing" and self.groups:
-                    most = self.groups.most_common(5)
-                    groups = (f"{n:,} with {self.group} {it or 'empty'!r}" for it, n in most)
-                    more = f": {', '.join(groups)}"
-                if n:
-                    lines.append(((status, why), f"{n:,} {agreeing(text, n)}{more}"))
-        if not self.has_times:
-            text = "what is not in the list is not looked for: no times can be read"
-            lines.append((("not_listed", ""), text))
-        return lines
 
     def _compared(self) -> Iterator[Order]:
         listed, outbox = self._listed(), self.reporter.outbox
