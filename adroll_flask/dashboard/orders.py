@@ -21,7 +21,7 @@ from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
-from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
+from adroll_flask.reporting.reconciliation import DAYS, Order, Reconciliation, amount_of, line_of
 
 from .figures import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
@@ -129,7 +129,7 @@ def _paid(visit: Visit, typed: str, last: str) -> list[str] | None:
     Empty: the list does not have it; ``None``: it cannot be read, which is a finding.
     """
     try:
-        its = [one for one in visit.runtime.paid_orders.found(14) if one.status == "missing"]
+        its = [one for one in visit.runtime.paid_orders.found(DAYS) if one.status == "missing"]
         return [_priced(one) for one in its if one.order_id in spellings(typed) + spellings(last)]
     except Exception as problem:
         let_through(problem)
@@ -203,7 +203,7 @@ def missing(visit: Visit) -> Done | Data | Response:
     if not visit.runtime.paid_orders.is_known:
         return Done("The shop has not told how its paid orders are listed.", good=False)
     form = visit.request.form
-    found, only = visit.runtime.paid_orders.found(14), form.get("only", "")
+    found, only = visit.runtime.paid_orders.found(DAYS), form.get("only", "")
     try:
         return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
     except (OutboxFailed, ConfigurationError):

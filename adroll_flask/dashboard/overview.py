@@ -16,6 +16,7 @@ from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.model import AWAY, DRY_RUN, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import agreeing, counted
+from adroll_flask.reporting.reconciliation import DAYS
 
 from . import figures
 from .figures import Period, count, values, written
@@ -63,11 +64,13 @@ def data(visit: Visit) -> Data:
     # Of lost orders the shop's own list has those that are missing still: they count by that.
     of_orders = event in ("purchase", _ALL)
     missing = missing if of_orders else []
-    listed = visit.runtime.paid_orders.lost_and_told(period.begin, period.end) * of_orders
+    came, failed = _orders(visit, visit.now if period.step == "week" else period.begin)
+    first = max(period.begin, visit.now - DAYS * 86_400)
+    last = min(period.end, visit.runtime.paid_orders.told_until())
+    listed = sum(number for at, number in failed.items() if first <= at < last) * of_orders
     lost = sum(totals[name]["events"] for name in _LOST) - listed
     never = sum(one["events"] for one in missing)
     reported = sum(one["events"] for one in totals.values())
-    came = _came(visit, visit.now if period.step == "week" else period.begin)
     usual = _usual(came, period) if event == "purchase" else {}
     steps = _steps(period, (*sums, *open_ones), usual)
     return {
@@ -121,17 +124,20 @@ def _verdict(visit: Visit) -> dict[str, Any]:
 # -- what is usual ---------------------------------------------------------------------------------
 
 
-def _came(visit: Visit, begin: float) -> dict[int, int]:
-    """Orders that came since four weeks before *begin*, and a week earlier, by the hour.
+def _orders(visit: Visit, begin: float) -> tuple[Mapping[int, int], Mapping[int, int]]:
+    """Orders that came since four weeks before *begin*, and a week earlier, by the hour; and those
+    of them that were not kept here.
 
     The week earlier tells that the shop reported already when the first of the four began.
     """
-    found: dict[int, int] = defaultdict(int)
+    came: dict[int, int] = defaultdict(int)
+    failed: dict[int, int] = defaultdict(int)
     since = begin - 7 * 86_400 * (_WEEKS + 1)
     for row in visit.outbox.lookups.history(since, ("at", "event_name", "outcome")):
         if row.event_name == "purchase" and row.outcome in _CAME:
-            found[row.at] += row.events
-    return found
+            came[row.at] += row.events
+            failed[row.at] += row.events * (row.outcome == "failed")
+    return came, failed
 
 
 def _between(came: Mapping[int, int], begin: float, end: float) -> float:

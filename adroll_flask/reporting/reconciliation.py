@@ -41,8 +41,10 @@ _REASONED: Final = ("suppressed", "cancelled", "dead")
 _TOLD_APART: Final = 50
 _BATCH: Final = 500
 _DAY: Final = 86_400
+#: How many days the shop's own list tells of.
+DAYS: Final = 14
 #: How many days are compared, and how often, in seconds.
-_LOOKS: Final = ((14, 86_400.0), (3, 3600.0))
+_LOOKS: Final = ((DAYS, 86_400.0), (3, 3600.0))
 #: An order may be paid some time before it is reported: seconds.
 _GRACE: Final = 900.0
 #: Groups of a day that are told apart; and of those kinds that end with a release, orders that are
@@ -345,7 +347,7 @@ class PaidOrders:
                     number, value = found[kind, day].get(of, (0, Decimal()))
                     found[kind, day][of] = number + 1, value + (amount_of(order.value) or 0)
             # Days before these stay as they are, for as long as the longest look.
-            oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (_LOOKS[0][0], days))
+            oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (DAYS, days))
             notes = figures.notes(_NOTE)
             notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
             for (kind, day), groups in found.items():
@@ -402,16 +404,6 @@ class PaidOrders:
         done = outbox.lookups.notes(_DONE).get(_DONE)
         # What was lost within an hour counts at its beginning.
         return float(done) - _GRACE - 3600 if done else 0.0
-
-    def lost_and_told(self, begin: float, end: float) -> int:
-        """How many lost orders of a span the list tells of, as far as they are missing still."""
-        end = min(end, self.told_until())
-        begin = max(begin, self.reporter.clock() - _LOOKS[0][0] * 86_400)
-        if end <= begin:
-            return 0
-        rows = self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
-        failed = (row for row in rows if (row.event_name, row.outcome) == ("purchase", "failed"))
-        return sum(row.events for row in failed if begin <= row.at < end)
 
     def found(self, days: int) -> Reconciliation:
         """What became of each paid order of the last *days*; iterate over it."""
