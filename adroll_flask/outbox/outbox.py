@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -513,32 +514,28 @@ class _AfterCommit:
     def __init__(self, session: Session) -> None:
         from sqlalchemy import event
 
-        self._actions: list[tuple[SessionTransaction | None, Callable[[], None]]] = []
+        self._actions: dict[SessionTransaction | None, list[Callable[[], None]]] = {}
         event.listen(session, "after_commit", self._committed)
         event.listen(session, "after_transaction_end", self._ended)
 
     def add(self, session: Session, action: Callable[[], None]) -> None:
         innermost = session.get_nested_transaction() or session.get_transaction()
-        self._actions.append((innermost, action))
+        self._actions.setdefault(innermost, []).append(action)
 
     def _committed(self, session: Session) -> None:
         """SQLAlchemy calls this for a released savepoint as well, which is no commit yet."""
         savepoint = session.get_nested_transaction()
         if savepoint is not None:
-            around = savepoint.parent
-            self._actions = [
-                (around if transaction is savepoint else transaction, action)
-                for transaction, action in self._actions
-            ]
+            released = self._actions.pop(savepoint, [])
+            self._actions.setdefault(savepoint.parent, []).extend(released)
             return
-        actions, self._actions = self._actions, []
-        for _, action in actions:
+        actions, self._actions = self._actions, {}
+        for action in chain(*actions.values()):
             action()
 
     def _ended(self, _session: Session, transaction: SessionTransaction) -> None:
         # What is still here was not committed: it was rolled back, or the session was closed.
-        if self._actions:
-            self._actions = [entry for entry in self._actions if entry[0] is not transaction]
+        self._actions.pop(transaction, None)
 
 
 def is_database_error(problem: BaseException) -> bool:

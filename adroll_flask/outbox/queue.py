@@ -84,7 +84,7 @@ class Queue:
                 left = batch is None or self._take_in_for(tx, batch, account, limit)
                 self._take_back(tx, account)
                 rows = schema.rows(tx, _DUE, full=True, account=account, most=limit)
-                until = tx.now + min(lease, LONGEST_LEASE)
+                until = tx.now + lease
                 name = "claim_begun" if begin else "claim"
                 transitions.move(tx, name, [row.id for row in rows], claim=token, until=until)
             for row in rows:
@@ -194,7 +194,6 @@ class Queue:
         """
         ours = f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now"
         values = {"ids": [event.id for event in claim.events], "claim": claim.token}
-        lease = min(lease, LONGEST_LEASE)
         return self.database.write(lambda tx: tx.execute(ours, until=tx.now + lease, **values))
 
     # -- settling ---------------------------------------------------------------------------
