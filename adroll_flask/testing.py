@@ -30,12 +30,11 @@ from typing import Any, Literal
 from flask import Flask
 
 from . import request_state
-from .events.event import Event, checked
+from .events.event import Event, checked, matcher
 from .events.fix import rebuilt
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox.model import Entry, NewEvent, OrderKey, Verdict, Withdrawal
-from .reporting.kept_events import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 

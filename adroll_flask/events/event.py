@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
@@ -268,6 +268,46 @@ def wire_bytes(event: Event) -> bytes:
             "event", f"takes at most {MAX_BYTES // 1024} KiB as JSON; {largest} is largest"
         )
     return payload
+
+
+# -- whose it is --------------------------------------------------------------------------
+
+
+def matcher(
+    *,
+    email: str | None = None,
+    user_id: str | None = None,
+    cookie: str | None = None,
+    adct: str | None = None,
+) -> Callable[[dict[str, Any]], bool]:
+    """A test for events (the API's JSON objects) that carry any of these identifiers.
+
+    :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
+    :param user_id: the site's own id of a user.
+    :param cookie: a first-party cookie in any of its forms.
+    :param adct: a click id.
+    :raises EventError: *email* is no address, or *cookie* no cookie.
+
+    >>> match = matcher(user_id="42")
+    >>> match({"identifiers": {"user_id": "42"}})
+    True
+    """
+    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", adct)}
+    if email:
+        wanted |= email_forms(email, _FORMS).items()
+    if cookie:
+        forms = cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)
+        wanted |= {("first_party_cookie", form) for form in forms}
+
+    def match(wire: Mapping[str, Any]) -> bool:
+        identifiers = wire.get("identifiers")
+        return isinstance(identifiers, Mapping) and any(
+            (name, str(one)) in wanted
+            for name, said in identifiers.items()
+            for one in (said if isinstance(said, list) else [said])
+        )
+
+    return match
 
 
 # -- checking ------------------------------------------------------------------------------

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from adroll_flask.errors import EventError
 from adroll_flask.events import names
 from adroll_flask.events.build import Built
-from adroll_flask.events.event import IDENTIFIERS
+from adroll_flask.events.event import matcher
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.model import Row, SuppressedOrder
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event
-from adroll_flask.visitor.identifiers import email_forms
 
 from .lists import spellings
 from .reporter import Reporter
@@ -36,8 +35,6 @@ HELD = (
 )
 #: What may be set to one value in many dead letters: nothing of the visitor's.
 FIELDS: Final = ("currency", "value", "order_id", "page_location")
-
-Match = Callable[[dict[str, Any]], bool]
 
 
 # -- an order's life -------------------------------------------------------------------------------
@@ -201,47 +198,10 @@ def _sent(reporter: Reporter, id: str, built: Built) -> bool:
 # -- a visitor's events that are to be erased ------------------------------------------------------
 
 
-def matcher(
-    *,
-    email: str | None = None,
-    user_id: str | None = None,
-    cookie: str | None = None,
-    adct: str | None = None,
-) -> Match:
-    """A test for events (the API's JSON objects) that carry any of these identifiers.
-
-    :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
-    :param user_id: the site's own id of a user.
-    :param cookie: a first-party cookie in any of its forms.
-    :param adct: a click id.
-    :raises EventError: *email* is no address, or *cookie* no cookie.
-
-    >>> match = matcher(user_id="42")
-    >>> match({"identifiers": {"user_id": "42"}})
-    True
-    """
-    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", adct)}
-    if email:
-        wanted |= email_forms(email, ("sha256", "md5", "plain")).items()
-    if cookie:
-        forms = cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)
-        wanted |= {("first_party_cookie", form) for form in forms}
-
-    def match(wire: Mapping[str, Any]) -> bool:
-        identifiers = wire.get("identifiers")
-        return isinstance(identifiers, Mapping) and any(
-            (name, str(one)) in wanted
-            for name, said in identifiers.items()
-            for one in (said if isinstance(said, list) else [said])
-        )
-
-    return match
-
-
 def erase(reporter: Reporter, **identifiers: str | None) -> int:
     """Erase the events of a visitor and write an audit line: how many, by what, never of whom.
 
-    :param identifiers: as for :func:`matcher`.
+    :param identifiers: as for :func:`~adroll_flask.events.event.matcher`.
     :raises EventError: likewise.
     """
     count = reporter.outbox.admin.forget(matcher(**identifiers))

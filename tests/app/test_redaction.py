@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from adroll_flask import TokenExpiredError
 from adroll_flask.errors import AdRollError, ConfigurationError, DeliveryError, EventError
+from adroll_flask.events.event import matcher
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.redaction import describe, identifying_values, redact_event, redact_text, safe_url
-from adroll_flask.reporting.kept_events import matcher
 from tests.support import event_kit
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
