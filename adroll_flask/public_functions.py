@@ -180,7 +180,7 @@ def identify(
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
         decision = tracked.decision
         if not decision.granted:
-            first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
+            first = runtime.counters.add("identify_ignored", decision.refusal)
             if first and decision.granted is None:
                 logger.warning(
                     "AdRoll identify() keeps nothing before the visitor's consent, and what it is "

@@ -29,6 +29,7 @@ from adroll_flask.outbox import model
 from adroll_flask.outbox.outbox import Outbox, after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
+from adroll_flask.visitor.consent import decide_later
 from adroll_flask.visitor.record import Visitor, Visitors
 
 if TYPE_CHECKING:
@@ -402,22 +403,14 @@ class Reporter:
         context.ip, context.user_agent = visitor.ip, visitor.user_agent
         context.adct, context.first_party_cookie = visitor.adct, visitor.first_party_cookie
         context.known_since = known_since
-        own = browser if browser is not None and browser.is_of(visitor) else None
-        if own is not None and own.forgotten:
-            context.refusal = "forgotten"
-        elif own is not None and own.decision.granted is False:
-            context.refusal = f"consent_{own.decision.reason}"
-        elif visitor.consent is False:
-            context.refusal = "consent_refused"
-        elif visitor.consent is None and self.settings.consent is not None:
-            context.refusal = "consent_unknown"
+        now = browser.refusal_by_now(visitor) if browser is not None else ""
+        context.refusal = now or decide_later(self.visitors, visitor.consent).refusal
         return context
 
     def _of_request(
         self, tracked: TrackedRequest, given: dict[str, Any], strict: bool
     ) -> EventDefaults:
-        if (decision := tracked.decision).granted is not True or tracked.forgotten:
-            why = "forgotten" if decision.granted else f"consent_{decision.reason}"
+        if why := tracked.refusal:
             return self.bare(given, refusal=why)
         try:
             who = self.functions.who(tracked)

@@ -33,6 +33,11 @@ class Decision(NamedTuple):
     #: the TC string could not be used; counted) or ``"default"`` (no consent is configured).
     reason: str
 
+    @property
+    def refusal(self) -> str:
+        """Why nothing may be kept or reported, as it is counted; empty: it may."""
+        return "" if self.granted else f"consent_{self.reason}"
+
 
 _BY_ANSWER: Mapping[bool | None, Decision] = {
     True: Decision(True, "granted"),
@@ -62,6 +67,15 @@ def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) 
             logger.warning("Consent counts as unknown: %s [consent-unknown]", problem)
         return Decision(None, "error")
     return _BY_ANSWER[recorded if answer is None else answer]
+
+
+def decide_later(visitors: Visitors, recorded: bool | None) -> Decision:
+    """The decision when the browser is gone.
+
+    :param recorded: the answer that a token carries.
+    """
+    is_default = recorded is None and visitors.settings.consent is None
+    return _DEFAULT if is_default else _BY_ANSWER[recorded]
 
 
 def _asked(visitors: Visitors, environ: WSGIEnvironment) -> tuple[bool | None, str, str]:

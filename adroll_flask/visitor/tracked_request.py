@@ -219,13 +219,21 @@ class TrackedRequest:
             return record
         return record.with_cookie(self.new_cookie, "server")
 
-    def is_of(self, visitor: Visitor) -> bool:
-        """True where this request's browser is *visitor*'s own, as far as cookies tell."""
+    @property
+    def refusal(self) -> str:
+        """Why nothing may be reported of the visitor; empty: it may."""
+        return "forgotten" if self.forgotten else self.decision.refusal
+
+    def refusal_by_now(self, visitor: Visitor) -> str:
+        """Why nothing may be reported of *visitor*, whatever their token says: this request's
+        browser is their own, as far as cookies tell, and says no; empty: it does not."""
         record = self.seen.merged
-        return (record.adct is not None and record.adct == visitor.adct) or (
+        is_own = (record.adct is not None and record.adct == visitor.adct) or (
             record.first_party_cookie is not None
             and record.first_party_cookie == visitor.first_party_cookie
         )
+        says_no = is_own and (self.forgotten or self.decision.granted is False)
+        return self.refusal if says_no else ""
 
 
 #: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an
