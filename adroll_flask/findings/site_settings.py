@@ -18,7 +18,7 @@ from werkzeug.test import Client
 from adroll_flask.delivery import thread
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
-from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
+from adroll_flask.outbox.location import network_places, wrong_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
@@ -188,8 +188,8 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
     """The outbox's place, and all that is open now."""
     try:
         place = runtime.outbox.place
-        wrong_places = list(_places(runtime))
-        yield from wrong_places
+        wrong = list(_places(runtime))
+        yield from wrong
         is_ready = _is_made(runtime)
         if is_ready:
             runtime.outbox.ingest.take_in(patience=5.0)
@@ -206,7 +206,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             yield from _addresses(runtime)
     elif not isinstance(place, Path) or place.exists():
         yield found("outbox-not-made", "outbox", place=engine)
-    elif not wrong_places:
+    elif not wrong:
         folder, instance = place.parent, Path(runtime.folder).absolute()
         there = next(parent for parent in place.parents if parent.exists())
         # A typo must show before the first report makes the folder.
@@ -236,10 +236,8 @@ def _is_made(runtime: Runtime) -> bool:
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
     folder = Path(runtime.folder).absolute()
-    for key, place, problem in unwritable_places(runtime.settings, folder):
-        yield found("folder-not-writable", key, problem=problem, place=place)
-    for key, place in shared_places(runtime.settings, folder):
-        yield found("folder-not-writable/group", key, place=place)
+    for variant, key, place, problem in wrong_places(runtime.settings, folder):
+        yield found(f"folder-not-writable{variant}", key, problem=problem, place=place)
     for key, place, kind in network_places(runtime.settings, folder):
         yield found("folder-on-network", key, place=place, kind=kind)
 

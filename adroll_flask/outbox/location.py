@@ -24,6 +24,7 @@ _KEY: Final = "ADROLL_OUTBOX_URL"
 #: The error of an address at which no outbox can be.
 wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
+_A_GROUP_S: Final = "is root's: its group, which may write there, cannot use what root makes in it"
 #: The journal's folder within the instance folder.
 JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
@@ -66,15 +67,23 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
     return folder / (settings.journal_folder or JOURNAL_NAME)
 
 
-def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """The settings of places where this user cannot keep events, what is there of them, and why.
+def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, Path, str]]:
+    """Where events cannot be kept, or may not be for long: which variant of the finding it is
+    (``""``, ``"/group"``), the setting of the place, what is there of it, and what is wrong.
 
     :param folder: the instance folder.
     """
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     for key, path in _places(settings, folder):
         there = next(place for place in (path, *path.parents) if os.path.exists(place))
+        nearest = there if there.is_dir() else there.parent
+        about = nearest.stat()
+        # What root makes is given to the folder's owner, and that is root.
+        is_shared = about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP
         if problem := _unwritable(path, there):
-            yield key, there, problem
+            yield "", key, there, problem
+        elif is_root and is_shared:
+            yield "/group", key, nearest, f"{nearest} {_A_GROUP_S}"
 
 
 def _unwritable(path: Path, there: Path) -> str:
@@ -93,18 +102,6 @@ def _unwritable(path: Path, there: Path) -> str:
         beside = [path.parent, *path.parent.glob(f"{path.name}-*")]
     wrong = next((place for place in (path, *beside) if not _may_write(place)), None)
     return f"{wrong} {_NOT_OURS}" if wrong else ""
-
-
-def shared_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The settings of places where root is about to make what others could not use who may write
-    there: it is given to the folder's owner, and that is root."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return
-    for key, path in _places(settings, folder):
-        there = next(place for place in (path, *path.parents) if place.is_dir())
-        about = there.stat()
-        if about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP:
-            yield key, there
 
 
 def network_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
@@ -140,14 +137,11 @@ def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start what each report would fail at."""
-    for key, _, problem in unwritable_places(settings, folder):
-        logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
-    for place in {place for _, place in shared_places(settings, folder)}:
-        logger.warning(
-            "AdRoll: %s is root's, and a group may write there: what this process makes, the group "
-            "cannot use. Run it as the app's user [folder-not-writable]",
-            place,
-        )
+    for variant, key, _, problem in wrong_places(settings, folder):
+        if variant:
+            logger.warning("AdRoll's events: %s: %s [folder-not-writable]", key, problem)
+        else:
+            logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
 
 
 def _may_write(path: Path) -> bool:
