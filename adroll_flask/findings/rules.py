@@ -34,8 +34,6 @@ from .sums import by, of_events, total
 #: Waiting events and dead letters that are looked at; of more we say "or more".
 MOST: Final = 10_000
 MOST_DEAD: Final = 2000
-#: Waiting events whose account is looked at.
-_LISTED: Final = 100
 #: Newest events that are looked at, and those of them that are over and tell how it goes.
 _NEWEST: Final = 60
 _TELLING: Final = 20
@@ -305,14 +303,14 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
     for eid, rows in by(lambda row: row.reason, waiting).items():
         if eid in ("", *moment.settings.served_accounts):
             continue
-        about = total(of_events(moment.outbox.lookups.list("waiting", _LISTED, account=eid)))
-        about |= {"since": about["since"] or moment.now, "events": total(rows)["events"]}
+        late = moment.outbox.queue.oldest_due([eid]) or 0.0
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
         state = moment.states.get(eid, model.Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         asked = moment.now - (state.last_error_at or 0.0)
-        if not has_worker and min(asked, moment.now - about["since"]) >= _LATE:
+        if not has_worker and min(asked, late) >= _LATE:
             level = "warning" if state.stopped is not None and asked < _ASKED else None
+            about = total(rows) | {"since": moment.now - late}
             yield found("other-account", "delivery", key=eid, eid=eid, severity=level, **about)
 
 

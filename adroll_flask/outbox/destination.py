@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ class DestinationState:
 
     def pause(self, seconds: float) -> None:
         """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
-        seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
+        seconds = min(max(seconds, 0.0), LONGEST_PAUSE)
         longer = f"paused_until > :until AND NOT {_IS_OVER}"
         until = f"CASE WHEN {longer} THEN paused_until ELSE :until END"
         self._write(f"paused_until = {until}, probe_until = 0", ahead=seconds)
@@ -148,7 +147,6 @@ class DestinationState:
 
         Call :meth:`failed` after it.
         """
-        reason, fingerprint = reason[:64], fingerprint[:64]
 
         def begin(tx: Tx) -> bool:
             rows = tx.rows(
@@ -227,7 +225,6 @@ class DestinationState:
         False while paused. It ends with :meth:`succeeded`, :meth:`pause`, :meth:`stop`,
         :meth:`resume` or after *lease* seconds.
         """
-        lease = min(lease, LONGEST_PAUSE)
         # Nobody asks for longer than that: else it comes from a clock that went back.
         far = f":until + {model.SKEW}"
         is_free = f" AND (probe_until <= :now OR probe_until > {far}) AND {_IS_OVER}"

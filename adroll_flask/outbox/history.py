@@ -49,17 +49,15 @@ _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 _ADDED: Final = ", ".join(f"{{sum}}({name})" for name in _SUMS)
 
 
-def of(
-    event: Row | model.NewEvent, outcome: str, reason: str = "", *, now: float | None = None
-) -> Counted:
+def of(event: Row | model.NewEvent, outcome: str, reason: str, now: float = 0.0) -> Counted:
     """What became of *event*.
 
-    :param now: when it was delivered.
+    :param now: of one that was delivered: when.
     """
     delay, at = None, event.occurred_at
     if outcome == "delivered":
         reason = ""
-        if now is not None and not event.dry_run:
+        if not event.dry_run:
             delay = max(0.0, now - at)
     if reason == "too_old":
         outcome = "expired"

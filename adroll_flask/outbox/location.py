@@ -28,12 +28,8 @@ _A_GROUP_S: Final = "is root's: its group, which may write there, cannot use wha
 #: The journal's folder within the instance folder.
 JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
-#: By the kind of a server, the extra of this package and the driver that it installs.
-_EXTRAS: Final = {
-    "postgresql": ("postgresql", "psycopg"),
-    "mysql": ("mysql", "pymysql"),
-    "mariadb": ("mysql", "pymysql"),
-}
+#: By the kind of a server, the driver that is used.
+_DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 #: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
 MOUNTS: Final = Path("/proc/self/mountinfo")
 #: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
@@ -162,21 +158,20 @@ def _sqlite(url: str, folder: Path) -> Path:
 
 def _server(url: str) -> URL:
     backend = url.partition(":")[0].partition("+")[0]
-    if backend not in _EXTRAS:
+    if backend not in _DRIVERS:
         raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
     # Whatever the URL says, which may be the site's own: of other drivers nobody knows how long
     # they wait for a database that has gone, and pg8000 has no types for some of our statements.
-    extra, driver = _EXTRAS[backend]
     try:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
 
         named = make_url(url)
         named.get_dialect()  # a driver that nobody knows is a slip
-        made = named.set(drivername=f"{backend}+{driver}")
+        made = named.set(drivername=f"{backend}+{_DRIVERS[backend]}")
         made.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
     except ImportError:
-        install = f"pip install 'adroll-flask[{extra}]'"
+        install = f"pip install 'adroll-flask[{backend.replace('mariadb', 'mysql')}]'"
         raise wrong_url(f"names a database whose driver is not installed: {install}") from None
     except (ArgumentError, ValueError):  # a port that is no number
         raise wrong_url("takes an SQLAlchemy database URL") from None

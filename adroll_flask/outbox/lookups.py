@@ -97,24 +97,20 @@ class Lookups:
         limit: int = 100,
         since: float | None = None,
         *,
-        account: str | None = None,
         newest: bool = False,
     ) -> tuple[model.Row, ...]:
         """The first *limit* events of *state*, without their payload; those to be sent next first.
 
         :param since: only those reported since then, seconds since the epoch.
-        :param account: only those of this advertisable EID.
         :param newest: the newest first.
         """
         self.take_in_all()
         wanted = [_EVENTS if state is None else f"state = {State[state]}"]
         if since is not None:
             wanted.append("queued_at >= :since")
-        if account is not None:
-            wanted.append("advertisable_eid = :account")
         order = "id DESC" if newest else "state, due_at"
         where = f"{' AND '.join(wanted)} ORDER BY {order} LIMIT :limit"
-        return self._all(where, since=since, account=account, limit=limit)
+        return self._all(where, since=since, limit=limit)
 
     def show(self, id: str) -> model.Row | None:
         """One event with its payload."""
@@ -272,15 +268,24 @@ class Lookups:
         """Short notes, by names that begin with *prefix*."""
         return self.database.read(lambda tx: schema.metas(tx, prefix))
 
-    def replace_notes(self, prefix: str, values: Mapping[str, str]) -> None:
-        """Have *values* in place of these notes: 60 and 64 characters."""
+    def replace_notes(self, prefix: str, values: Mapping[str, str]) -> set[str]:
+        """Have *values* in place of these notes: 60 and 64 characters; the names that are new.
 
-        def replace(tx: Tx) -> None:
-            tx.execute("DELETE FROM adroll_meta WHERE name LIKE :pattern", pattern=f"{prefix}%")
-            for name, value in values.items():
-                schema.insert(tx, "adroll_meta", name=name[:60], value=value[:64])
+        A name is new for one of all processes.
+        """
+        wanted = {name[:60]: value[:64] for name, value in values.items()}
 
-        self.database.write(replace)
+        def replace(tx: Tx) -> set[str]:
+            known = schema.metas(tx, prefix)
+            for name, _ in sorted(known.items() - wanted.items()):
+                tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
+            return {
+                name
+                for name, value in wanted.items()
+                if schema.insert(tx, "adroll_meta", name=name, value=value) and name not in known
+            }
+
+        return self.database.write(replace)
 
     def take_turn(self, name: str, seconds: float) -> bool:
         """True for one of all processes, once in *seconds*."""
@@ -303,19 +308,11 @@ class Lookups:
 
     def note_silences(self) -> tuple[model.Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
-        silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.watched() if one.is_silent}
-
-        def note(tx: Tx) -> tuple[model.Silence, ...]:
-            for name in schema.metas(tx, _SILENT).keys() - silent.keys():
-                tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
-            return tuple(
-                one
-                for name, one in silent.items()
-                if schema.insert(tx, "adroll_meta", name=name, value="1")
-            )
-
-        known = self.notes(_SILENT)
-        return () if known.keys() == silent.keys() else self.database.write(note)
+        silent = {f"{_SILENT}{one.name}": one for one in self.watched() if one.is_silent}
+        if self.notes(_SILENT).keys() == silent.keys():
+            return ()
+        new = self.replace_notes(_SILENT, dict.fromkeys(silent, "1"))
+        return tuple(one for name, one in silent.items() if name in new)
 
 
 def _watched(tx: Tx) -> tuple[model.Silence, ...]:

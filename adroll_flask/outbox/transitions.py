@@ -171,7 +171,7 @@ def move(
         moved = tx.execute(statement, ids=ids, **values)
     if counted and rows:
         why = why or values.get("reason") or ""
-        history.add(tx, [history.of(row, counted, why, now=tx.now) for row in rows])
+        history.add(tx, [history.of(row, counted, why, tx.now) for row in rows])
     return moved
 
 
