@@ -197,15 +197,11 @@ def make_engine(url: sa.URL) -> sa.Engine:
     pool = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT, "pool_recycle": 1800}
     engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
 
-    if url.get_backend_name() == "postgresql":
-        connection_class = _patient_connection()
-
-        @sa.event.listens_for(engine, "do_connect")
-        def do_connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
-            return connection_class.connect(*arguments, **keywords)
-
-    @sa.event.listens_for(engine, "connect")
+    # Before SQLAlchemy's own, which ask the server as well.
+    @sa.event.listens_for(engine, "connect", insert=True)
     def connect(connection: Any, record: Any) -> None:
+        if engine.name == "postgresql":
+            _limit_waits(connection)
         _keep_alive(connection)
         cursor = connection.cursor()
         for statement in settings:
@@ -216,35 +212,33 @@ def make_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _patient_connection() -> Any:
+def _limit_waits(connection: Any) -> None:
+    """Let psycopg give a server up that takes bytes and does not answer.
+
+    Neither of libpq's time-outs ends such a wait: the kernel acknowledges what a stopped server
+    does not read, and ``statement_timeout``, which comes first where it works, is the server's own.
+    (From 3.3.6 on ``wait`` has a time-out; it leaves the connection open, on which the next
+    statement would wait as long again.)
+    """
     import psycopg
 
-    class PatientConnection(psycopg.Connection[Any]):
-        """Gives a server up that takes bytes and does not answer.
+    wait = connection.wait
 
-        Neither of libpq's time-outs ends such a wait: the kernel acknowledges what a stopped server
-        does not read, and ``statement_timeout``, which comes first where it works, is the
-        server's own.
-        """
+    def limited(gen: Any) -> Any:
+        deadline = time.monotonic() + STATEMENT + 0.5
+        try:
+            wanted = next(gen)
+            while True:
+                # psycopg sends 0 at intervals, so that a program can be interrupted.
+                while not (ready := (yield wanted)):
+                    if time.monotonic() > deadline:
+                        connection.pgconn.finish()
+                        raise psycopg.OperationalError("the server does not answer")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value
 
-        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().wait(self._limited(gen), *args, **kwargs)
-
-        def _limited(self, gen: Any) -> Any:
-            deadline = time.monotonic() + STATEMENT + 0.5
-            try:
-                wanted = next(gen)
-                while True:
-                    # psycopg sends 0 at intervals, so that a program can be interrupted.
-                    while not (ready := (yield wanted)):
-                        if time.monotonic() > deadline:
-                            self.pgconn.finish()
-                            raise psycopg.OperationalError("the server does not answer")
-                    wanted = gen.send(ready)
-            except StopIteration as done:
-                return done.value
-
-    return PatientConnection
+    connection.wait = lambda gen, **how: wait(limited(gen), **how)
 
 
 def _keep_alive(connection: Any) -> None:
