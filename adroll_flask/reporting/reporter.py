@@ -1,9 +1,9 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
-Where nothing is amiss a call goes straight through it: whose event it is, the checked event, the
-site's own functions, one entry in the journal, a receipt. What is wrong with an event is raised on
-that way and handled once, at its end, like all that fails. :meth:`Reporter.decide` is the way of a
-release or a cancel.
+It is the wall behind which nothing fails that is not the caller's. Where nothing is amiss a call
+goes straight through ``_report``: whose event it is, the checked event, the site's own functions,
+one entry in the journal, a receipt. What is wrong with an event is raised on that way and handled
+once, at its end. :meth:`Reporter.decide` is the way of a release or a cancel.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from adroll_flask.outbox.outbox import Outbox, after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
 from adroll_flask.visitor.consent import decide_later
-from adroll_flask.visitor.record import Visitor, Visitors
+from adroll_flask.visitor.record import Record, Visitor, Visitors
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
     from adroll_flask.events.build import Built
     from adroll_flask.events.event import Event
     from adroll_flask.settings import Settings
-    from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask.reporting")
@@ -230,69 +229,75 @@ class Reporter:
         """
         if not self.settings.enabled:
             return DISABLED
-        given = {key: value for key, value in fields.items() if value is not None}
-        subject, session = given.pop("visitor", None), given.pop("session", None)
-        # Also for None, which says that there is no visitor: nothing is taken from the current
-        # request, which is a payment provider's and not the visitor's.
-        own = None if "visitor" in fields else tracked
-        hold, strict = given.pop("hold", False), self.strict()
-        context: EventDefaults | None = None
-        built: Built | None = None
+        strict, session = self.strict(), fields.get("session")
         try:
-            try:
-                if subject is not None:
-                    context = self.of_token(subject, given, tracked)
-                elif own is not None:
-                    context = self._of_request(own, given, strict)
-                else:
-                    context = self.bare(given)
-                passed = None
-                if not context.refusal:
-                    if isinstance(given.get("products"), Iterator):  # a dead letter reads them, too
-                        given["products"] = [*islice(given["products"], MAX_PRODUCTS + 1)]
-                    built = self._build(name, given, context, strict=strict)
-                    if name == "purchase":
-                        self.check_purchase(given, strict=strict, by_token=subject is not None)
-                    passed = self.functions.passed(built, strict=strict)
-                if passed is None:
-                    why = context.refusal or "before_report"
-                    key = given.get("deduplication_key") or given.get("order_id")
-                    page = given.get("page_location") or context.page_location
-                    dry_run = self.is_dry_run(page, tracked)
-                    return self.suppressed(name, why, key, dry_run=dry_run)
-                built = passed
-                if built.dropped or built.hidden:
-                    self._tell_what_is_missing(name, built.dropped, built.hidden)
-                held_for = None if hold is False else self._held_for(hold, built, strict)
-                new = self.new_event(built, tracked)
-                new.held_for = held_for
-                kept = self.outbox.put(new, session=session)
-                if kept != new.id:
-                    return self._duplicate(name, kept, built.coverage)
-                status: Status = "queued" if held_for is None else "held"
-                self.counters.add(f"event_{status}")
-                receipt = Receipt(kept, status, _left_out(built.dropped), built.coverage)
-                after_commit(session, self._committed, receipt, built)
-                return receipt
-            except EventError as problem:
-                # A visitor whose browser keeps no cookies is no fault of the programmer's.
-                by_visitor = own is not None and built is None and problem.field == "visitor"
-                if strict and not by_visitor:
-                    raise
-                if built is not None:
-                    new = self.new_event(built, tracked)
-                else:
-                    new = self._draft(name, given, context, tracked)
-                # A good event that before_report failed on keeps its key. Nobody knows whether a
-                # held one was paid: its reason says so, and no retry sends it.
-                reason = problem.field if hold is False else f"held:{problem.field}"
-                return self._dead(name, new, reason, problem, built)
+            return self._report(name, fields, tracked, strict)
         except Exception as problem:
             receipt = self.not_kept("event", problem, strict=strict, session=session)
             if not isinstance(problem, model.OutboxFailed):  # else the outbox knows
                 with suppress(Exception):
                     self.outbox.note_failure(_kept_name(name), _reason(problem))
             return receipt
+
+    def _report(
+        self, name: str, fields: Mapping[str, Any], tracked: TrackedRequest | None, strict: bool
+    ) -> Receipt:
+        """The way of one event; what is wrong with it makes it a dead letter."""
+        given = {key: value for key, value in fields.items() if value is not None}
+        subject, session = given.pop("visitor", None), given.pop("session", None)
+        # Also for None, which says that there is no visitor: nothing is taken from the current
+        # request, which is a payment provider's and not the visitor's.
+        own = None if "visitor" in fields else tracked
+        hold = given.pop("hold", False)
+        context: EventDefaults | None = None
+        built: Built | None = None
+        try:
+            if subject is not None:
+                context = self.of_token(subject, given, tracked)
+            elif own is not None:
+                context = self._of_request(own, given, strict)
+            else:
+                context = self.bare(given)
+            passed = None
+            if not context.refusal:
+                if isinstance(given.get("products"), Iterator):  # a dead letter reads them, too
+                    given["products"] = [*islice(given["products"], MAX_PRODUCTS + 1)]
+                built = self._build(name, given, context, strict=strict)
+                if name == "purchase":
+                    self.check_purchase(given, strict=strict, by_token=subject is not None)
+                passed = self.functions.passed(built, strict=strict)
+            if passed is None:
+                why = context.refusal or "before_report"
+                key = given.get("deduplication_key") or given.get("order_id")
+                page = given.get("page_location") or context.page_location
+                dry_run = self.is_dry_run(page, tracked)
+                return self.suppressed(name, why, key, dry_run=dry_run)
+            built = passed
+            self._tell_what_is_missing(name, built.dropped, built.hidden)
+            held_for = None if hold is False else self._held_for(hold, built, strict)
+            new = self.new_event(built, tracked)
+            new.held_for = held_for
+            kept = self.outbox.put(new, session=session)
+            if kept != new.id:
+                return self._duplicate(name, kept, built.coverage)
+            status: Status = "queued" if hold is False else "held"
+            self.counters.add(f"event_{status}")
+            receipt = Receipt(kept, status, _left_out(built.dropped), built.coverage)
+            after_commit(session, self._committed, receipt, built)
+            return receipt
+        except EventError as problem:
+            # A visitor whose browser keeps no cookies is no fault of the programmer's.
+            by_visitor = own is not None and built is None and problem.field == "visitor"
+            if strict and not by_visitor:
+                raise
+            if built is not None:
+                new = self.new_event(built, tracked)
+            else:
+                new = self._draft(name, given, context, tracked)
+            # A good event that before_report failed on keeps its key. Nobody knows whether a
+            # held one was paid: its reason says so, and no retry sends it.
+            reason = problem.field if hold is False else f"held:{problem.field}"
+            return self._dead(name, new, reason, problem, built)
 
     # -- on the way ------------------------------------------------------------------------
 
@@ -654,12 +659,11 @@ class Reporter:
             self.outbox.record(
                 model.Withdrawal(self.clock(), record.first_party_cookie, record.adct)
             )
+            self.tell("a visitor's no")
         except AdRollError as failure:
             reason = _reason(failure)
             self.counters.add("forget_failed", reason)
             logger.error("AdRoll: a visitor's events are not erased: %s [event-lost]", reason)
-            return
-        self.tell("a visitor's no")
 
 
 def _reason(problem: Exception) -> str:
