@@ -313,6 +313,7 @@ class SuppressedOrder(NamedTuple):
 DRY_RUN: Final = "dry_run"
 #: Where the JSON of a line begins.
 _START: Final = 9
+_JSON: Final = {True: "true", False: "false"}
 _read_json: Final = json.JSONDecoder().raw_decode
 
 
@@ -453,25 +454,31 @@ class Verdict:
     doubt: Literal["", "unsure", "rests"] = ""
 
 
-_Said: TypeAlias = Withdrawal | Counted | Verdict
-Entry: TypeAlias = NewEvent | _Said
+Entry: TypeAlias = NewEvent | Withdrawal | Counted | Verdict
 #: By the names that lines have for them.
-_KINDS: Final[Mapping[str, type[_Said]]] = {"w": Withdrawal, "c": Counted, "v": Verdict}
+_KINDS: Final[Mapping[str, Any]] = {"e": NewEvent, "w": Withdrawal, "c": Counted, "v": Verdict}
+#: Of an event a line has the fields in their order, without the payload, which follows them.
+_PAYLOAD_AT: Final = [one.name for one in fields(NewEvent)].index("payload")
 
 
 def encode_event(event: NewEvent) -> bytes:
-    """The line of one event. This is what a request pays for."""
+    """The line of one event. This is what a request pays for.
+
+    >>> its = "1f", "purchase", "EID", True, "7", b"{}", 1.5, "2 EUR", 3, 4.0, 5.0, 6.0
+    >>> event = NewEvent(*its, dead=("refused", "a word"), unsure=True)
+    >>> decode(encode_event(event)[_START:-1]) == event
+    True
+    """
     quoted = encode_basestring_ascii
     key = "null" if event.key is None else quoted(event.key)
     digest = "null" if event.digest is None else quoted(event.digest)
     since = "null" if event.known_since is None else repr(event.known_since)
     held = "null" if event.held_for is None else repr(event.held_for)
-    words = "" if event.dead is None else f",{json.dumps(event.dead)}"
-    # Two marks as one number: 1 is a dry run, 2 may have been sent before.
+    dead = "null" if event.dead is None else json.dumps(event.dead)
     fields = (
-        f'[["e",{event.at!r},"{event.id}",{quoted(event.name)},{quoted(event.advertisable_eid)},'
-        f"{event.dry_run + 2 * event.unsure},{key},{digest},{event.identifiers},"
-        f"{event.occurred_at!r},{since},{held}{words}],"
+        f'[["e","{event.id}",{quoted(event.name)},{quoted(event.advertisable_eid)},'
+        f"{_JSON[event.dry_run]},{key},{event.occurred_at!r},{digest},{event.identifiers},{since},"
+        f"{held},{event.at!r},{dead},{_JSON[event.unsure]}],"
     ).encode()
     payload = event.payload
     if b"\n" in payload:  # between two fields, where JSON takes any white space
@@ -510,15 +517,12 @@ def decode(body: bytes) -> Entry:
         :class:`KeyError` and :class:`IndexError`.
     """
     # The fields are ASCII: where they end is the same place in text and bytes.
-    (kind, at, *said), end = _read_json(body.decode("latin-1"), 1)
+    (kind, *said), end = _read_json(body.decode("latin-1"), 1)
     if kind == "e":
-        id, name, eid, marks, key, digest, mask, occurred_at, since, held_for, *dead = said
-        return NewEvent(
-            *(id, name, eid, bool(marks & 1), key, body[end + 1 : -1]),
-            *(occurred_at, digest, mask, since, held_for),
-            *(at, tuple(dead[0]) if dead else None, bool(marks & 2)),
-        )
-    entry = _KINDS[kind](at, *said)
-    if isinstance(entry, Verdict):
+        said.insert(_PAYLOAD_AT, body[end + 1 : -1])
+    entry: Entry = _KINDS[kind](*said)
+    if isinstance(entry, NewEvent) and entry.dead:
+        entry.dead = entry.dead[0], entry.dead[1]
+    elif isinstance(entry, Verdict):
         entry.order = OrderKey(*entry.order)
     return entry
