@@ -224,7 +224,7 @@ def _decide(
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
         hosts = {reporter.order_key(order, one): one for one in (*reporter.settings.accounts, "")}
-        found = {key: row for key in hosts if (row := lookups.find_order(key)) is not None}
+        found = lookups.known([*hosts])
         ends = ("held", "waiting")[: 1 + (kind == "cancel")]
         keys = [key for key, row in found.items() if row.state in ends] or [*found]
         if len(keys) != 1:  # its number may be a slip
@@ -237,7 +237,7 @@ def _decide(
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    row = lookups.find_order(key) or before
+    row = lookups.known([key]).get(key, before)
     too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
     unchanged = before.state != "held" and any(changes.values())
     if too_late or unchanged:

@@ -69,7 +69,7 @@ class Admin:
             row, its = rows[0], self.ingest.rows.row(tx, event)
             if key := event.key or row.key:
                 order = model.OrderKey(row.advertisable_eid, row.dry_run, event.name, key)
-                if any(other.id != id for other in schema.of_order(tx, order)):
+                if any(other.id != id for other in schema.of_orders(tx, [order]).values()):
                     return False
             history.correct(tx, [id])
             return bool(transitions.move(tx, "fix", [id], **its | {"dedupe_key": key}))

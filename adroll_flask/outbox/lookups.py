@@ -158,12 +158,6 @@ class Lookups:
 
     # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
 
-    def find_order(self, order: model.OrderKey) -> model.Row | None:
-        """The event of an order."""
-        there = (order.advertisable_eid, order.dry_run)
-        found = self.find(order.key, [order.name])
-        return next((row for row in found if (row.advertisable_eid, row.dry_run) == there), None)
-
     def find(self, key: str, names: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *names* that have this key, oldest first, with their payload."""
         self.take_in_all()
@@ -175,14 +169,11 @@ class Lookups:
         rows = self._by_account(where, full=True, ids=[*names], key=key)
         return tuple(sorted(rows, key=lambda row: row.id))
 
-    def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
-        """What is known of the orders with these keys that were reported as events *name*.
-
-        Of one that was reported without an account as well, that of *account*.
-        """
-        orders = [model.OrderKey(eid, False, name, key) for eid in ("", account) for key in keys]
+    def known(self, orders: Sequence[model.OrderKey]) -> dict[model.OrderKey, model.Row]:
+        """The events of those of *orders* that were reported, without their payload."""
+        self.take_in_all()
         found = self.database.read(lambda tx: schema.of_orders(tx, orders))
-        return {order.key: row for order, row in found.items() if row.state != "decided"}
+        return {order: row for order, row in found.items() if row.state != "decided"}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of

@@ -324,10 +324,10 @@ class Queue:
         alone, verdicts = list[str](), list[model.Verdict]()
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
-            met = schema.of_order(tx, order) if row.key else []
-            if not met:
+            met = schema.of_orders(tx, [order]).get(order) if row.key else None
+            if met is None:
                 alone.append(row.id)
-            elif decided := [one.id for one in (row, *met) if one.state == "decided"]:
+            elif decided := [one.id for one in (row, met) if one.state == "decided"]:
                 # Held before the EID was set, released or cancelled after it; or as yet unheld.
                 if verdict := transitions.taken_out(tx, decided[0]):
                     alone.append(row.id)
@@ -335,7 +335,7 @@ class Queue:
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
-                if (row.state, met[0].state) == ("waiting", "held"):
+                if (row.state, met.state) == ("waiting", "held"):
                     self.ingest.rows.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [row.id])

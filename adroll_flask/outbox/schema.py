@@ -329,23 +329,19 @@ def _row(found: Any) -> Row:
     return row
 
 
-def of_order(tx: Tx, order: OrderKey, lock: str = "", *, full: bool = False) -> list[Row]:
-    """The row of *order*, if there is one."""
-    found = order_columns(*order)
-    where = " AND ".join(f"{name} = :{name}" for name in found)
-    return rows(tx, f"{where} {lock}", full=full, **found)
-
-
-def of_orders(tx: Tx, orders: Sequence[OrderKey]) -> dict[OrderKey, Row]:
+def of_orders(
+    tx: Tx, orders: Sequence[OrderKey], lock: str = "", *, full: bool = False
+) -> dict[OrderKey, Row]:
     """The rows of those of *orders* that have one; a query for each account and name."""
     found = {}
     where = (
         "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
-        " AND dedupe_key {in_ids}"
+        f" AND dedupe_key {{in_ids}} {lock}"
     )
     for account, dry_run, name in sorted({order[:3] for order in orders}):
         keys = [key for *those, key in orders if those == [account, dry_run, name]]
-        for row in rows(tx, where, ids=keys, account=account, dry_run=int(dry_run), name=name):
+        values = {"account": account, "dry_run": int(dry_run), "name": name}
+        for row in rows(tx, where, full=full, ids=keys, **values):
             found[OrderKey(account, dry_run, name, str(row.key))] = row
     return found
 

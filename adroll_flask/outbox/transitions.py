@@ -203,7 +203,7 @@ class Holds:
         for verdict in verdicts:
             # A row that goes between the two looks is met again by the third.
             for _ in range(3):
-                if rows := schema.of_order(tx, verdict.order, "{lock}", full=True):
+                if rows := [*schema.of_orders(tx, [verdict.order], "{lock}", full=True).values()]:
                     self._apply(tx, verdict, rows[0])
                     break
                 if self._keep(tx, verdict):

@@ -20,7 +20,7 @@ from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
-from adroll_flask.outbox.model import HistorySum, Row, SuppressedOrder, worst
+from adroll_flask.outbox.model import HistorySum, OrderKey, Row, SuppressedOrder, worst
 from adroll_flask.plurals import iso, span
 from adroll_flask.redaction import describe
 
@@ -168,8 +168,8 @@ class Reconciliation:
 
     def _compared(self) -> Iterator[Order]:
         listed, outbox = self._listed(), self.reporter.outbox
+        eids = (*self.reporter.settings.served_accounts, "")
         lookups, secret = outbox.lookups, self.reporter.visitors.dedupe_secret
-        lookups.take_in_all()
         stopped = worst(outbox.lookups.destinations().values()).stopped or ""
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(self.name)
@@ -183,9 +183,10 @@ class Reconciliation:
                 times = [min(times), max(times)] if times else []
                 keys = {i: kept_key(i, secret) for one in batch for i in spellings(one.order_id)}
                 hashes = {id: suppressed_key(self.name, id, secret) for id in keys}
-                known: dict[str, Row] = {}
-                for eid in self.reporter.settings.served_accounts or ("",):
-                    known = lookups.known(self.name, eid, [*keys.values()]) | known
+                # Of one that has several events, the first account's, and none's at last.
+                orders = [OrderKey(eid, False, self.name, k) for eid in eids for k in keys.values()]
+                rows = lookups.known(orders)
+                known = {order.key: rows[order] for order in reversed(orders) if order in rows}
                 why = lookups.suppressed([*hashes.values()])
                 kept: dict[str, Row | SuppressedOrder | None] = {
                     id: known.get(key) or why.get(hashes[id]) or invalid.get(id)

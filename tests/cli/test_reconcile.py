@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll, cancel_conversion, release_conversion
+from adroll_flask.outbox.model import NewEvent
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
@@ -95,6 +96,14 @@ def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: 
         "1 was cancelled: Held, and neither released nor cancelled in time",
     ):
         assert said in result.output, result.output
+
+
+def test_an_account_s_own_order_is_told_before_one_without_account(app: Flask, run: Run) -> None:
+    visits.report(app, "1")
+    outbox = app.extensions["adroll"].outbox
+    [row] = outbox.lookups.list()
+    outbox.put(NewEvent("f" * 32, "purchase", "", False, row.key, b"{}", 0.0, dead=("x", "")))
+    assert json.loads(run("reconcile", "-", "--json", input="order_id\n1\n").output)["waiting"] == 1
 
 
 def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
