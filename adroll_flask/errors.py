@@ -10,7 +10,7 @@
     │       ├── TokenForgedError     not signed with any of our keys, or cut
     │       └── TokenEmptyError      an empty text
     ├── DeliveryError           a request to AdRoll had no token or no answer; stays in delivery
-    ├── ReconcileError          a list of orders cannot be read (reporting.reconciliation)
+    ├── ReconcileError          a list of orders cannot be read (reporting.lists)
     └── OutboxFailed            the outbox cannot be worked with (outbox.model)
 
 No message holds a visitor's value: texts name the field and what it takes. Each error has the

@@ -20,8 +20,8 @@ from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
-from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
-from adroll_flask.reporting.reconciliation import DAYS, Order, Reconciliation, amount_of, line_of
+from adroll_flask.reporting.lists import ReconcileError, read_amount, read_orders, spellings
+from adroll_flask.reporting.reconciliation import DAYS, Order, Reconciliation, line_of
 
 from .figures import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
@@ -230,7 +230,7 @@ def _compared(
             its = [("differing", "")] if order.reported else []
             its += [line_of(order)] if order.status != "delivered" else []
             for line in its:
-                worth[line][order.currency] += amount_of(order.value) or 0
+                worth[line][order.currency] += read_amount(order.value) or 0
             groups[order.group] += 1
             if only in (None, "", order.group) and len(rest) < most:
                 rest.append(order)
@@ -256,7 +256,7 @@ def _compared(
 
 def _priced(order: Order) -> str:
     """The list's amount as the other pages write it; without a currency as the list has it."""
-    amount = amount_of(order.value) if order.currency else None
+    amount = read_amount(order.value) if order.currency else None
     return order.value if amount is None else money(amount, order.currency)
 
 

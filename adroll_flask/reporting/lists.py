@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
+from decimal import Decimal, InvalidOperation
 from itertools import chain
 from typing import Any, Final
 
@@ -179,3 +180,21 @@ def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
     if at.tzinfo is None and zone is None:
         raise ValueError
     return (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()
+
+
+def read_amount(text: str) -> Decimal | None:
+    """An amount as shops export it: ``59.90``, ``59,90 €``, ``1.234,50``.
+
+    >>> read_amount("1.234,50 EUR")
+    Decimal('1234.50')
+    """
+    digits = re.sub(r"[^\d.,-]", "", text)
+    point, comma = digits.rfind("."), digits.rfind(",")
+    if comma > point and (point >= 0 or len(digits) - comma <= 3):
+        digits = digits.replace(".", "").replace(",", ".")
+    else:
+        digits = digits.replace(",", "")
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -24,7 +23,7 @@ from adroll_flask.outbox.model import HistorySum, OrderKey, Row, SuppressedOrder
 from adroll_flask.plurals import iso, span
 from adroll_flask.redaction import describe
 
-from .lists import COLUMNS, ReconcileError, find_columns, read_time, spellings
+from .lists import COLUMNS, ReconcileError, find_columns, read_amount, read_time, spellings
 from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
@@ -167,10 +166,10 @@ class Reconciliation:
         }
 
     def _compared(self) -> Iterator[Order]:
-        listed, outbox = self._listed(), self.reporter.outbox
+        listed, lookups = self._listed(), self.reporter.outbox.lookups
+        secret = self.reporter.visitors.dedupe_secret
         eids = (*self.reporter.settings.served_accounts, "")
-        lookups, secret = outbox.lookups, self.reporter.visitors.dedupe_secret
-        stopped = worst(outbox.lookups.destinations().values()).stopped or ""
+        stopped = worst(lookups.destinations().values()).stopped or ""
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(self.name)
         invalid = {order: replace(row, payload=b"") for order, row in keyless}
@@ -262,31 +261,13 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def amount_of(text: str) -> Decimal | None:
-    """An amount as shops export it: ``59.90``, ``59,90 €``, ``1.234,50``.
-
-    >>> amount_of("1.234,50 EUR")
-    Decimal('1234.50')
-    """
-    digits = re.sub(r"[^\d.,-]", "", text)
-    point, comma = digits.rfind("."), digits.rfind(",")
-    if comma > point and (point >= 0 or len(digits) - comma <= 3):
-        digits = digits.replace(".", "").replace(",", ".")
-    else:
-        digits = digits.replace(",", "")
-    try:
-        return Decimal(digits)
-    except InvalidOperation:
-        return None
-
-
 def _is_same(one: Order, digest: str) -> bool:
     """Whether the list's value is the one reported, as far as it says one."""
     reported, _, currency = digest.partition(" ")
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
         return False
-    ours = amount_of(one.value)
-    return ours is None or ours == amount_of(reported)
+    ours = read_amount(one.value)
+    return ours is None or ours == read_amount(reported)
 
 
 # -- the shop's own list ---------------------------------------------------------------------------
@@ -317,8 +298,8 @@ class PaidOrders:
         # In a forked child its parent's thread is not alive.
         if not self.is_known or (self._thread is not None and self._thread.is_alive()):
             return
-        figures = self.reporter.outbox.lookups
-        due = [days for days, every in _LOOKS if figures.take_turn(f"paid-orders:{days}", every)]
+        lookups = self.reporter.outbox.lookups
+        due = [days for days, every in _LOOKS if lookups.take_turn(f"paid-orders:{days}", every)]
         if due:
             self._thread = threading.Thread(
                 target=self.compare, args=(max(due),), name="adroll-paid-orders", daemon=True
@@ -328,9 +309,9 @@ class PaidOrders:
 
     def compare(self, days: int) -> None:
         """Compare the last *days*; keep what was never reported or released; never raises."""
-        figures = self.reporter.outbox.lookups
+        lookups = self.reporter.outbox.lookups
         try:
-            figures.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
+            lookups.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
             began = time.monotonic()
             #: By kind and day, and by event, currency and group: how many, and their money.
             found: dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, Decimal]]]
@@ -346,10 +327,10 @@ class PaidOrders:
                     kinds[kind] = event, order.currency[:8], order.group
                 for kind, of in kinds.items():
                     number, value = found[kind, day].get(of, (0, Decimal()))
-                    found[kind, day][of] = number + 1, value + (amount_of(order.value) or 0)
+                    found[kind, day][of] = number + 1, value + (read_amount(order.value) or 0)
             # Days before these stay as they are, for as long as the longest look.
             oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (DAYS, days))
-            notes = figures.notes(_NOTE)
+            notes = lookups.notes(_NOTE)
             notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
             for (kind, day), groups in found.items():
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
@@ -357,17 +338,17 @@ class PaidOrders:
                     # The group last: a note is cut where it is too long.
                     told = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
                     notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{told}{group}"
-            figures.replace_notes(_NOTE, notes)
-            figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
+            lookups.replace_notes(_NOTE, notes)
+            lookups.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             took = time.monotonic() - began
             slow = {_STATE: f"it took {span(took)}"} if took > _SLOW else {}
-            figures.replace_notes(_STATE, slow)
+            lookups.replace_notes(_STATE, slow)
         except Exception as problem:
             let_through(problem)
             said = describe(problem)
             logger.error("The shop's paid orders cannot be compared: %s [paid-orders-failed]", said)
             with suppress(AdRollError):  # the outbox is away: its own finding
-                figures.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
+                lookups.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
 
     def told(self) -> dict[str, list[HistorySum]]:
         """What the last comparisons found, by day (``at``) and group (``reason``).

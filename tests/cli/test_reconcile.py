@@ -10,7 +10,7 @@ from flask import Flask
 
 from adroll_flask import AdRoll, cancel_conversion, release_conversion
 from adroll_flask.outbox.model import NewEvent
-from adroll_flask.reporting.reconciliation import amount_of
+from adroll_flask.reporting.lists import read_amount
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support import eventually, least_memory, visits
@@ -183,4 +183,4 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
     ],
 )
 def test_amounts_are_read_as_shops_write_them(text: str, amount: str) -> None:
-    assert str(amount_of(text)) == amount
+    assert str(read_amount(text)) == amount
