@@ -319,8 +319,7 @@ class EventMaker:
         if state == "dead" and reason in admin.RISKY:
             raise EventError("reason", "AdRoll may have it: look there, then take the reason out")
         if self.has_json and "event_name" in data:
-            key = row.get("deduplication_key")
-            built = fix.rebuilt(json.dumps(data), reporter.bare({}), key)
+            built = fix.rebuilt(json.dumps(data), reporter.bare({}), row.get("key"))
         else:
             data = self._values(data)
             values = dict(data)

@@ -19,7 +19,7 @@ from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
-from adroll_flask.redaction import redact_event, short_key
+from adroll_flask.redaction import short_key
 from adroll_flask.reporting import kept_events
 
 from . import console
@@ -131,10 +131,7 @@ def show_(id: str, full: bool) -> None:
 
     Without --full, no visitor's values are in it.
     """
-    row = _event(id)
-    wire = json.loads(row.payload) if row.payload else None
-    shown = wire if full or wire is None else redact_event(wire)
-    click.echo(json.dumps({**row.as_dict(), "event": shown}, indent=2))
+    click.echo(json.dumps(_whole(_event(id), full), indent=2))
 
 
 @outbox.command()
@@ -145,8 +142,14 @@ def export(state: Any, full: bool) -> None:
 
     Without --full, no visitor's values are in them.
     """
-    for line in current_runtime().outbox.lookups.export(state, full=full):
-        click.echo(line)
+    for row in current_runtime().outbox.lookups.pages(state):
+        click.echo(json.dumps(_whole(row, full), ensure_ascii=False))
+
+
+def _whole(row: model.Row, full: bool) -> dict[str, Any]:
+    """*row* and the event in it; without *full* no visitor's values are there."""
+    event = json.loads(row.payload) if full and row.payload else kept_events.carried(row)
+    return row.as_dict() | {"event": event}
 
 
 @outbox.command("find")

@@ -148,7 +148,7 @@ def rebuilt(
         raise found[0]._replace(path=(place, *path)).error()
     built = Built(found, (), found.order_id, event.wire_bytes(found), defaults=defaults)
     if key and key != built.kept_key:
-        built.key = accept_id(key, "deduplication_key")
+        built.key = accept_id(key, "key")
     return built
 
 

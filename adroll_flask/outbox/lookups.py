@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
 
-from adroll_flask.redaction import redact_event
-
 from . import destination, history, model, schema
 from .destination import accounts_of
 from .model import HistorySum, State
@@ -141,16 +139,9 @@ class Lookups:
             where += f" AND event_name = :name AND id >= (SELECT min(id) FROM ({lately}) AS lately)"
         return self._all(f"{where} {newest} :most", most=most, name=name, before=before)
 
-    def export(self, state: str | None = None, *, full: bool = False) -> Iterator[str]:
-        """One JSON text per event; without *full* the visitor's values are replaced."""
-        where = _EVENTS if state is None else f"state = {State[state]}"
-        for row in self._pages(where, full=True):
-            payload = json.loads(row.payload) if row.payload else None
-            if payload is not None and not full:
-                payload = redact_event(payload)
-            told = row.as_dict()
-            told |= {"event_name": told.pop("name"), "deduplication_key": told.pop("key")}
-            yield json.dumps(told | {"event": payload}, ensure_ascii=False)
+    def pages(self, state: str | None = None) -> Iterator[model.Row]:
+        """All events of *state*, with their payload, a page in memory at a time."""
+        return self._pages(_EVENTS if state is None else f"state = {State[state]}", full=True)
 
     def open_events(self) -> Iterator[model.Row]:
         """All events that are not delivered and have their payload, with it."""

@@ -402,6 +402,15 @@ def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None
     assert run("outbox", "list").output.endswith("  forgotten\n")
 
 
+def test_show_and_export_name_no_visitor_unless_they_are_full(app: Flask, run: Run) -> None:
+    shown = "show", report(app, email="ann@example.com", user_id="user-ann").id
+    for command in (shown, ["export"]):
+        said = run("outbox", *command).output
+        assert json.loads(said)["event"]["event_attributes"]["order_id"] == "1001"
+        assert not [one for one in ("ann", "click123", "203.0", "71d4f55f") if one in said]
+        assert "user-ann" in run("outbox", *command, "--full").output
+
+
 def test_exports_can_be_imported(app: Flask, run: Run, make_app: AppMaker) -> None:
     report(app, email="jo@example.com")
     full = run("outbox", "export", "--full").output

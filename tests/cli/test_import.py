@@ -156,9 +156,9 @@ def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
 def test_a_key_of_an_exports_line_that_is_none_is_a_bad_line(app: Flask, run: Run) -> None:
     report(app)
     (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
-    bad = json.dumps(json.loads(line) | {"deduplication_key": 1.5})
+    bad = json.dumps(json.loads(line) | {"key": 1.5})
     assert "1 duplicate, 1 invalid" in run("-", input=f"{line}\n{bad}").output
-    assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "deduplication_key"
+    assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "key"
 
 
 @pytest.mark.parametrize("reason", ["restored", "unsure"])
@@ -326,7 +326,7 @@ def said(process: subprocess.Popen[str], text: str | None = None) -> str:
 
 def keys(folder: Path) -> list[int]:
     rows = said(started(folder, "outbox", "export")).splitlines()
-    return sorted(int(json.loads(row)["deduplication_key"]) for row in rows)
+    return sorted(int(json.loads(row)["key"]) for row in rows)
 
 
 def journal(folder: Path) -> list[Path]:
