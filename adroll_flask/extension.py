@@ -326,13 +326,10 @@ class _Adapter:
         if response.status_code == 206 and self._runtime.settings.inject:
             whole_again(tracked, response)
         status, is_buffered = response.status_code, not response.direct_passthrough
-        is_told = "Cache-Control" in response.headers
+        tracked.is_last = not self.looks_again
         page = self._runtime.prepare(tracked, status, response.headers, is_buffered=is_buffered)
-        if not self.looks_again:
+        if tracked.is_last:
             request_state.keep(tracked)
-        elif not is_told:
-            # What comes after us would add to a "private" of ours; the last look says it.
-            response.headers.pop("Cache-Control", None)
         if page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):

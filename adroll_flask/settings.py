@@ -565,7 +565,7 @@ class Settings:
 
         An unknown host (an empty text) has the one that is there for all.
         """
-        own = self.accounts.get(host_names.in_ascii(host))
+        own = self.accounts.get(host_names.in_ascii(host)) if self.accounts else None
         above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
         return own or self.accounts.get(next(above, ""), self.account)
 

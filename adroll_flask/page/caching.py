@@ -111,10 +111,13 @@ def _is_future(date: str, now: float) -> bool:
         return False
 
 
-def keep_private(headers: Headers) -> None:
+def keep_private(tracked: TrackedRequest, headers: Headers) -> None:
     """Keep a response that carries a visitor's cookies out of shared caches."""
-    # Promise 4: only where the site had said nothing about caching.
-    if read_headers(headers).keys().isdisjoint(("cache-control", "expires")):
+    tracked.carries_cookies = True
+    # Promise 4: only where the site had said nothing about caching. What comes after us would add
+    # to a "private" of ours, which would then be taken for the site's.
+    told = ("cache-control", "expires")
+    if tracked.is_last and read_headers(headers).keys().isdisjoint(told):
         headers["Cache-Control"] = "private"
 
 

@@ -89,21 +89,21 @@ def write_cookies(
                 samesite="Lax",
             )
             headers.add("Set-Cookie", cookie)
-    keep_private(headers)
+    keep_private(tracked, headers)
 
 
 def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
     """Take ours off again where what ran after us lets shared caches keep the response; whether it
     did. Else keep a response with ours out of them."""
+    tracked.is_last = True
+    if not may_be_shared(tracked, read_headers(headers)):
+        if tracked.carries_cookies:
+            keep_private(tracked, headers)
+        return False
     ours = (f"{tracked.visitors.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
     given = headers.getlist("Set-Cookie")
-    others = [one for one in given if not one.startswith(ours)]
-    is_shared = may_be_shared(tracked, read_headers(headers))
-    if is_shared:
-        headers.setlist("Set-Cookie", others)
-    elif others != given:
-        keep_private(headers)
-    return is_shared
+    headers.setlist("Set-Cookie", [one for one in given if not one.startswith(ours)])
+    return True
 
 
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
@@ -120,7 +120,7 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
             wanted += [(name, None), (name, page)]
     for name, domain in dict.fromkeys(wanted):
         headers.add("Set-Cookie", dump_cookie(name, "", max_age=0, expires=0, domain=domain))
-    keep_private(headers)
+    keep_private(tracked, headers)
 
 
 # -- which Domain a cookie gets on which host ------------------------------------------------

@@ -46,7 +46,8 @@ def prepare_response(
     seen = read_headers(headers)
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
-    tracked.written = None  # where a function after ours failed, an error's page comes second
+    # Where a function after ours failed, an error's page comes second.
+    tracked.written, tracked.carries_cookies = None, False
     update_cookies(tracked, headers, seen, html=html)
     tracked.refused = html and tracked.decision.granted is False
     if tracked.viewed:

@@ -49,6 +49,10 @@ class TrackedRequest:
     snippet_given: bool = False
     #: The record that the response carries, if any.
     written: Record | None = None
+    #: Nothing that comes after us may change the response.
+    is_last: bool = True
+    #: The response sets or deletes cookies of ours.
+    carries_cookies: bool = False
     #: The visitor of a page refused, and what else is kept has to go, too; ``None``: no response
     #: was prepared.
     refused: bool | None = None
