@@ -181,6 +181,7 @@ class _Response:
         if self._server_write is not None:
             # The server knows whether the headers are out, and raises if so.
             self._server_write = self._start_response(status, headers, exc_info)
+            self._page = None  # it was the first ones', and is not in what these say of a length
             return self._write
         # The server has not seen the first ones: these simply take their place.
         self._status, self._headers = status, Headers(headers)

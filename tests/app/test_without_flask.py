@@ -429,6 +429,7 @@ def test_switched_off_its_calls_are_there_until_the_close(wrap: Wrap) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", HTML)
         yield str(bool(environ["adroll.visitor"])).encode()
+        yield environ["adroll.visitor"].token().encode()
         yield environ["adroll.report"]("purchase", **ORDER).reason.encode()
         for call in ("adroll.release", "adroll.cancel"):
             assert environ[call]("1001") == adroll_flask.report_conversion(**ORDER)
@@ -516,6 +517,21 @@ def test_a_later_error_page_replaces_the_first(wrap: Wrap, lint: Lint) -> None:
     response = checked(wrap(app), lint).get("/", buffered=True)
     assert response.status_code == 500
     assert response.data.count(b"data-adroll") == 1
+
+
+def test_an_error_page_that_begins_after_the_headers_keeps_its_length(wrap: Wrap) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        def failing() -> Iterator[bytes]:
+            error = (LookupError, LookupError(), None)
+            length = ("Content-Length", str(len(PAGE)))
+            start_response("500 Internal Server Error", [*HTML, length], error)
+            yield PAGE.encode()
+
+        start_response("200 OK", HTML)
+        return failing()
+
+    body = wrap(app)(create_environ("/"), lambda *_: lambda data: None)
+    assert b"".join(body).decode() == PAGE
 
 
 def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None:
