@@ -565,7 +565,9 @@ class Settings:
 
         An unknown host (an empty text) has the one that is there for all.
         """
-        own = self.accounts.get(host_names.in_ascii(host)) if self.accounts else None
+        if not self.accounts:
+            return self.account
+        own = self.accounts.get(host_names.in_ascii(host))
         above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
         return own or self.accounts.get(next(above, ""), self.account)
 

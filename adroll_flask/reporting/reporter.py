@@ -9,7 +9,7 @@ once, at its end. :meth:`Reporter.decide` is the way of a release or a cancel.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -260,7 +260,7 @@ class Reporter:
                 context = self.bare(given)
             passed = None
             if not context.refusal:
-                if isinstance(given.get("products"), Iterator):  # a dead letter reads them, too
+                if hasattr(given.get("products"), "__next__"):  # a dead letter reads them, too
                     given["products"] = [*islice(given["products"], MAX_PRODUCTS + 1)]
                 built = self._build(name, given, context, strict=strict)
                 if name == "purchase":
