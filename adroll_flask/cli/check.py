@@ -152,7 +152,7 @@ def _reports(since: str | None, last: int | None) -> Finding:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
     most = last or console.MOST_EVENTS
     rows = runtime.outbox.lookups.list(None, most, begin, newest=True)
-    dead = Counter(row.reason for row in rows if row.state == "dead")
+    dead = Counter(row.reason for row in rows if row.has_died)
     since_then = f" since {console.when(begin)}" if begin else ""
     if not rows:
         return found("nothing-reported/lately", since_when=since_then)

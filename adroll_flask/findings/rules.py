@@ -130,7 +130,7 @@ class Moment:
     @cached_property
     def problems(self) -> dict[str, list[model.Row]]:
         """The same by cause, the newest first; those of forgotten visitors are nobody's problem."""
-        letters = (one for one in self.letters if one.whole or one.reason == "damaged")
+        letters = (one for one in self.letters if one.has_died)
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
@@ -319,8 +319,8 @@ def _dead(moment: Moment) -> Iterator[Finding]:
     newest = moment.outbox.lookups.newest_events(_NEWEST)
     # What was restored is of a file that was damaged, or a copy: not how it goes now.
     mine = [row for row in newest if not row.dry_run and row.reason != "restored"]
-    over = [row for row in mine if row.state in ("delivered", "dead")][:_TELLING]
-    died = [row for row in over if row.state == "dead"]
+    over = [row for row in mine if row.state == "delivered" or row.has_died][:_TELLING]
+    died = [row for row in over if row.has_died]
     if len(died) >= 3 and 2 * len(died) >= len(over):
         causes = by(lambda row: problem_id(row.reason, row.error), died)
         id, its = max(causes.items(), key=lambda cause: len(cause[1]))

@@ -159,6 +159,11 @@ class Row:
     payload: bytes = field(default=b"", repr=False)
 
     @property
+    def has_died(self) -> bool:
+        """Whether it is a dead letter; one whose visitor said no since is nobody's problem."""
+        return self.state == "dead" and (self.whole or self.reason == "damaged")
+
+    @property
     def why(self) -> str:
         """Why it is dead or was cancelled: the reason, and AdRoll's words or ours."""
         return ": ".join(part for part in (self.reason, self.error) if part)

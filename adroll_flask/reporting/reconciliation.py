@@ -217,6 +217,8 @@ class Reconciliation:
             return one._replace(status="forgotten") if is_old else one
         if isinstance(kept, SuppressedOrder):
             return one._replace(status="suppressed", why=kept.reason)
+        if kept.state == "dead" and not kept.has_died:
+            return one._replace(status="suppressed", why="forgotten", event=kept.id)
         state: Any = kept.state
         why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
         return one._replace(

@@ -203,6 +203,16 @@ def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: Dashbo
     assert is_gone(shop, "reports-die")
 
 
+def test_a_visitors_no_is_no_failed_delivery(shop: DashboardShop) -> None:
+    for order in "1234":
+        shop.report(order, hold=True, user_id="42")
+    assert visits.invoke(shop.app, "forget", "--user-id", "42").output == "4 events erased\n"
+    assert is_gone(shop, "reports-die")
+    assert "died: 4" not in visits.invoke(shop.app, "check", "--last", "9", "--json").output
+    told = visits.invoke(shop.app, "reconcile", "-", input="order_id\n1\n2\n3\n4\n", code=0)
+    assert "4 were not to be reported: The visitor asked to be forgotten" in told.output
+
+
 def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop) -> None:
     shop.bury("1001", "1002")
     shop.deliver(*(f"{order}" for order in range(40)))
