@@ -92,7 +92,7 @@ class AdRollCollector:
 def _of(moment: Moment) -> Iterator[core.Metric]:
     outbox, destination = moment.outbox, worst(moment.states.values())
     waiting = outbox.lookups.bytes_waiting()  # before a question takes it in
-    sums = outbox.lookups.history(0, ("event_name", "outcome", "reason", "currency"), ever=True)
+    sums = outbox.lookups.totals()
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
     for one in sums:

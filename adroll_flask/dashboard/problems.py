@@ -24,8 +24,6 @@ logger: Logger = get_logger("adroll_flask.dashboard")
 
 #: The name in the query of the problem that is looked at alone.
 PROBLEM: Final = "problem"
-#: The outcomes of dead letters.
-_LOST: Final = ("dead", "expired", "invalid")
 #: Events of a problem that are listed.
 _LISTED: Final = 20
 _DAY: Final = 86_400
@@ -48,7 +46,7 @@ def data(visit: Visit) -> Data:
         if not wanted or id == wanted
     ]
     begin = visit.now - _TOLD * _DAY
-    ended = visit.outbox.lookups.history(begin, ("at", "reason", "outcome"), ever=True)
+    ended = visit.outbox.lookups.history(begin, ("at", "reason"), lost=True)
     still = {letter.reason for letter in letters}
     result: Data = {
         PROBLEM: wanted,
@@ -88,8 +86,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
 
 def _solved(ended: Iterable[HistorySum], still: set[str], first_day: int) -> list[Data]:
     """Of what history knows, that of which no dead letter is left."""
-    still = {*still, "hold_expired"}
-    over = (one for one in ended if one.outcome in _LOST and one.reason not in still)
+    over = (one for one in ended if one.reason not in {*still, "hold_expired"})
     found = [
         _told(reason, [(one.at, one.events) for one in those], first_day)
         for reason, those in by(lambda one: one.reason, over).items()

@@ -39,7 +39,8 @@ KEPT: Final = 400 * model.DAY
 #: Rows for the same on servers: workers that settle at once would wait for each other on one.
 _SLOTS: Final = 8
 _LARGEST: Final = 1 << 53
-#: Behind what dead letters count as: how many of them were sent again.
+#: What dead letters count as; behind :data:`AGAIN` how many of them were sent again.
+_LOST: Final = "'dead', 'expired', 'invalid'"
 AGAIN: Final = "_again"
 _SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
 #: The hour of what is older than is kept.
@@ -47,6 +48,8 @@ _OLD: Final = 0
 _KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
 _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 _ADDED: Final = ", ".join(f"{{sum}}({name})" for name in _SUMS)
+#: By what sums over many hours are told apart.
+_TOTAL_KEY: Final = "event_name, outcome, reason, currency"
 
 
 def of(event: Row | model.NewEvent, outcome: str, reason: str, now: float = 0.0) -> Counted:
@@ -132,19 +135,18 @@ _MONDAY: Final = 72
 
 
 def sums(
-    since: float, columns: Sequence[HistoryColumn], hours: int, ever: bool, tx: Tx
+    since: float, columns: Sequence[HistoryColumn], hours: int, lost: bool, tx: Tx
 ) -> tuple[HistorySum, ...]:
     """Sums since the hour of *since*, one a combination of *columns*; :meth:`.Lookups.history`."""
-    named = {"at": f"hour - (hour + {_MONDAY}) % {int(hours)}"}
-    wanted = f" AND outcome NOT IN ({_SENT_AGAIN})"
-    if ever:  # what was lost and sent again was lost once: with it no sum becomes less
-        named["outcome"], wanted = f"replace(outcome, '{AGAIN}', '')", ""
-    expressions = [named.get(name, name) for name in columns]
+    wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
+    expressions = [
+        f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
+    ]
     asked = ", ".join([*expressions, _ADDED])
     rows = tx.rows(
-        f"SELECT {asked} FROM adroll_history WHERE hour >= :since{wanted}"
+        f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND outcome {wanted}"
         + (f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0" if expressions else ""),
-        since=max(_OLD + (not ever), int(since // 3600)),
+        since=max(_OLD + 1, int(since // 3600)),
     )
     found = []
     for row in rows:
@@ -164,15 +166,51 @@ def sum_of(numbers: Sequence[Any], **group: Any) -> HistorySum:
 def remove_old(tx: Tx, now: float) -> None:
     """Forget what is older than 13 months, but for sums over all of it: monitoring's only grow."""
     old, hour = f"hour < :hour AND hour > {_OLD}", int((now - KEPT) // 3600)
-    apart = "event_name, outcome, reason, currency"
-    asked = f"SELECT {apart}, {_ADDED} FROM adroll_history WHERE {old} GROUP BY {apart}"
     sums: dict[tuple[object, ...], list[float]] = {
         (_OLD, 0, name, outcome, reason, 0, currency): [*map(int, numbers)]
-        for name, outcome, reason, currency, *numbers in tx.rows(asked, hour=hour)
+        for name, outcome, reason, currency, *numbers in _totals(tx, old, hour)
     }
     if sums:
         tx.execute(f"DELETE FROM adroll_history WHERE {old}", hour=hour)
         _add_up(tx, sums)
+
+
+# -- sums for monitoring ---------------------------------------------------------------------------
+
+Sums = Mapping[tuple[str, ...], tuple[int, ...]]
+
+
+def _totals(tx: Tx, where: str, hour: int) -> list[Any]:
+    return tx.rows(
+        f"SELECT {_TOTAL_KEY}, {_ADDED} FROM adroll_history WHERE {where} GROUP BY {_TOTAL_KEY}",
+        hour=hour,
+    )
+
+
+def totals(tx: Tx, where: str, hour: int, before: Sums | None = None) -> Sums:
+    """Sums over the hours before or since *hour*, by event, outcome, reason and currency.
+
+    :param where: a condition with ``:hour``.
+    :param before: sums to which they are added.
+    """
+    found = dict(before or {})
+    for name, outcome, *more in _totals(tx, where, hour):
+        # What was lost and sent again was lost once: a sum that becomes less is a new one.
+        key = (name, outcome.removesuffix(AGAIN), *more[:2])
+        known = found.get(key, (0,) * len(_SUMS))
+        found[key] = tuple(old + int(new) for old, new in zip(known, more[2:], strict=True))
+    return found
+
+
+def number_before(tx: Tx, hour: int) -> int:
+    """How many things happened before *hour*: more where something old was settled."""
+    rows = tx.rows("SELECT sum(events) FROM adroll_history WHERE hour < :hour", hour=hour)
+    return int(rows[0][0] or 0)
+
+
+def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
+    """One of :func:`totals`."""
+    return sum_of(numbers, **dict(zip(_TOTAL_KEY.split(", "), key, strict=True)))
 
 
 # -- what is sent again ----------------------------------------------------------------------------

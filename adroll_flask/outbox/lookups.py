@@ -45,6 +45,8 @@ class Lookups:
     take_in_all: Callable[[], None]
     #: What it holds that is not taken in.
     bytes_waiting: Callable[[], int]
+    #: Sums of all hours before one, with that hour and how many things happened before it.
+    _base: tuple[tuple[int, int], history.Sums] | None = None
 
     def _all(self, where: str, **values: Any) -> tuple[model.Row, ...]:
         return tuple(self.database.read(lambda tx: schema.rows(tx, where, **values)))
@@ -218,16 +220,15 @@ class Lookups:
         columns: Sequence[model.HistoryColumn],
         *,
         hours: int = 1,
-        ever: bool = False,
+        lost: bool = False,
     ) -> tuple[HistorySum, ...]:
         """What happened since *since* (seconds since the epoch), in sums; counts no events.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
-        :param ever: also what was lost and sent again, as lost, and what is too old for all other
-            questions, in one hour of its own. These sums only grow, over all processes.
+        :param lost: what was lost alone, whether or not it was sent again.
         """
         self.take_in_all()
-        return self.database.read(partial(history.sums, since, columns, hours, ever))
+        return self.database.read(partial(history.sums, since, columns, hours, lost))
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,
@@ -239,6 +240,24 @@ class Lookups:
         """
         self.take_in_all()
         return self.database.read(partial(_unsettled, most))
+
+    def totals(self) -> tuple[HistorySum, ...]:
+        """Sums since the first event, by event, outcome, reason and currency, for monitoring.
+
+        They only grow, over all processes and for ever: what is too old for the history is added up
+        in one hour of its own. Whole hours are read again where something of theirs was settled.
+        """
+
+        def look(tx: Tx) -> history.Sums:
+            # The hour before may still be written to: by a transaction that began in it.
+            hour = int(tx.now // 3600) - 1
+            known, base = (hour, history.number_before(tx, hour)), self._base
+            if base is None or base[0] != known:
+                base = self._base = known, history.totals(tx, "hour < :hour", hour)
+            return history.totals(tx, "hour >= :hour", hour, base[1])
+
+        sums = sorted(self.database.read(look).items())
+        return tuple(history.total(key, numbers) for key, numbers in sums)
 
     def due(self) -> int:
         """How many events could be sent now, of each account counted up to 10,000."""

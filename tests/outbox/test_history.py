@@ -17,7 +17,7 @@ from adroll_flask import report_event
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.outbox import model
 from adroll_flask.outbox.history import KEPT
-from adroll_flask.outbox.model import HistoryColumn, HistorySum
+from adroll_flask.outbox.model import HistoryColumn
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from tests.conftest import AppMaker, Patch
@@ -35,8 +35,6 @@ from tests.support.outbox_engines import (
 )
 
 COLUMNS: Any = ("event_name", "outcome", "reason", "identifiers", "currency")
-#: What monitoring asks for.
-SUMMED: Any = ("event_name", "outcome", "reason", "currency")
 
 
 def history(outbox: Outbox) -> dict[tuple[Any, ...], tuple[int, Decimal]]:
@@ -51,13 +49,9 @@ def end(outbox: Outbox, *kinds: model.OutcomeKind) -> None:
     assert settle(outbox, claim, *kinds, reason="refused") == len(claim.events)
 
 
-def ever(outbox: Outbox) -> tuple[HistorySum, ...]:
-    return outbox.lookups.history(0, SUMMED, ever=True)
-
-
 def sums(outbox: Outbox) -> Counter[tuple[str, str]]:
     """What monitoring is told."""
-    return counted(ever(outbox), "outcome", "reason")
+    return counted(outbox.lookups.totals(), "outcome", "reason")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +202,7 @@ def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> No
             ("dead", "refused"): 1,
             ("suppressed", "consent_gpc"): 1,
         }
-    (euros,) = [one for one in ever(other) if one.currency == "EUR"]
+    (euros,) = [one for one in other.lookups.totals() if one.currency == "EUR"]
     assert (euros.value, sum(euros.delays)) == (Decimal("119.9"), 3)
 
 
@@ -229,7 +223,7 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
     sqlite.pass_time(KEPT / 2)
     outbox.put(sqlite.event(digest="1 EUR"))
     end(outbox)
-    before = ever(outbox)
+    before = outbox.lookups.totals()
     outbox.close()  # a file of the journal does not live for a year
     sqlite.open().ingest.take_in()
     for _ in range(2):
@@ -238,7 +232,7 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
         while tidy.admin.keep_house():
             pass
         for each in (outbox, tidy):
-            assert ever(each) == before
+            assert each.lookups.totals() == before
     assert outbox.lookups.history(0, ["at"]) == ()
     assert outbox.lookups.watched() == ()
 
@@ -380,14 +374,14 @@ def test_a_lost_report_is_written_down_while_the_database_cannot_be_worked_with(
 @pytest.mark.parametrize("kind", ["delivered", "dead"])
 def test_an_event_counts_in_its_own_hour(bench: Bench, kind: model.OutcomeKind) -> None:
     outbox, earlier = bench.open(), bench.now() - 5 * 3600
-    assert ever(outbox) == ()
+    assert outbox.lookups.totals() == ()
     outbox.put(bench.event("1001", occurred_at=earlier))
     claim = claimed(outbox)
     settle(outbox, claim, kind, reason="refused")
     (row,) = outbox.lookups.history(0.0, ("at", "outcome"))
     assert (row.at, row.outcome) == (int(earlier // 3600) * 3600, kind)
-    told = [(one.outcome, one.events) for one in ever(outbox)]
-    assert told == [(kind, 1)]
+    told = [(one.outcome, one.events) for one in outbox.lookups.totals()]
+    assert told == [(kind, 1)], "whole hours are read again where they become more"
     if kind == "dead":
         assert retry(outbox) == 1
         assert outbox.lookups.history(0.0, ("at", "outcome")) == ()
@@ -469,7 +463,7 @@ def test_monitoring_sums_never_become_less(sqlite: Bench, outbox: Outbox) -> Non
     end(outbox, "dead")
 
     def lost() -> tuple[int, Decimal]:
-        (one,) = [one for one in ever(outbox) if one.outcome == "dead"]
+        (one,) = [one for one in outbox.lookups.totals() if one.outcome == "dead"]
         return one.events, one.value
 
     assert lost() == (1, Decimal(10))
@@ -501,7 +495,7 @@ def test_a_dry_run_is_counted_apart(
     end(outbox, kind)
     assert list(ended(outbox)) == ["dry_run"]
     assert told(outbox, "reason") == {reason: 1, "duplicate": 1}
-    (silent,) = {row.outcome for row in ever(outbox)}
+    (silent,) = {row.outcome for row in outbox.lookups.totals()}
     assert silent == "dry_run"
 
 
