@@ -301,7 +301,8 @@ class Deliverer:
         Events that are late are looked for each time, such as stay away once in ten minutes.
         """
         try:
-            late = self.outbox.queue.oldest_due(self.accounts) or 0.0
+            # Also those of no account, where nobody takes them over.
+            late = self.outbox.queue.oldest_due((*self.accounts, "")) or 0.0
             was_late, self._is_late = self._is_late, late > LATE
             if self._is_late and not was_late:
                 states = self.outbox.lookups.destinations()

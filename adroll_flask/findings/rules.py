@@ -299,9 +299,12 @@ def _worker(moment: Moment) -> Iterator[Finding]:
 
 def _other_accounts(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
-    waiting = [row for row in moment.unsettled if row.outcome == "waiting"]
+    waiting, settings = [r for r in moment.unsettled if r.outcome == "waiting"], moment.settings
+    # Those of no account are the one's that is there for all hosts, or comes yet.
+    adopts = bool(settings.advertisable_eid or not settings.accounts)
+    own = (*settings.served_accounts, *("",) * adopts)
     for eid, rows in by(lambda row: row.reason, waiting).items():
-        if eid in ("", *moment.settings.served_accounts):
+        if eid in own:
             continue
         late = moment.outbox.queue.oldest_due([eid]) or 0.0
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
@@ -311,7 +314,8 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         if not has_worker and min(asked, late) >= _LATE:
             level = "warning" if state.stopped is not None and asked < _ASKED else None
             about = total(rows) | {"since": moment.now - late}
-            yield found("other-account", "delivery", key=eid, eid=eid, severity=level, **about)
+            name = "other-account" if eid else "other-account/none"
+            yield found(name, "delivery", key=eid, eid=eid, severity=level, **about)
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:

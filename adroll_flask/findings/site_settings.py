@@ -23,7 +23,7 @@ from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.runtime import Runtime
-from adroll_flask.settings import Settings
+from adroll_flask.settings import Account, Settings
 from adroll_flask.visitor.identifiers import is_public_ip
 from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
@@ -71,12 +71,12 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
     return [*findings, found("check-failed/rest", "check")]
 
 
-def _client(runtime: Runtime) -> DeliveryClient:
-    """The real client, of the site's account."""
+def _client(runtime: Runtime, account: Account) -> DeliveryClient:
+    """The real client, of one of the site's accounts."""
     from adroll_flask.delivery import client, transport
 
     network = runtime.transport or transport.RequestsTransport()
-    return client.Client(runtime.settings, runtime.settings.account, network, runtime.clock)
+    return client.Client(runtime.settings, account, network, runtime.clock)
 
 
 def _account(runtime: Runtime) -> Iterator[Finding]:
@@ -87,7 +87,7 @@ def _account(runtime: Runtime) -> Iterator[Finding]:
             yield found("eid-length", f"ADROLL_{name.upper()}", length=len(eid))
     if callable(settings.access_token):
         try:
-            _client(runtime).token()
+            _client(runtime, settings.account).token()
         except AdRollError as problem:
             yield found("token-callable", "ADROLL_ACCESS_TOKEN", problem=problem)
     if not settings.missing:
@@ -300,9 +300,11 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
     settings = runtime.settings
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
+    # Where each host has its own, the first of them.
+    account = next(iter(settings.served_accounts.values()), settings.account)
     try:
-        payload = trial_event(settings.account, time.time(), name)
-        sender = _client(runtime)
+        payload = trial_event(account, time.time(), name)
+        sender = _client(runtime, account)
         answer = sender.send([payload], True, sender.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")

@@ -289,6 +289,22 @@ def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: 
     assert is_gone(shop, "event-lost")
 
 
+def test_hosts_that_no_account_is_for(make_app: AppMaker, caplog: Caplog) -> None:
+    eids = {"advertisable_eid": ADVERTISABLE, "pixel_eid": PIXEL, "access_token": "x"}
+    unset = dict.fromkeys(["ADROLL_ADVERTISABLE_EID", "ADROLL_PIXEL_EID", "ADROLL_ACCESS_TOKEN"])
+    shop = DashboardShop(make_app, **unset, ADROLL_ACCOUNTS={"shop.fr": eids})
+    shop.report("1001")
+    shop.now += 3 * DAY
+    found = seen(shop, "other-account", "1 event of hosts that ADROLL_ACCOUNTS does not list waits")
+    assert "ADROLL_ADVERTISABLE_EID" in found["todo"]
+    shop.runtime.deliverer.look()
+    assert "#events-late" in caplog.text
+    tried = visits.invoke(shop.app, "send-test", code=0)  # as check says, with a host's account
+    assert ADVERTISABLE in tried.output
+    visits.invoke(shop.app, "outbox", "drop", "--advertisable", "", code=0)
+    assert is_gone(shop, "other-account")
+
+
 def test_events_of_an_account_that_nobody_here_serves(
     shop: DashboardShop, make_app: AppMaker
 ) -> None:
