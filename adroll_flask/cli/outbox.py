@@ -306,8 +306,8 @@ def fix(id: str, file: Any) -> None:
             why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
-        elif not kept_events.fix_dead(current_runtime().reporter, row.id, payload):
-            why = f"{kept_events.REPORTED_ALREADY} {row.id}"
+        else:
+            why = kept_events.fix_dead(current_runtime().reporter, row.id, payload)
     except (ValueError, RecursionError) as problem:
         why = f"{'' if isinstance(problem, EventError) else 'no JSON: '}{problem}"
     if why:

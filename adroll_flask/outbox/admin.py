@@ -53,8 +53,8 @@ class Admin:
         return sum(self.database.write(partial(_drop, step)) for step in steps)
 
     def fix(self, id: str, event: model.NewEvent) -> bool:
-        """Give a dead letter the content of *event* and let it be sent; False: no such, or a
-        duplicate.
+        """Give a dead letter the content of *event* and let it be sent; False: no such, a
+        duplicate, or one that is cancelled by a decision that waited for it.
 
         :param event: without a key it keeps the one that it has; account and dry run are its own.
         """
@@ -66,13 +66,20 @@ class Admin:
             rows = schema.rows(tx, f"id = :id AND state = {State.dead} {{lock}}", id=id)
             if not rows:
                 return False
-            row, its = rows[0], self.ingest.rows.row(tx, event)
+            row, its, verdict = rows[0], self.ingest.rows.row(tx, event), None
             if key := event.key or row.key:
                 order = model.OrderKey(row.advertisable_eid, row.dry_run, event.name, key)
-                if any(other.id != id for other in schema.of_orders(tx, [order]).values()):
-                    return False
+                for other in schema.of_orders(tx, [order]).values():
+                    if other.id != id:
+                        # An invalid event has no key, by which a decision would have found it.
+                        verdict = transitions.taken_out(tx, other.id)
+                        if verdict is None:
+                            return False
             history.correct(tx, [id])
-            return bool(transitions.move(tx, "fix", [id], **its | {"dedupe_key": key}))
+            transitions.move(tx, "fix", [id], **its | {"dedupe_key": key})
+            if verdict is not None:
+                self.ingest.rows.holds.decide(tx, [verdict])
+            return verdict is None or verdict.kind == "release"
 
         return self.database.write(fix)
 

@@ -13,6 +13,7 @@ from adroll_flask.events.build import Built
 from adroll_flask.events.event import matcher
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import Row, SuppressedOrder
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event
@@ -27,6 +28,8 @@ REPORTED_ALREADY = (
     "another event has reported this order (the same deduplication key): this one can only be "
     "removed, with outbox drop"
 )
+#: Of one that a cancellation waited for.
+CANCELLED = "the shop has cancelled this order: it is not sent, and is no dead letter any more"
 #: How the reasons begin of dead letters that were reported with ``hold=``.
 UNPAID: Final = "invalid:held:"
 HELD = (
@@ -174,25 +177,36 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
         if admin.drop([id]):
             done.suppressed += 1
             reporter.suppressed(row.name, "before_report", given.key, dry_run=row.dry_run)
-    elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
-        done.sent += 1
+    elif why := _fixed(reporter, id, passed if row.reason.startswith("invalid") else given):
+        return why
     else:
-        return REPORTED_ALREADY
+        done.sent += 1
     return ""
 
 
-def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
-    """Give a dead letter the event *payload* and let it be sent; False: no such, or a duplicate.
+def fix_dead(reporter: Reporter, id: str, payload: bytes) -> str:
+    """Give a dead letter the event *payload* and let it be sent; why not (empty: it will be).
 
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
-    return _sent(reporter, id, rebuilt(payload, reporter.bare({})))
+    built, row = rebuilt(payload, reporter.bare({})), reporter.outbox.lookups.show(id)
+    if row is not None and row.key:
+        order, secret = order_id_of(row.payload or b""), reporter.visitors.dedupe_secret
+        # A key that is not just the order's id is the shop's own: two orders may have one id.
+        if order is None or names.kept_key(order, secret) != row.key:
+            built.key = row.key
+    return _fixed(reporter, id, built)
 
 
-def _sent(reporter: Reporter, id: str, built: Built) -> bool:
+def _fixed(reporter: Reporter, id: str, built: Built) -> str:
+    """Why a dead letter is not sent as the event *built*; empty: it will be."""
     # It stays the dry run that it is, or none.
-    return reporter.outbox.admin.fix(id, reporter.new_event(built, None, dry_run=False))
+    if reporter.outbox.admin.fix(id, reporter.new_event(built, None, dry_run=False)):
+        return ""
+    row = reporter.outbox.lookups.show(id)
+    is_cancelled = row is not None and row.state == "cancelled"
+    return CANCELLED if is_cancelled else f"{REPORTED_ALREADY} {id}"
 
 
 # -- a visitor's events that are to be erased ------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from flask import Flask, redirect, request
 
-from adroll_flask import AdRoll, report_event
+from adroll_flask import AdRoll, cancel_conversion, release_conversion, report_event
 from adroll_flask.cli import worker as cli_worker
 from adroll_flask.events.event import Event
 from adroll_flask.events.names import EVENT_NAMES
@@ -346,6 +346,33 @@ def test_a_fixed_order_is_reported_again(app: Flask, run: Run, caplog: Caplog, o
     assert counters.get("event_duplicate") == 1
     assert counters.get("event_duplicate", "another_value") == 0
     assert "another value" not in caplog.text
+
+
+def test_a_fixed_order_keeps_a_key_of_its_own(app: Flask, run: Run) -> None:
+    dead = report(app, deduplication_key="wine-1001").id
+    settle(app, **{"owine-1001": {"kind": "dead", "reason": "refused"}})
+    wire = json.dumps(json.loads(run("outbox", "show", "--full", dead).output)["event"])
+    run("outbox", "fix", dead, "-", input=wire, code=0)
+    other = report(app).id  # of the other shop, which has the number as well
+    report(app, deduplication_key="wine-1001")
+    rows = app.extensions["adroll"].outbox.lookups.list()
+    assert {row.id: row.key for row in rows} == {dead: "wine-1001", other: "1001"}
+
+
+@pytest.mark.parametrize("decide", [release_conversion, cancel_conversion])
+def test_what_was_decided_of_an_invalid_order_counts_once_it_is_fixed(
+    app: Flask, run: Run, decide: Any
+) -> None:
+    dead = report(app, currency="EURO", hold=True).id
+    with app.app_context():
+        decide("1001")
+    wire = json.dumps(json.loads(run("outbox", "show", "--full", dead).output)["event"])
+    is_paid = decide is release_conversion
+    fixed = run("outbox", "fix", dead, "-", input=wire.replace("EURO", "EUR"), code=not is_paid)
+    assert ("the shop has cancelled this order" in fixed.output) is not is_paid
+    [row] = app.extensions["adroll"].outbox.lookups.list()
+    assert (row.id, row.key) == (dead, "1001")
+    assert row.state == ("waiting" if is_paid else "cancelled")
 
 
 def test_fix_says_why_an_event_cannot_be_fixed(app: Flask, run: Run) -> None:
