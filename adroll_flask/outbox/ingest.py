@@ -309,11 +309,12 @@ def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
 
     After a power cut it has lost its last moments: the event may have been sent, and is sent again
     with the mark. Otherwise it was removed, or an older copy took its place, for as long ago as
-    may be: the event rests as a dead letter until somebody says that it is to be sent.
+    may be: the event rests as a dead letter until somebody says that it is to be sent. One that is
+    held stays so: nothing sends it before a release, which has its own doubt.
     """
     same_boot = note.boot == files.boot()
     if isinstance(entry, NewEvent) and entry.dead is None:
-        if same_boot:
+        if same_boot and entry.held_for is None:
             entry.dead = ("restored", transitions.DOUBT)
         else:
             entry.unsure = True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -297,7 +298,7 @@ class Reporter:
             # A good event that before_report failed on keeps its key. Nobody knows whether a
             # held one was paid: its reason says so, and no retry sends it.
             reason = problem.field if hold is False else f"held:{problem.field}"
-            return self._dead(name, new, reason, problem, built)
+            return self._dead(name, new, reason, problem, built, session)
 
     # -- on the way ------------------------------------------------------------------------
 
@@ -512,19 +513,26 @@ class Reporter:
         return Receipt(None, "suppressed", why)
 
     def _dead(
-        self, name: str, new: model.NewEvent, reason: str, problem: EventError, built: Built | None
+        self,
+        name: str,
+        new: model.NewEvent,
+        reason: str,
+        problem: EventError,
+        built: Built | None,
+        session: Any,
     ) -> Receipt:
         """Keep what cannot be sent as it is, for its fixing."""
         text = str(problem)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
         new.dead = f"invalid:{reason}", text
-        kept = self.outbox.put(new)
+        kept = self.outbox.put(new, session=session)
         if kept != new.id and built is not None:
             return self._duplicate(name, kept, built.coverage)
         logger.error(
             "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
         )
-        self.announce(event_rejected, id=new.id, name=name, reason=f"invalid:{reason}")
+        told = {"id": new.id, "name": name, "reason": f"invalid:{reason}"}
+        after_commit(session, partial(self.announce, event_rejected, **told))
         return Receipt(new.id, "invalid", text)
 
     def _draft(

@@ -320,6 +320,33 @@ def test_an_error_of_the_shops_own_transaction_is_the_shops(make_app: AppMaker) 
     assert len(kept(app)) == len(told) == 1
 
 
+@pytest.mark.parametrize("wrong", ["currency", "before_report"])
+def test_an_invalid_event_is_rolled_back_with_the_order(
+    make_app: AppMaker, adroll: AdRoll, wrong: str
+) -> None:
+    app = make_app(adroll, ADROLL_STRICT=False)
+    outbox = app.extensions["adroll"].outbox
+    outbox.database.create_tables()
+    engine = sa.create_engine(f"sqlite:///{outbox.place}", poolclass=sa.NullPool)
+    if wrong == "before_report":  # which keeps its key
+        adroll.before_report(lambda event: event if event.value == 6 else 1 / 0)  # type: ignore[arg-type,return-value]
+    given = ORDER | ({"currency": "EURO"} if wrong == "currency" else {})
+    told: list[object] = []
+
+    def heard(*_: object, **given: object) -> None:
+        told.append(given)
+
+    rejected = adroll_flask.event_rejected.connected_to(heard, app)
+    with visit(app), Session(engine) as session, rejected:
+        assert report_conversion(**given, session=session).status == "invalid"
+        session.rollback()
+        assert report_conversion(**ORDER | {"value": 6}, session=session).status == "queued"
+        session.commit()
+        assert told == [], "the shop rolled it back"
+    [row] = outbox.lookups.list()
+    assert (row.state, row.digest) == ("waiting", "6.00 EUR")
+
+
 def test_two_apps_in_one_process_keep_apart(app: Flask, make_app: AppMaker, adroll: AdRoll) -> None:
     other = make_app()
     assert report(app)

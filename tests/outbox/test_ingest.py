@@ -298,6 +298,23 @@ def test_in_an_older_database_all_that_was_read_is_in_doubt(bench: Bench) -> Non
         writer.close()
 
 
+def test_in_an_older_database_what_was_held_is_held(bench: Bench) -> None:
+    """Nobody has said that it is paid, and a retry of what rests would send it."""
+    writer = Journal(bench.journal)  # which lives: else a slow reader removes what it has read
+    for order in ("1", "2"):
+        writer.append(model.encode_event(bench.event(order, held_for=60.0)))
+    paid = model.OrderKey(EID, False, "purchase", "2")
+    writer.append(model.encode(model.Verdict(1.8e9, "release", paid)))
+    assert bench.open().queue.waiting() == 1
+    put_back(bench)
+
+    assert not bench.open().queue.claim(EID)
+
+    rows = {row.key: (row.state, row.reason) for row in bench.open().lookups.list()}
+    assert rows == {"1": ("held", ""), "2": ("dead", "restored")}
+    writer.close()
+
+
 def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     bench: Bench, monkeypatch: Patch
 ) -> None:
