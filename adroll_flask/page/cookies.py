@@ -69,7 +69,7 @@ def write_cookies(
 ) -> None:
     """Set the record's cookie and its working copy for the pixel, for a year."""
     settings, hostname = tracked.visitors.settings, tracked.hostname
-    secure = tracked.is_secure if settings.cookie_secure is None else settings.cookie_secure
+    secure = _is_secure(tracked)
     wanted: list[tuple[str, str | None, str | None]] = []
     if not copy_alone:
         tracked.written = record
@@ -118,9 +118,16 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if our_pixel else ())):
         if f"{name}=" in header:
             wanted += [(name, None), (name, page)]
+    secure = _is_secure(tracked)  # a name that begins with __Secure- is not taken back without
     for name, domain in dict.fromkeys(wanted):
-        headers.add("Set-Cookie", dump_cookie(name, "", max_age=0, expires=0, domain=domain))
+        gone = dump_cookie(name, "", max_age=0, expires=0, domain=domain, secure=secure)
+        headers.add("Set-Cookie", gone)
     keep_private(tracked, headers)
+
+
+def _is_secure(tracked: TrackedRequest) -> bool:
+    setting = tracked.visitors.settings.cookie_secure
+    return tracked.is_secure if setting is None else setting
 
 
 # -- which Domain a cookie gets on which host ------------------------------------------------

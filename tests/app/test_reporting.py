@@ -250,6 +250,8 @@ def test_forget_visitor_takes_the_cookies(either: Either, pixel: str, gone: set[
     assert taken == gone
     for name in ("__ar_v4", "adroll_visitor", "__adroll_fpc"):  # host-only, and the host's
         assert sum(line.startswith(f"{name}=;") for line in lines) == 2
+    # Else browsers keep what has a name with __Secure-.
+    assert all("; Secure" in line for line in lines if not line.startswith("session="))
 
 
 def test_a_failing_outbox_is_told_and_where_no_thread_runs_by_the_next_report(
