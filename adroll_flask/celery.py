@@ -43,11 +43,14 @@ def deliver_with(
     :param every: seconds between two beats.
     :param queue: the queue to use, if not Celery's default.
     :returns: the task.
-    :raises ConfigurationError: *app* delivers otherwise, or has no AdRoll.
+    :raises ConfigurationError: *app* delivers otherwise, or has no AdRoll; or *celery* delivers
+        the events of another app.
     """
     runtime = request_state.runtime_of(app, "deliver_with")
     if runtime.settings.delivery != "worker":
         raise ConfigurationError("ADROLL_DELIVERY", "takes 'worker' where Celery delivers")
+    if vars(celery).setdefault("_adroll_app", app) is not app:  # its one task delivers the first's
+        raise ConfigurationError("deliver_with", "takes one Flask app with each Celery app")
 
     # Acknowledged late and returned by a lost worker: a kill costs no run. Not shared: of two apps
     # in one process each has its own, and Celery would take the first for both.

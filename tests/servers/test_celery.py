@@ -125,7 +125,11 @@ def test_only_an_app_whose_workers_deliver_can_have_celery(make_app: Callable[..
         deliver_with(celery, Flask("bare"))
     with pytest.raises(ConfigurationError, match="worker"):
         deliver_with(celery, make_app(ADROLL_DELIVERY="thread"))
-    deliver_with(celery, make_app(), every=10, queue="adroll")
+    app = make_app()
+    deliver_with(celery, app)
+    deliver_with(celery, app, every=10, queue="adroll")
+    with pytest.raises(ConfigurationError, match="one Flask app"):
+        deliver_with(celery, make_app())  # whose events nobody would deliver
     beat = celery.conf.beat_schedule["adroll-drain"]
     assert beat["task"] == TASK
     assert beat["options"]["queue"] == "adroll"
