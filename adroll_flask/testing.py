@@ -136,7 +136,7 @@ class Reported:
         kept = self._kept.get(place)
         if kept is None:
             kept = self._kept[place] = _Kept(event.id, parsed, "held" if is_held else "queued")
-            if is_held and place in self._verdicts:
+            if place in self._verdicts:
                 self._apply(self._verdicts[place], kept)
         elif kept.state == "held" and not is_held:
             self._free(place, kept)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask import AdRoll, forget_visitor, report_conversion, report_event
+from adroll_flask import AdRoll, cancel_conversion, forget_visitor, report_conversion, report_event
 from adroll_flask.sandbox import running
 from adroll_flask.testing import Reported, reports
 from tests.conftest import AppMaker, Capsys
@@ -61,6 +61,14 @@ def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> N
         assert len(reported) == 2
         assert leaving.post("/forget").text == "forgotten"
     assert [event.order_id for event in reported] == ["1002"]
+
+
+def test_an_order_that_was_cancelled_before_is_not_reported(app: Flask) -> None:
+    with reports(app) as reported:
+        with app.app_context():
+            cancel_conversion("1001")
+        report(app)
+    assert (len(reported), reported.cancelled) == (0, ["1001"])
 
 
 def test_a_wrong_event_raises_in_the_view_or_is_listed(app: Flask, make_app: AppMaker) -> None:
