@@ -17,7 +17,7 @@ from .logs import logger
 from .reporting.reporter import DISABLED, Receipt, say_report
 from .runtime import Runtime
 from .settings import environment_says
-from .visitor.identifiers import accept_device_id, accept_user_id, email_forms
+from .visitor.identifiers import kept_forms
 from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
@@ -188,22 +188,21 @@ def identify(
                     "report, after the consent [identify-before-consent]"
                 )
             return
-        known: dict[str, Any] = {}
-        try:
-            if email:
-                forms = tuple(form for form in runtime.settings.email if form != "plain")
-                known |= email_forms(email, forms or ("sha256",))
-            if user_id is not None:
-                known["user_id"] = accept_user_id(user_id)
-            if device_id:
-                known["device_id"] = accept_device_id(device_id)
-            request_state.remember({key: value for key, value in known.items() if value})
-        except (EventError, ConfigurationError) as problem:
-            if runtime.is_strict():
-                raise
-            about = problem.field if isinstance(problem, EventError) else "no_session"
-            runtime.counters.add("identify_invalid", about)
-            logger.error("AdRoll identify: %s [identify-refused]", problem)
+        given = {"email": email, "user_id": user_id, "device_id": device_id}
+        # Each by itself: a wrong one costs none of the others.
+        for name, value in given.items():
+            try:
+                if value not in (None, ""):
+                    forms = kept_forms(name, value, runtime.settings.email)
+                    request_state.remember(forms)
+            except (EventError, ConfigurationError) as problem:
+                if runtime.is_strict():
+                    raise
+                about = problem.field if isinstance(problem, EventError) else "no_session"
+                runtime.counters.add("identify_invalid", about)
+                logger.error("AdRoll identify: %s [identify-refused]", problem)
+                if about == "no_session":
+                    break
 
     _of_visitor("identify", keep, None)
 

@@ -263,6 +263,20 @@ def accept_user_id(value: object) -> str:
     return accept_id(value, "user_id", any_number=True)
 
 
+def kept_forms(name: str, value: Any, named: Sequence[str]) -> dict[str, str]:
+    """What a session keeps of an ``email``, a ``user_id`` or a ``device_id``.
+
+    :param named: ``ADROLL_EMAIL``. Of an address hashes alone are kept: SHA-256 where only the
+        clear text is named.
+    :raises EventError: *value* is none.
+    """
+    if name == "email":
+        hashes = tuple(form for form in named if form != "plain")
+        return email_forms(value, hashes or ("sha256",) * bool(named))
+    kept = accept_user_id(value) if name == "user_id" else accept_device_id(value)
+    return {name: kept} if kept else {}
+
+
 def accept_seconds(value: Any, field: str, takes: str) -> float:
     """A ``timedelta`` or seconds, as seconds.
 

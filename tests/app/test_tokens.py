@@ -411,6 +411,25 @@ def test_identify_before_consent_is_told_once_with_help(make_app: AppMaker, capl
     assert "email_sha256" not in json.dumps(kept(app))
 
 
+@pytest.mark.parametrize(
+    ("said", "forms", "known"),
+    [
+        ({"email": "n/a", "user_id": 42}, ["md5"], {"user_id": "42"}),
+        ({"email": "ann@example.com", "user_id": ""}, ["md5"], {"email_md5": MD5}),
+        ({"email": "ann@example.com", "user_id": 0}, [], {"user_id": "0"}),
+        ({"email": "ann@example.com"}, ["plain"], {"email_sha256": sha256("ann@example.com")}),
+    ],
+)
+def test_identify_keeps_what_it_can_and_may(
+    make_app: AppMaker, said: dict[str, Any], forms: list[str], known: dict[str, str]
+) -> None:
+    app = make_app(ADROLL_STRICT=False, ADROLL_EMAIL=forms)
+    with app.test_request_context("/?adct=c"):
+        identify(**said)
+        report_conversion(**ORDER, ip="203.0.113.7")
+    assert last(app) == {"adct": "c"} | known
+
+
 def test_a_missing_secret_key_is_told_once_and_by_identify(
     make_app: AppMaker, caplog: Caplog
 ) -> None:
