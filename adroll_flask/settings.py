@@ -563,13 +563,14 @@ class Settings:
     def account_of(self, host: str) -> Account:
         """The account of the events of pages at *host*, a name without its port.
 
-        An unknown host (an empty text) has the one that is there for all.
+        An unknown host (an empty text) has the one that is there for all; of several domains that
+        it is below, the longest counts.
         """
         if not self.accounts:
             return self.account
         own = self.accounts.get(host_names.in_ascii(host))
         above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
-        return own or self.accounts.get(next(above, ""), self.account)
+        return own or self.accounts.get(max(above, key=len, default=""), self.account)
 
     @property
     def withdrawals_kept(self) -> int:
