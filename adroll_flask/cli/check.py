@@ -231,8 +231,10 @@ def _of_reason(reason: str, known: Iterable[str]) -> Entry:
     # Of several the first: events die of the reasons that are told before.
     outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
-    if outcome == "answer" or reason in ("", "*", "unpaid", "settable", "invalid:"):
-        near = suggestion(reason, [*known, *outcomes])
+    kinds = ("", "*", "unpaid", "settable", "invalid:")
+    if outcome == "answer" or reason in kinds:
+        told = [one for one, of in outcomes.items() if of != "answer" and one not in kinds]
+        near = suggestion(reason, [*known, *told])
         raise click.UsageError(f"there is no code {reason!r}{near or '; explain lists all'}")
     what = meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])

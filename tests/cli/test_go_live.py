@@ -131,7 +131,7 @@ def test_what_events_died_of_is_explained(app: Flask, reason: str, said: str) ->
 
 def test_what_events_never_die_of_is_no_code(app: Flask) -> None:
     for reason in ("unheard_of", "answer", "none", "", "*", "unpaid", "settable", "invalid:"):
-        runner(app)("explain", reason, code=2)
+        assert f"mean '{reason}'" not in runner(app)("explain", reason, code=2).output
     for wrong, near in {"refusd": "refused", "acount-missing": "account-missing"}.items():
         assert f"did you mean '{near}'" in runner(app)("explain", wrong, code=2).output
 

@@ -131,6 +131,7 @@ def test_no_method_but_post_acts(shop: DashboardShop, method: str) -> None:
         {"Sec-Fetch-Site": ""},
         {"Origin": "https://elsewhere.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://localhost.elsewhere.example"},
         {"Origin": "http://localhost:8080"},
         {"Referer": "http://localhost/adroll-dashboard/problems"},
