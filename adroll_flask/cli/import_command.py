@@ -36,6 +36,7 @@ from adroll_flask.reporting import lists
 from adroll_flask.reporting.kept_events import UNPAID
 from adroll_flask.reporting.reporter import Reporter
 from adroll_flask.runtime import Runtime
+from adroll_flask.visitor.identifiers import accept_seconds
 
 from . import console
 
@@ -321,14 +322,11 @@ class EventMaker:
         if self.has_json and "event_name" in data:
             built = fix.rebuilt(json.dumps(data), reporter.bare({}), row.get("key"))
         else:
-            data = self._values(data)
-            values = dict(data)
-            name = values.pop("name", self.event_name)
-            token = values.pop("visitor", None)
-            if token is None:
-                defaults = reporter.bare(values)
-            else:
-                defaults = reporter.of_token(token, values, None)
+            values = dict(data := self._values(data))
+            name, token = values.pop("name", self.event_name), values.pop("visitor", None)
+            defaults = (
+                reporter.bare(values) if token is None else reporter.of_token(token, values, None)
+            )
             if defaults.refusal:
                 return None
             if name == "purchase":
@@ -341,6 +339,8 @@ class EventMaker:
         # A trial order is not to become a sale.
         event = reporter.new_event(built, None, dry_run=bool(row.get("dry_run")) or None)
         event.unsure = bool(row.get("unsure"))
+        if row:  # a no since then counts
+            event.known_since = accept_seconds(row.get("queued_at", 0), "queued_at", "takes a time")
         if state == "held" or str(reason).startswith(UNPAID):
             event.held_for = reporter.settings.hold_max
         return event

@@ -15,7 +15,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from adroll_flask.errors import AdRollError, let_through
+from adroll_flask.errors import AdRollError, EventError, let_through
+from adroll_flask.events.fields import LIMIT, accept_amount, rounded
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
@@ -234,6 +235,9 @@ class Reconciliation:
         for row in self.orders:
             names = names or self._names(row)
             said: dict[str, Any] = {what: _text(row.get(name)) for what, name in names.items()}
+            with suppress(EventError):
+                if not isinstance(value := row.get(names.get("value", "")), str):
+                    said["value"] = f"{accept_amount(value):f}"  # none such as 1E+3
             at = None
             with suppress(ValueError):
                 at = read_time(_text(row.get(names.get("time", ""))), UTC)  # where it has no zone
@@ -269,7 +273,8 @@ def _is_same(one: Order, digest: str) -> bool:
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
         return False
     ours = read_amount(one.value)
-    return ours is None or ours == read_amount(reported)
+    # It was rounded when it was reported.
+    return ours is None or (abs(ours) < LIMIT and rounded(ours, currency) == read_amount(reported))
 
 
 # -- the shop's own list ---------------------------------------------------------------------------

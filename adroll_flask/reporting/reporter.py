@@ -31,6 +31,7 @@ from adroll_flask.outbox.outbox import Outbox, after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
 from adroll_flask.visitor.consent import decide_later
+from adroll_flask.visitor.identifiers import accept_id
 from adroll_flask.visitor.record import Record, Visitor, Visitors
 
 if TYPE_CHECKING:
@@ -507,7 +508,10 @@ class Reporter:
             is_kept = self.settings.remember_suppressed and not dry_run
             # Without a secret, order numbers could be found by trying them.
             if is_kept and key is not None and secret is not None:
-                order = names.suppressed_key(name, str(key), secret)
+                text = str(key)
+                with suppress(EventError):
+                    text = accept_id(key)  # as a report has it
+                order = names.suppressed_key(name, text, secret)
             became = model.outcome_of("suppressed", why, dry_run)
             self.outbox.record(model.Counted(now, _kept_name(name), *became, order=order))
         return Receipt(None, "suppressed", why)
@@ -594,8 +598,6 @@ class Reporter:
         :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
         :raises EventError: *order_id* is no order's id.
         """
-        from adroll_flask.visitor.identifiers import accept_id
-
         eid = self.settings.account_of(host).advertisable_eid or ""
         key = kept_key(accept_id(order_id, "order_id"), self.visitors.dedupe_secret)
         return model.OrderKey(eid, self.settings.dry_run, "purchase", key)

@@ -36,6 +36,6 @@ def shop(app: Flask) -> Flask:
     """One order was delivered, one refused, one waits, and of one the visitor said no."""
     for order in ("1001", "1002", "1003"):
         report(app, order)
-    report(app, "1004", gpc=True)
+    report(app, " 1004 ", gpc=True)  # spaces around an id are none of it
     settle(app, o1001=DELIVERED, o1002=DEAD)
     return app

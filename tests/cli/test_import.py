@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask.cli import import_command
-from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed, Withdrawal
 from tests.cli.conftest import Run
 from tests.conftest import Patch
 from tests.support import PATIENCE, eventually
@@ -172,6 +172,10 @@ def test_a_line_of_an_export_stays_what_it_was(app: Flask, run: Run, reason: str
     assert run("-", input=json.dumps(told)).output == "1 queued\n"
     row = app.extensions["adroll"].outbox.lookups.list(newest=True)[0]
     assert (row.dry_run, row.unsure) == (True, True)
+    # Nor is what the visitor has said no to since.
+    app.extensions["adroll"].outbox.record(Withdrawal(row.queued_at - 30, None, "click123"))
+    run("-", input=json.dumps(told | {"key": "2", "queued_at": row.queued_at - 60}))
+    assert app.extensions["adroll"].outbox.lookups.list(newest=True)[0].reason == "forgotten"
 
 
 @pytest.mark.parametrize("wrong", [{}, {"currency": "EURO"}])

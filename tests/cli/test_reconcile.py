@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,14 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
 
     # The orders alone, kept, would be ten times as much.
     assert least_memory(compare) < 1_000_000
+
+
+@pytest.mark.parametrize("value", [Decimal("1E+3"), 0.1 + 0.2, Decimal("19.999"), "5.004"])
+def test_a_number_is_compared_as_it_was_reported(app: Flask, value: object) -> None:
+    visits.report(app, value=value)
+    with app.app_context():
+        [order] = AdRoll().reconcile([visits.ORDER | {"value": value}])
+    assert (order.status, order.reported) == ("waiting", "")
 
 
 @pytest.mark.parametrize(
