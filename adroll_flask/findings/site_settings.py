@@ -71,12 +71,17 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
     return [*findings, found("check-failed/rest", "check")]
 
 
-def _client(runtime: Runtime, account: Account) -> DeliveryClient:
-    """The real client, of one of the site's accounts."""
+def _tried(settings: Settings) -> Account:
+    """The account that is tried: where each host has its own, the first of them."""
+    return next(iter(settings.served_accounts.values()), settings.account)
+
+
+def _client(runtime: Runtime) -> DeliveryClient:
+    """The real client, of the account that is tried."""
     from adroll_flask.delivery import client, transport
 
     network = runtime.transport or transport.RequestsTransport()
-    return client.Client(runtime.settings, account, network, runtime.clock)
+    return client.Client(runtime.settings, _tried(runtime.settings), network, runtime.clock)
 
 
 def _account(runtime: Runtime) -> Iterator[Finding]:
@@ -85,11 +90,12 @@ def _account(runtime: Runtime) -> Iterator[Finding]:
         eid = getattr(settings, name)
         if eid and len(eid) != 22:
             yield found("eid-length", f"ADROLL_{name.upper()}", length=len(eid))
-    if callable(settings.access_token):
+    if callable(_tried(settings).access_token):
         try:
-            _client(runtime, settings.account).token()
+            _client(runtime).token()
         except AdRollError as problem:
-            yield found("token-callable", "ADROLL_ACCESS_TOKEN", problem=problem)
+            name = "ADROLL_ACCESS_TOKEN" if settings.access_token else "ADROLL_ACCOUNTS"
+            yield found("token-callable", name, problem=problem)
     if not settings.missing:
         yield ok("account", "all three values are set; try `flask adroll send-test`")
 
@@ -300,11 +306,9 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
     settings = runtime.settings
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
-    # Where each host has its own, the first of them.
-    account = next(iter(settings.served_accounts.values()), settings.account)
     try:
-        payload = trial_event(account, time.time(), name)
-        sender = _client(runtime, account)
+        payload = trial_event(_tried(settings), time.time(), name)
+        sender = _client(runtime)
         answer = sender.send([payload], True, sender.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")

@@ -64,9 +64,8 @@ def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> N
 
 
 def test_an_order_that_was_cancelled_before_is_not_reported(app: Flask) -> None:
-    with reports(app) as reported:
-        with app.app_context():
-            cancel_conversion("1001")
+    with reports(app) as reported, app.app_context():
+        cancel_conversion("1001")
         report(app)
     assert (len(reported), reported.cancelled) == (0, ["1001"])
 

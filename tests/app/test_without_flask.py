@@ -530,8 +530,7 @@ def test_an_error_page_that_begins_after_the_headers_keeps_its_length(wrap: Wrap
         start_response("200 OK", HTML)
         return failing()
 
-    body = wrap(app)(create_environ("/"), lambda *_: lambda data: None)
-    assert b"".join(body).decode() == PAGE
+    assert b"".join(wrap(app)(create_environ("/"), lambda *_: lambda data: None)) == PAGE.encode()
 
 
 def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None:

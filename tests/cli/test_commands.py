@@ -56,6 +56,14 @@ def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
             assert finding["todo"], finding
 
 
+def test_check_tries_the_first_account_where_each_host_has_its_own(make_app: AppMaker) -> None:
+    unset = dict.fromkeys(["ADROLL_ADVERTISABLE_EID", "ADROLL_PIXEL_EID", "ADROLL_ACCESS_TOKEN"])
+    account = {"advertisable_eid": "A" * 22, "pixel_eid": "P" * 22, "access_token": lambda: 1 / 0}
+    app = make_app(**unset, ADROLL_ACCOUNTS={"shop.fr": account})
+    found = findings(invoke(app, "check", "--json", code=1))
+    assert "ZeroDivisionError" in found["ADROLL_ACCOUNTS"]["sentence"]
+
+
 @pytest.mark.parametrize(("pixel", "said"), [("load", True), ("present", False), ("none", False)])
 def test_check_tells_of_consent_nobody_asks(make_app: AppMaker, pixel: str, said: bool) -> None:
     app = make_app(ADROLL_CONSENT="tcf", ADROLL_PIXEL=pixel)
