@@ -3,23 +3,29 @@
 // server. Of the first three any no is a no; the server's word counts until one of them has spoken,
 // and its no to what we told it counts in any case.
 
-import { begin, hasCookie, hooks, kit, post, settings, start, stop } from "./adroll-kit.js";
+import { begin, hasCookie, keep, kit, post, settings, start, stop } from "./adroll-kit.js";
 
 // There is a function to call from now on, also where nothing ever starts.
 kit.q ||= [];
 kit.consent ||= (yes) => kit.q.push(yes);
 
 begin(() => {
-  const [vendor, purposes] = (settings.tcf || "130:1,7").split(":");
+  const [vendor, ...purposes] = (settings.tcf || "130:1,7").split(/[:,]/);
   const said = {};
-  let joined, state;
+  let joined, kept, state;
+
+  const say = (body, heard) => post(body).then(heard).catch(() => {});
 
   // `news`: the server does not know it yet, and is told.
   const apply = (consent, news) => {
     if (consent === state) return;
     state = consent;
     if (consent) start(news && { consent });
-    else if (stop() && news) post({ consent }).catch(() => {});
+    else if (stop() && news) {
+      // Nothing of the visitor: until it has arrived, the next page tells it again.
+      keep(1);
+      say({ consent }, (response) => response.status < 408 && (state || keep()));
+    }
   };
 
   const hear = (who, yes) => {
@@ -30,17 +36,15 @@ begin(() => {
   };
 
   // A 204 has no JSON: the promise is rejected, and nothing changes.
-  hooks.heed = async (response) => {
+  post.heed = async (response) => {
     const { consent } = await response.json();
-    if (consent === false) {
+    if (consent == false) {
       apply(false);
       // Nothing of the visitor: this tab's pages need not ask again.
-      if (settings.consent == "ask") sessionStorage.adrollKit = 0;
+      if (settings.consent == "ask") keep("0");
     }
     if (consent && state == null) {
-      try {
-        sessionStorage.adrollKit ||= "{}";
-      } catch {}
+      keep(ORIGINS && kept > "0" ? kept : "{}");
       apply(true);
     }
   };
@@ -52,14 +56,12 @@ begin(() => {
         "tcf",
         tc.gdprApplies === false ||
           !!tc.vendor?.consents?.[vendor] &&
-            purposes
-              .split(",")
-              .every(
-                (id) =>
-                  tc.purpose?.consents?.[id] &&
-                  // 0: the publisher does not allow this purpose to this vendor.
-                  tc.publisher?.restrictions?.[id]?.[vendor] !== 0,
-              ),
+            purposes.every(
+              (id) =>
+                tc.purpose?.consents?.[id] &&
+                // 0: the publisher does not allow this purpose to this vendor.
+                tc.publisher?.restrictions?.[id]?.[vendor] !== 0,
+            ),
       );
   };
 
@@ -98,6 +100,10 @@ begin(() => {
     setTimeout(look, 500);
   };
 
+  try {
+    kept = sessionStorage[settings.identity];
+  } catch {}
+  if (kept == 1) apply(false, 1);
   kit.consent = (yes) => hear("site", yes);
   kit.consent(kit.q.pop());
   look();
@@ -106,19 +112,14 @@ begin(() => {
   addEventListener("pageshow", (event) => event.persisted && !hasCookie() && apply(false));
 
   if (settings.consent == "ask" && state == null) {
-    let kept;
-    try {
-      // This tab had its answer, and the server has neither taken the cookie away nor set one since.
-      kept = sessionStorage.adrollKit;
-      if (kept && kept > "0" !== hasCookie()) {
-        delete sessionStorage.adrollKit;
-        kept = 0;
-      }
-    } catch {}
-    if (kept > "0") apply(true);
-    else if (!kept)
-      post({})
-        .then((response) => state == null && hooks.heed(response))
-        .catch(() => {});
+    // This tab had its answer, and the server has neither taken the cookie away nor set one since.
+    if (kept && kept > "0" === hasCookie()) {
+      if (hasCookie()) apply(true);
+    } else {
+      // Another host's cookie is not seen from here: asked again, and with a yes told again.
+      if (ORIGINS && kept > "0") keep((kept += " "));
+      else keep();
+      say({}, (response) => state == null && post.heed(response));
+    }
   }
 });

@@ -9,6 +9,9 @@
 // A tracking fault is never the shop's fault: nothing here may throw into the page. What the page,
 // the browser's settings or the pixel can make throw stands in a try of its own, and a failed
 // request is not repeated: the next page tells again.
+//
+// What the tab keeps is JSON with all that it told, with a space at its end until that has arrived;
+// consent build: or 1, a no that has not arrived yet, or 0, the server's.
 
 // A script that runs as itself has currentScript. Where it is null (in a bundle, as a module) the
 // tag is looked for. <img name="currentScript"> answers to that name, too: markup that somebody
@@ -51,6 +54,7 @@ export const hasCookie = () => /__adroll_fpc=/.test(document.cookie);
 const left = CONSENT && new Promise((go) => addEventListener("pagehide", go));
 let last;
 
+// Consent build: post.heed, what is to be done with the server's answer.
 export const post = (body) => {
   const send = () =>
     fetch(settings.identity, {
@@ -67,31 +71,34 @@ export const post = (body) => {
 // Origins build: resolves to what the page sends along with a call of its own, where no cookie goes.
 // The server signs it, after what it knows of consent itself; undefined where it cannot be reached.
 if (ORIGINS && settings.identity)
-  kit.token = async () => {
+  kit.token ||= async () => {
     try {
       return (await (await post({ ...before, ...known, token: true })).json()).token;
     } catch {}
   };
 
-// Consent build: what is to be done with the server's answer.
-export const hooks = {};
+// For the tab's next pages, under the address of what it is told to: a host may have two shops.
+export const keep = (text) => {
+  try {
+    if (!CONSENT || text) sessionStorage[settings.identity] = text;
+    else delete sessionStorage[settings.identity];
+  } catch {}
+};
 
 // One request, where the server does not know yet. `waited`: nothing more is to be expected. Then
 // a tab that told nothing and has no cookie says so: its pages may come from a cache, and the
 // server, which never saw them, gives it one.
-const tell = (waited) => {
-  const all = JSON.stringify({ ...before, ...known });
+const tell = async (waited) => {
   try {
-    if (all != (told || (waited && !hasCookie()) ? told : "{}")) {
-      told = all;
-      post(known)
-        .then((response) => {
-          if (CONSENT && !live) return;
-          // Kept for the tab's next pages. After a failure that may pass they tell it again.
-          if (response.status < 500) sessionStorage.adrollKit = all;
-          if (CONSENT) return hooks.heed(response);
-        })
-        .catch(() => {});
+    const all = JSON.stringify({ ...before, ...known });
+    if (all != (told || (waited && !hasCookie()) || "{}")) {
+      keep((told = all) + " ");
+      const response = await post(known);
+      if (!CONSENT || live) {
+        // 408, 425, 429 and 5xx may pass. What else is from 408 on, this server does not answer us.
+        if (response.status < 408) keep(all);
+        if (CONSENT) await post.heed(response);
+      }
     }
   } catch {}
 };
@@ -116,26 +123,26 @@ export const start = (more) => {
       if (turns && one != asked) {
         asked = one;
         // Loaders of old have no stub for it. Their queue takes what the stub would put there.
-        if (one != pixel) pixel.get_cookie(answer);
+        if (pixel.get_cookie) pixel.get_cookie(answer);
         else pixel.push(["get_cookie", [answer]]);
       }
     } catch {}
-    if (known.first_party_cookie) return;
     // The second half of the turns does not keep back what there is: WebKit says nothing to who leaves
     // a page that has not loaded, and the pixel's script may hang.
-    if (turns-- > 0) setTimeout(poll, 200, settings.wait / turns > 400 && tell());
+    if (!known.first_party_cookie && turns-- > 0)
+      setTimeout(poll, 200, settings.wait / turns > 400 && tell());
     else tell(1);
   };
 
   try {
-    before = JSON.parse((told = sessionStorage.adrollKit));
+    before = JSON.parse((told = sessionStorage[settings.identity]));
+    if (/ $/.test(told)) known = { ...before };
   } catch {}
   if (click) known.adct = click;
   if (CONSENT) {
     Object.assign(known, more);
     live = 1;
     if (aside) window.adroll = aside.pixel;
-    aside = 0;
   }
   // AdRoll's loader, unless the site's own was first: one pixel is enough.
   if (settings.src && !window.__adroll_loaded)
@@ -164,14 +171,14 @@ export const stop = () => {
   let had = live;
   live = asked = told = before = 0;
   known = {};
-  if (script && !aside) {
+  if (script) {
     if (!ran) {
       // Taking it out of the page does not keep it from running, but in another document it never
       // runs (HTML, "execute the script element"). Firefox then calls that an error, which would end
       // the next start's wait.
       script.onerror = script.onload = 0;
       document.implementation.createHTMLDocument("").adoptNode(script);
-      script = window.__adroll_loaded = window.adroll = undefined;
+      script = window.__adroll_loaded = window.adroll = 0;
     }
     // A pixel that ran cannot be unloaded. What the page tells it gets there no longer.
     aside = { pixel: window.adroll };
@@ -187,15 +194,15 @@ export const stop = () => {
     for (const [name] of document.cookie.matchAll(names))
       // Host-only, then the host's, as the pixel writes it, then its parents' for as long as one is
       // left: browsers log each try at a public suffix.
-      for (const i of [-1, ...labels.slice(1).keys()])
+      for (const i of labels.keys())
         if (document.cookie.includes(name + "="))
           document.cookie =
-            name + "=;path=/;max-age=0" + (i < 0 ? "" : ";domain=" + labels.slice(i).join("."));
+            name + "=;path=/;max-age=0" + (i ? ";domain=" + labels.slice(i - 1).join(".") : "");
     if (settings.src) delete localStorage.__adroll_consent_data;
     // A no that was remembered is nothing to end.
-    had ||= sessionStorage.adrollKit > "0";
-    delete sessionStorage.adrollKit;
+    had ||= sessionStorage[settings.identity] > "0";
   } catch {}
+  keep();
   return had;
 };
 

@@ -33,12 +33,13 @@ for (const { from, sources, consent, origins, limit } of BUILDS) {
     bundle: true,
     define: { CONSENT: String(consent), ORIGINS: String(origins) },
     format: "iife",
+    minifySyntax: true,
     target: `es${YEAR}`,
     write: false,
   });
   const { code } = await minify(joined.outputFiles[0].text, {
     ecma: YEAR,
-    compress: { passes: 3 },
+    compress: { passes: 3, booleans: false, keep_fargs: false, reduce_funcs: false },
   });
   const gzipped = gzipSync(code, { level: 9 }).length;
   const to = from.replace(".js", origins ? "-origins.min.js" : ".min.js");

@@ -93,7 +93,7 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     stored = [item["name"] for origin in state["origins"] for item in origin["localStorage"]]
     assert set(stored) <= {"cmp"}
     # At most the tab's memory of the no itself.
-    assert page.evaluate("({...sessionStorage})") in ({}, {"adrollKit": "0"})
+    assert page.evaluate("({...sessionStorage})") in ({}, {"/_adroll/identity": "0"})
     assert not session_of(site, context) & {"adroll", "adroll_identity"}
     assert waiting(site) == []
     if ever:
@@ -153,7 +153,7 @@ def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page)
 
         page.evaluate(say, True)
         page.wait_for_function("document.cookie.includes('__adroll_fpc')")
-        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+        page.wait_for_function("sessionStorage['/_adroll/identity']?.includes('the-click')")
 
         assert [url for url in traffic.to_adroll if "roundtrip.js" in url]
         buy(page)
@@ -189,7 +189,7 @@ def test_the_kit_hears_the_banner_of_the_tag(
         assert page.context.cookies() == site.adroll.tracked() == []
         page.get_by_role("button", name="Allow" if allowed else "Decline").click()
         if allowed:
-            page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+            page.wait_for_function("sessionStorage['/_adroll/identity']?.includes('the-click')")
             assert page.evaluate("localStorage.__adroll_consent_data")
             buy(page)
             check_known(site.purchase(), "the-click", jar(page.context, page.url))
@@ -215,7 +215,7 @@ def test_who_withdraws_is_forgotten_at_once(open_site: OpenSite, way: Way, page:
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
         page.evaluate(say, True)
-        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+        page.wait_for_function("sessionStorage['/_adroll/identity']?.includes('the-click')")
         buy(page)
         assert {event["event_name"] for event in waiting(site)} == {"addToCart", "purchase"}
         told = len(traffic.told)

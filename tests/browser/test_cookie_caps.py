@@ -122,4 +122,4 @@ def test_the_page_of_the_docs_says_the_same() -> None:
     says = dict(re.findall(row, DOC.read_text(), re.MULTILINE))
     assert says["adroll_visitor"] == "a year"
     assert says["__adroll_fpc"] == "7 days; 1 day after a click"
-    assert says["sessionStorage.adrollKit"] == "the tab"
+    assert says['sessionStorage["/_adroll/identity"]'] == "the tab"

@@ -251,6 +251,36 @@ def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
     assert site.wait_told(page, 2)[1] == {"consent": False}
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_no_that_did_not_arrive_is_told_by_the_next_page_before_all_else(
+    site: KitSite, page: Page, console: Any, leaves: bool
+) -> None:
+    site.answer = {"consent": True}
+    site.set_cookie = SERVER_COOKIE
+    site.serve(site.tag(consent="ask", pixel="none"))
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{}]
+    site.set_cookie = None
+    if leaves:
+        site.delay = 3600
+    else:
+        site.answer = 503
+    page.evaluate("adrollKit.consent(false)")
+    site.wait_told(page, 2)
+    # The server's record, which no script sees, is still there, and its word would be a yes.
+    kit_site.set_cookies(page.context, ".shop.test")
+    site.answer = {"consent": True}
+    site.delay = 0
+    for _ in range(2):
+        page.goto(site.url())
+        told = site.after_wait(page, count=3)
+    assert told[:3] == [{}, {"consent": False}, {"consent": False}]
+    # It has arrived: from then on the server is asked as before.
+    assert told[3:] == [{}]
+    assert all("503" in line for line in console.lines)
+    console.lines.clear()
+
+
 def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, page: Page) -> None:
     site.open(page, site.tag(consent="tcf", src=site.pixel_url(slow=0.3)), LANDING)
     page.evaluate("for (const yes of [true, false, true]) adrollKit.consent(yes)")
@@ -439,10 +469,10 @@ def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page)
     site.serve(site.tag(consent="ask"))
     for _ in range(3):
         page.goto(site.url(LANDING))
-        page.wait_for_function("sessionStorage.adrollKit == '0'")
+        page.wait_for_function(kit_site.KEPT + " == '0'")
         assert site.after_wait(page, 0, count=1) == [{}]
     # All that is kept is the no itself.
-    assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
+    assert page.evaluate("({...sessionStorage})") == {kit_site.IDENTITY: "0"}
     page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)
 
@@ -495,7 +525,7 @@ def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, 
     site.answer = {"consent": False}
     page.goto(site.url())
     assert site.wait_told(page, 1) == [{}]
-    page.wait_for_function("sessionStorage.adrollKit == '0'")
+    page.wait_for_function(kit_site.KEPT + " == '0'")
     assert page.evaluate("sessionStorage.length") == 1
     page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)
@@ -510,6 +540,32 @@ def test_the_servers_no_to_what_it_was_told_stops_everything(site: KitSite, page
     site.told.clear()
     site.pixels.clear()
     assert_no_trace(site, page)
+
+
+def test_the_servers_no_is_heeded_where_the_tab_can_keep_nothing(site: KitSite, page: Page) -> None:
+    full = "new Proxy({}, { set() { throw new DOMException('', 'QuotaExceededError') } })"
+    storage = f"<script>Object.defineProperty(window, 'sessionStorage', {{value: {full}}})</script>"
+    site.answer = {"consent": False}
+    site.open(page, storage + site.tag(consent="tcf"), LANDING)
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+    page.wait_for_function("document.cookie == ''")
+    page.evaluate("adroll.track('addToCart')")
+    assert page.evaluate("seen.tracked") == ["pageView"]
+
+
+def test_a_tab_keeps_what_it_told_where_the_cookie_is_another_hosts(
+    site: KitSite, page: Page
+) -> None:
+    site.answer = {"consent": True, "token": "signed"}
+    site.serve(site.tag(consent="ask", origins=True, pixel="none", wait=WAIT))
+    page.goto(site.url(LANDING))
+    click = {"adct": "click123"}
+    assert site.wait_told(page, 2) == [{}, click]
+    page.goto(site.url())
+    assert site.wait_told(page, 4)[2:] == [{}, click]
+    assert page.evaluate("adrollKit.token()") == "signed"
+    assert site.told[4:] == [{**click, "token": True}]
 
 
 def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page) -> None:

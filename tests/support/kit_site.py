@@ -29,6 +29,9 @@ COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 SERVER_COOKIE = "00000000000000000000000000000001-1700000000000"
 #: Milliseconds that the kit waits for the pixel, in tests in which it gives up.
 WAIT = 250
+#: Where the kit tells, and the name of what it keeps in the tab.
+IDENTITY = "/_adroll/identity"
+KEPT = f"sessionStorage['{IDENTITY}']"
 #: Where the ad leads to.
 LANDING = "/?adct=click123"
 
@@ -127,16 +130,25 @@ class KitSite:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return self.url(f"/j/ADV/roundtrip.js?{query}", "adroll.example")
 
-    def tag(self, *, pixel: str = "load", wait: int = 5000, nonce: str = "", **data: str) -> str:
+    def tag(
+        self,
+        *,
+        pixel: str = "load",
+        wait: int = 5000,
+        nonce: str = "",
+        identity: str = IDENTITY,
+        origins: bool = False,
+        **data: str,
+    ) -> str:
         """The tag as the server writes it."""
-        data |= {"pixel": pixel, "identity": "/_adroll/identity", "wait": str(wait)}
+        data |= {"pixel": pixel, "identity": identity, "wait": str(wait)}
         data |= {"adv": "ADV", "pix": "PIX"}
         if pixel == "load":
             data.setdefault("src", self.pixel_url())
         attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
         own = f'<script nonce="{nonce}"' if nonce else "<script"
-        build = "adroll-kit-consent.min.js" if "consent" in data else "adroll-kit.min.js"
-        return f'{own} async src="/{build}" data-adroll{attributes}></script>'
+        build = "adroll-kit" + "-consent" * ("consent" in data) + "-origins" * origins
+        return f'{own} async src="/{build}.min.js" data-adroll{attributes}></script>'
 
     def serve(self, head: str, path: str = "/", body: str = "", **headers: str) -> None:
         """Serve a page with *head* in its head."""
