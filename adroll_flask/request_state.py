@@ -208,8 +208,6 @@ class MirroringSessions(SecureCookieSessionInterface):
                 if record is not None and found.decision.granted:
                     # Past the session's own way, which would mark it as modified.
                     dict.__setitem__(session, _MIRROR, _shown(record))
-                elif found.decision.granted is False:
-                    dict.pop(session, _MIRROR, None)
             except Exception as problem:
                 self._runtime.forgive(problem, "mirror_failed")
         return session
