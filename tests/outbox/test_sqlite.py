@@ -50,6 +50,7 @@ def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int)
 
     assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,), "incremental"
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
