@@ -49,7 +49,8 @@ def deliver_with(
     runtime = request_state.runtime_of(app, "deliver_with")
     if runtime.settings.delivery != "worker":
         raise ConfigurationError("ADROLL_DELIVERY", "takes 'worker' where Celery delivers")
-    if vars(celery).setdefault("_adroll_app", app) is not app:  # its one task delivers the first's
+    # Its one task delivers the first's. By the runtime: *app* may be Flask's proxy of the same app.
+    if vars(celery).setdefault("_adroll", runtime) is not runtime:
         raise ConfigurationError("deliver_with", "takes one Flask app with each Celery app")
 
     # Acknowledged late and returned by a lost worker: a kill costs no run. Not shared: of two apps
