@@ -124,8 +124,7 @@ def dashboard(port: int, look_only: bool) -> None:
     try:
         server = make_server(_HOST, port, app, threaded=True)
     except (OSError, SystemExit):  # werkzeug exits where the port is taken
-        said = f"port {port} is taken; choose another with --port"
-        raise Refusal(said, slug="port-taken") from None
+        raise Refusal(f"port {port} is taken: choose another, --port", slug="port-taken") from None
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     click.echo(f"Dashboard  http://{_HOST}:{server.server_port}/  (Ctrl-C ends it)")
     try:

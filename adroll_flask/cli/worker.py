@@ -36,6 +36,8 @@ def worker(once: bool, health_file: Path | None) -> None:
     did. SIGTERM and SIGINT let the request under way finish first.
     """
     runtime = current_runtime()
+    if not runtime.settings.enabled:  # what waits may be another site's: a copy of its outbox
+        raise Refusal("ADROLL_ENABLED is False: nothing is delivered", slug="disabled")
     stop = threading.Event()
     # Made before: a signal may come while the modules that make it are imported.
     bell = runtime.outbox.bell
@@ -94,7 +96,6 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
 
     :raises Refusal: it cannot be written now.
     """
-    main = threading.main_thread()
 
     def fault() -> str:
         try:
@@ -104,7 +105,7 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
         return ""
 
     def run() -> None:
-        while not stop.wait(HEALTH_EVERY) and main.is_alive():
+        while not stop.wait(HEALTH_EVERY) and threading.main_thread().is_alive():
             # A file that stays young over a worker whose loop hangs would lie.
             is_well = time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER
             if is_well and (why := fault()):

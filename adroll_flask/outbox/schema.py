@@ -78,7 +78,7 @@ _TABLES: Final = {
     ended_at DOUBLE PRECISION,
     reason VARCHAR(64){binary} NOT NULL){options}""",
     "adroll_meta": """name VARCHAR(60){binary} NOT NULL PRIMARY KEY,
-    value VARCHAR(64){binary} NOT NULL){options}""",
+    value VARCHAR(64){text} NOT NULL){options}""",
     "adroll_inbox": """id VARCHAR(32){binary} NOT NULL PRIMARY KEY,
     line {payload} NOT NULL){options}""",
     "adroll_journal": """file VARCHAR(120){binary} NOT NULL PRIMARY KEY,

@@ -264,7 +264,8 @@ def line_of(order: Order) -> tuple[Status, str]:
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    # JSON can hold half of a surrogate pair, and no database or hash can.
+    return "" if value is None else str(value).strip().encode(errors="replace").decode()
 
 
 def _is_same(one: Order, digest: str) -> bool:

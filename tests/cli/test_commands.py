@@ -236,6 +236,8 @@ def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, san
     assert said.startswith("0 settled, 1 waiting (AdRoll has refused ")
     said = once(make_app(ADROLL_ACCESS_TOKEN=None))
     assert said == "0 settled, 1 waiting (ADROLL_ACCESS_TOKEN not set)\n"
+    refused = invoke(make_app(ADROLL_ENABLED=False), "worker", "--once", code=1).output
+    assert "ADROLL_ENABLED is False: nothing is delivered" in refused
 
 
 @pytest.mark.parametrize("reason", ["restored", "unsure"])

@@ -119,12 +119,14 @@ def test_a_misspelt_event_is_refused_and_no_order_called_missing(shop: Flask, ru
     assert "'purchases' is not one of 'pageView'" in result.output
 
 
-def test_times_may_be_milliseconds(shop: Flask, run: Run) -> None:
+def test_times_may_be_milliseconds(shop: Flask, run: Run, tmp_path: Path) -> None:
     """They were taken for seconds, of the year 57000, and no order for one that is not listed."""
     now = int(shop.extensions["adroll"].clock())
     times = {"1001": (now - 60) * 1000, "1003": (now + 60) * 1000}  # as JavaScript has them
+    times["\ud83d"] = now * 1000  # half of a pair, which its JSON may hold, too
     lines = "".join(json.dumps({"id": order, "time": at}) + "\n" for order, at in times.items())
-    assert json.loads(run("reconcile", "-", "--json", input=lines).output)["not_listed"] == 1
+    options = ("--json", "--rest", str(tmp_path / "rest.csv"))
+    assert json.loads(run("reconcile", "-", *options, input=lines).output)["not_listed"] == 1
 
 
 @pytest.mark.parametrize("time", ["202311142131", "20231114213159", "1700000000000000", "9" * 20])

@@ -245,7 +245,7 @@ def test_a_port_that_is_taken_is_said_in_a_line(make_app: AppMaker) -> None:
         args = ["dashboard", "--port", str(port)]
         result = make_app().test_cli_runner().invoke(commands, args)
     assert result.exit_code == 1
-    assert f"port {port} is taken; choose another with --port" in result.output
+    assert f"port {port} is taken: choose another, --port" in result.output
 
 
 @pytest.mark.parametrize(

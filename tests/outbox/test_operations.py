@@ -53,7 +53,9 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     outbox.destination(EID).stop("403", "f")
 
     lookups = outbox.lookups
+    lookups.replace_notes("shop:", {"shop:": "Zürich 鉴"})
 
+    assert lookups.notes("shop:") == {"shop:": "Zürich 鉴"}
     assert +Counter(lookups.counts()) == {"waiting": 1, "delivered": 1}
     assert (outbox.queue.oldest_due() or 0.0) >= 60
     stops = [(stop[3], stop[2] is None) for stop in lookups.stops(86_400)]
