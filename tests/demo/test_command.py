@@ -133,12 +133,3 @@ def test_make_takes_the_port(target: str, given: tuple[str, ...], option: bool) 
     env = {name: value for name, value in os.environ.items() if name != "PORT"}
     (run,) = [line for line in ran(*command, cwd=ROOT, env=env).splitlines() if "demo_app" in line]
     assert ("--port=8000" in run) is option
-
-
-def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> None:
-    demo = start("--no-sandbox", FLASK_ADROLL_PIXEL_URL="http://127.0.0.1:9/pixel.js")
-    assert demo.stdout is not None
-    word, url = demo.stdout.readline().split()
-    assert word == "Shop"
-    assert demo.stdout.readline() == f"Dashboard  {url}adroll-dashboard/\n"
-    assert 'data-src="http://127.0.0.1:9/pixel.js"' in requests.get(url, timeout=PATIENCE).text
