@@ -356,6 +356,21 @@ def test_an_event_is_an_object_with_what_is_required(api: Api) -> None:
         assert api.fields({**LEAST, IDS: value}) == [IDS]
 
 
+@pytest.mark.parametrize("path", TAKEN)
+def test_what_a_field_takes_has_no_fault(api: Api, path: str) -> None:
+    for value in TAKEN[path]:
+        assert api.fields(spoiled(path, value)) == [], value
+
+
+@pytest.mark.parametrize(("path", "value", "said"), ANSWERED)
+def test_a_known_mistake_is_told_in_words(api: Api, path: str, value: Any, said: str) -> None:
+    assert said in api.post([spoiled(path, value)]).get_json()["errors"][0]["message"]
+
+
+def test_the_list_of_currencies_is_the_standards() -> None:
+    assert {currency.code.upper() for currency in iso4217.Currency} == value_checks.CURRENCIES
+
+
 def test_every_fault_of_an_event_is_named_at_once(api: Api) -> None:
     event = {**spoiled("identifiers.device_id", "x"), "ip": "x", "currency": "eur"}
     assert set(api.fields(event)) == {"identifiers.device_id", "ip", "currency"}
