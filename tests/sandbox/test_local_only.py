@@ -27,6 +27,8 @@ def test_loopback_is_fine_and_more_by_keyword_and_by_setting() -> None:
         local_only.check_binding(host, allow_remote=False, environ={})
     local_only.check_binding("0.0.0.0", allow_remote=True, environ={})
     local_only.check_binding("0.0.0.0", allow_remote=False, environ={local_only.ALLOW_REMOTE: "1"})
+    with pytest.raises(Unsafe):
+        local_only.check_binding("::", allow_remote=False, environ={local_only.ALLOW_REMOTE: "0"})
 
 
 @pytest.mark.parametrize(

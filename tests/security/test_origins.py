@@ -135,9 +135,24 @@ def test_the_token_holds_the_answer_and_without_a_yes_nothing_of_the_visitor(
     assert visitor.consent is json.loads(answer.data).get("consent", consent) is consent
 
 
-def test_a_refusal_of_what_was_told_is_readable_for_the_listed_page(site: Site) -> None:
-    answer = from_www(site, {"adct": ""})
-    assert (answer.status_code, answer.headers[ALLOW]) == (400, WWW)
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ({"adct": ""}, {}, 400),
+        *(({"token": token}, {}, 400) for token in (False, 1, "yes")),
+        # What a form could send without a preflight, and what no page sends.
+        ("{}", {"Content-Type": "text/plain"}, 415),
+        *(
+            ({"adct": "click123"}, {"Sec-Fetch-Site": where}, 403)
+            for where in ("none", "", "same-site, cross-site", "anything")
+        ),
+    ],
+)
+def test_a_refusal_is_readable_for_the_listed_page(
+    site: Site, body: Any, headers: dict[str, str], status: int
+) -> None:
+    answer = from_www(site, body, **headers)
+    assert (answer.status_code, answer.headers[ALLOW]) == (status, WWW)
 
 
 # -- everybody else ----------------------------------------------------------------------------
@@ -173,16 +188,6 @@ def test_a_preflight_of_another_origin_allows_nothing(site: Site, origin: str | 
     assert "Origin" in vary(answer)
 
 
-@pytest.mark.parametrize("where", ["none", "", "same-site, cross-site", "anything"])
-def test_what_no_page_sends_is_refused_with_a_listed_origin(site: Site, where: str) -> None:
-    assert from_www(site, {"adct": "click123"}, **{"Sec-Fetch-Site": where}).status_code == 403
-
-
-def test_a_listed_page_has_to_send_json(site: Site) -> None:
-    # What a form could send without a preflight.
-    assert from_www(site, "{}", **{"Content-Type": "text/plain"}).status_code == 415
-
-
 def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
     make_site: MakeSite,
 ) -> None:
@@ -192,11 +197,6 @@ def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
     assert cors(preflight(site, WWW)) == {}
     # The record's cookie is closed to scripts; so is what it says.
     assert site.tell({"token": True}).status_code == 400
-
-
-@pytest.mark.parametrize("token", [False, 1, "yes", [], {}])
-def test_a_token_is_asked_for_by_true_alone(site: Site, token: object) -> None:
-    assert from_www(site, {"token": token}).status_code == 400
 
 
 @pytest.mark.parametrize(
