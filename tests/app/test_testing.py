@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask import AdRoll, cancel_conversion, forget_visitor, report_conversion, report_event
+from adroll_flask import (
+    AdRoll,
+    cancel_conversion,
+    forget_visitor,
+    release_conversion,
+    report_conversion,
+    report_event,
+)
 from adroll_flask.sandbox import running
 from adroll_flask.testing import Reported, reports
 from tests.conftest import AppMaker, Capsys
@@ -63,11 +70,21 @@ def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> N
     assert [event.order_id for event in reported] == ["1002"]
 
 
-def test_an_order_that_was_cancelled_before_is_not_reported(app: Flask) -> None:
+def test_what_is_held_is_reported_once_it_is_released_unless_it_is_cancelled(app: Flask) -> None:
     with reports(app) as reported, app.app_context():
+        report(app, hold=True)
+        with pytest.raises(AssertionError, match="held: 1"):
+            reported.one("purchase")
+        assert (len(reported), reported.held[0].order_id) == (0, "1001")
+        release_conversion("1001", value="5.00")
+        assert (reported.held, str(reported.one("purchase").value)) == ([], "5.00")
         cancel_conversion("1001")
-        report(app)
-    assert (len(reported), reported.cancelled) == (0, ["1001"])
+        assert (len(reported), reported.cancelled) == (0, ["1001"])
+        release_conversion("2")  # before they are reported
+        cancel_conversion("3")
+        assert report(app, "2", hold=True).status == "held"
+        report(app, "3")
+        assert [event.order_id for event in reported] == ["2"]
 
 
 def test_a_wrong_event_raises_in_the_view_or_is_listed(app: Flask, make_app: AppMaker) -> None:

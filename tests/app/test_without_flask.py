@@ -94,22 +94,23 @@ def test_before_report_takes_one_function_or_several(wrap: Wrap) -> None:
     assert Client(other).get("/?adct=c", environ_overrides=BUYER).text == "suppressed"
 
 
-def test_after_the_response_nothing_of_it_is_left(wrap: Wrap) -> None:
-    def stream(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        start_response("200 OK", TEXT)
-        yield b"one"
-        yield b"two"
+def test_a_stream_does_not_wait_for_its_end_nor_leave_its_visitor_to_others(wrap: Wrap) -> None:
+    served: list[bytes] = []
 
-    body = wrap(stream)({**BUYER_ENVIRON}, lambda *_: lambda data: None)
+    def stream(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", HTML)
+        for part in (b"<html><head></head>", b"<body>", b"one", b"two"):
+            served.append(part)
+            yield part
+
+    body = wrap(stream)(create_environ("/", "http://shop.test"), lambda *_: lambda data: None)
     chunks = iter(body)
-    assert next(chunks) == b"one"
+    assert next(chunks).startswith(b"<html>")
+    assert len(served) == 1
     with pytest.raises(adroll_flask.ConfigurationError):
         adroll_flask.report_conversion(**ORDER)
-    assert b"".join(chunks) == b"two"
+    assert b"".join(chunks).endswith(b"<body>onetwo")
     body.close()  # type: ignore[attr-defined]
-
-
-BUYER_ENVIRON: dict[str, Any] = create_environ("/", "http://shop.test")
 
 
 def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
@@ -282,42 +283,32 @@ class Asgi:
         raise AssertionError("never served")
 
 
-def test_an_asgi_app_is_refused_with_the_bridge() -> None:
-    for make in (adroll_flask.AdRoll, adroll_flask.AdRollMiddleware):
-        quart: Any = Asgi()
-        with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI app.*a2wsgi"):
-            make(quart)
-
+def test_asgi_is_refused_with_the_bridge(wrap: Wrap) -> None:
     async def function(_scope: Any, _receive: Any, _send: Any) -> None: ...
 
-    with pytest.raises(adroll_flask.ConfigurationError, match="ASGI"):
-        adroll_flask.AdRollMiddleware(function)  # type: ignore[arg-type]
-
-
-def test_an_asgi_server_is_told_so(wrap: Wrap) -> None:
+    app: Any
+    for app in (Asgi(), function):
+        with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI app.*a2wsgi"):
+            adroll_flask.AdRollMiddleware(app)
+    with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI app.*a2wsgi"):
+        adroll_flask.AdRoll(Asgi())  # type: ignore[arg-type]
     middleware: Any = wrap(plain)
-    for called in ((), (object(), object())):  # as ASGI 2 and 3 call
+    for called in ((), (object(), object())):  # as servers of ASGI 2 and 3 call
         with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI server.*a2wsgi"):
             middleware({"type": "lifespan"}, *called)
 
 
-def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("adroll_flask")]
-    assert "adroll_flask.reporting" in names
-    other = logging.getLogger("somebody.else")
+def test_no_logging_of_a_site_silences_us(caplog: Caplog) -> None:
+    logging.getLogger("adroll_flask.named-by-the-site").disabled = True
+    names = ("adroll_flask.reporting", "adroll_flask.named-by-the-site")
+    ours, other = [get_logger(name) for name in names], logging.getLogger("somebody.else")
     logging.config.dictConfig({"version": 1})
     assert other.disabled
+    for logger in ours:
+        logger.error("a 401, say, of %s", logger.name)
+        assert f"a 401, say, of {logger.name}" in caplog.text
     for one in logging.root.manager.loggerDict.values():
         one.disabled = False  # type: ignore[union-attr]
-    logging.getLogger("adroll_flask.reporting").error("a 401, say")
-    assert "a 401, say" in caplog.text
-
-
-def test_nor_one_that_came_before_us(caplog: Caplog) -> None:
-    named = "adroll_flask.named-by-the-site"
-    logging.getLogger(named).disabled = True
-    get_logger(named).error("a 401, say")
-    assert "a 401, say" in caplog.text
 
 
 # -- adRollMiddleware around any WSGI app, under both lint middlewares ----------------------------
@@ -438,14 +429,17 @@ def test_switched_off_its_calls_are_there_until_the_close(wrap: Wrap) -> None:
     assert response.text == "Falsedisabled"
 
 
-def test_a_dispatcher_within_the_app_does_not_move_our_endpoints(wrap: Wrap) -> None:
+@pytest.mark.parametrize("prefix", ["", "/shop"])
+def test_our_endpoints_are_where_we_are_mounted(wrap: Wrap, prefix: str) -> None:
     mounted = DispatcherMiddleware(plain, {"/blog": plain})
-    client = Client(wrap(mounted, cached_paths=["/blog/cached"]))
-    page = client.get("/blog/post?adct=click123").text
+    ours = wrap(mounted, cached_paths=[f"{prefix}/blog/cached"])
+    client = Client(DispatcherMiddleware(plain, {"/shop": ours}) if prefix else ours)
+    page = client.get(f"{prefix}/blog/post?adct=click123").text
     url = page[page.index('src="') + 5 :].partition('"')[0]
-    assert url.startswith("/_adroll/kit.")
+    assert url.startswith(f"{prefix}/_adroll/kit.")
     assert client.get(url).status_code == 200
-    assert "Set-Cookie" not in client.get("/blog/cached?adct=click124").headers
+    assert f'data-identity="{prefix}/_adroll/identity"' in page
+    assert "Set-Cookie" not in client.get(f"{prefix}/blog/cached?adct=click124").headers
 
 
 def test_our_endpoints_answer_before_the_app(wrap: Wrap) -> None:
@@ -455,14 +449,6 @@ def test_our_endpoints_answer_before_the_app(wrap: Wrap) -> None:
     assert client.get_cookie("adroll_visitor") is not None
     assert client.get("/_adroll/kit.0123456789abcdef.js").status_code == 200
     assert client.get("/_adrollish").status_code == 302
-
-
-def test_mounted_under_a_prefix(wrap: Wrap) -> None:
-    client = Client(DispatcherMiddleware(plain, {"/shop": wrap(plain)}))
-    page = client.get("/shop/").text
-    assert 'src="/shop/_adroll/kit.' in page
-    assert 'data-identity="/shop/_adroll/identity"' in page
-    assert client.get(page[page.index('src="') + 5 :].partition('"')[0]).status_code == 200
 
 
 def test_a_file_is_left_alone(wrap: Wrap, tmp_path: Path) -> None:
@@ -531,20 +517,6 @@ def test_an_error_page_that_begins_after_the_headers_keeps_its_length(wrap: Wrap
         return failing()
 
     assert b"".join(wrap(app)(create_environ("/"), lambda *_: lambda data: None)) == PAGE.encode()
-
-
-def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None:
-    served: list[int] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        start_response("200 OK", HTML)
-        for number, part in enumerate((b"<html><head></head>", b"<body>", b"one", b"two")):
-            served.append(number)
-            yield part
-
-    body = iter(wrap(app)(create_environ("/", "http://shop.test"), lambda *_: lambda data: None))
-    assert next(body).startswith(b"<html>")
-    assert served == [0]
 
 
 def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) -> None:
