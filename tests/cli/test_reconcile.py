@@ -182,16 +182,11 @@ def test_a_number_is_compared_as_it_was_reported(app: Flask, value: object) -> N
     assert (order.status, order.reported) == ("waiting", "")
 
 
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [
-        ("59.90", "59.90"),
-        ("59,90 €", "59.90"),
-        ("1.234,50", "1234.50"),
-        ("$1,234.50", "1234.50"),
-        ("1,234", "1234"),
-        ("12", "12"),
-    ],
-)
-def test_amounts_are_read_as_shops_write_them(text: str, amount: str) -> None:
-    assert str(read_amount(text)) == amount
+def test_amounts_are_read_as_shops_write_them() -> None:
+    written = {
+        "59.90": ("59.90", "59,90 €"),
+        "1234.50": ("1.234,50", "$1,234.50"),
+        "1234": ("1,234", "1234"),
+    }
+    for amount, texts in written.items():
+        assert [str(read_amount(text)) for text in texts] == [amount] * 2
