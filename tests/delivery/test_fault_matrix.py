@@ -25,7 +25,8 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from tests.support import PATIENCE, ROOT, eventually, free_port, in_a_child
+from tests.support import PATIENCE, ROOT, delivery_kit, eventually, free_port, in_a_child
+from tests.support.delivery_kit import OK, AdRoll
 from tests.support.sandbox_shop import DAY, Shop, past
 
 ORDERS = ["o1", "o2", "o3"]
@@ -267,34 +268,6 @@ def test_a_clock_far_ahead_kills_no_order(sandbox: Sandbox, open_shop: Opener, s
     assert {row.state for row in shop.rows().values()} == {"delivered"}
 
 
-def before_sending(shop: Shop, action: Callable[[], None]) -> None:
-    """Let it happen just before the shop's next request."""
-    send = shop.network.send
-
-    def acts_first(*args: Any) -> Response:
-        shop.network.send = send  # type: ignore[method-assign]
-        action()
-        return send(*args)
-
-    shop.network.send = acts_first  # type: ignore[method-assign, assignment]
-
-
-def test_a_file_deleted_under_a_send(sandbox: Sandbox, shop: Shop, tmp_path: Path) -> None:
-    shop.report(*ORDERS)
-
-    def delete() -> None:
-        for path in tmp_path.iterdir():
-            if path.is_file():
-                path.unlink()
-
-    before_sending(shop, delete)
-    shop.deliverer.drain(until=0.0)
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    shop.report("o4")
-    shop.drain(after=61)
-    assert arrived(sandbox) == dict.fromkeys([*ORDERS, "o4"], 1)
-
-
 def no_more_disk(allowed: bool = False) -> None:
     """No file of this process may grow; ``allowed`` takes that back."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -303,30 +276,26 @@ def no_more_disk(allowed: bool = False) -> None:
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_disk_that_is_full_when_the_answer_comes_costs_no_order(
-    sandbox: Sandbox, open_shop: Opener, stays: bool
+    tmp_path: Path, stays: bool
 ) -> None:
-    clock = past()
-
-    def fill_up() -> None:
+    def fill_up(_orders: list[str], _dry: bool) -> Response:
         no_more_disk()
         if not stays:
             threading.Timer(0.3, no_more_disk, (True,)).start()
+        return OK
 
     def body() -> None:
-        shop = open_shop(clock=clock)
+        shop = delivery_kit.Shop(tmp_path, AdRoll(fill_up), orders=3)
         shop.deliverer.lease = 2.0 if stays else LEASE
-        shop.report(*ORDERS)
-        before_sending(shop, fill_up)
         with pytest.raises(OutboxFailed) if stays else nullcontext():
-            assert shop.deliverer.drain(until=0.0) == 3
+            assert shop.step() == 3
 
     assert in_a_child(body)
-    shop = open_shop(clock=clock)
-    assert shop.facts() == dict.fromkeys(ORDERS, ("sending" if stays else "delivered", False))
-    clock.sleep(61)
-    shop.deliverer.drain()
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", stays))
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 2 if stays else 1)
+    shop = delivery_kit.Shop(tmp_path)
+    assert set(shop.states().values()) == {"sending" if stays else "delivered"}
+    shop.drain(after=61)
+    assert {(row.state, row.unsure) for row in shop.rows().values()} == {("delivered", stays)}
+    assert len(shop.adroll.taken) == (3 if stays else 0)
 
 
 EXITS = """

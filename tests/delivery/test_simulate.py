@@ -22,17 +22,5 @@ def test_an_outage_s_backlog_is_gone_after_what_arithmetic_says() -> None:
     assert summary.lost == pytest.approx(0, abs=1e-3)
 
 
-def test_the_last_pause_before_the_end_counts() -> None:
-    late = simulate(plan(outages=[(0.5, 1)], longest_pause=900), 3)
-    assert late.peak == pytest.approx(360_000 + 90_000, rel=0.001)
-
-
 def test_a_limit_without_room_never_drains() -> None:
     assert simulate(plan(outages=[(0.1, 0.1)], limit=1), 1).drained == (math.inf,)
-
-
-def test_partitions_share_rate_and_limit() -> None:
-    one = simulate(plan(outages=[(0.1, 0.2)], limit=2), 1)
-    two = simulate(plan(rate=200, partitions=2, outages=[(0.1, 0.2)], limit=4), 1)
-    assert two.peak == pytest.approx(one.peak)
-    assert two.drained == pytest.approx(one.drained)

@@ -1,6 +1,5 @@
 """The background thread: started late, once a process, never in the way of an exit."""
 
-import errno
 import gc
 import os
 import signal
@@ -169,17 +168,6 @@ def test_flush_keeps_its_time(make: Maker) -> None:
     release.set()
 
 
-def test_a_flush_while_the_thread_loads_keeps_its_time(make: Maker, monkeypatch: Patch) -> None:
-    shop, thread = make()
-    loading = threading.Event()
-    monkeypatch.setattr(shop.deliverer, "load", lambda **_: loading.wait(PATIENCE))
-    shop.report("o001")
-    assert thread.flush(0.05) == 1
-    assert "lanes" not in vars(shop.deliverer), "what sends is imported beside the request"
-    loading.set()
-    assert thread.flush(PATIENCE) == 0
-
-
 def test_one_that_died_is_started_again(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:
     shop, thread = make()
     monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
@@ -191,22 +179,6 @@ def test_one_that_died_is_started_again(make: Maker, monkeypatch: Patch, caplog:
     eventually(lambda: shop.adroll.taken == ["o001"])
     assert "had died and is started again" in caplog.text
     assert shop.counters.get("delivery_error", "thread_died") == 1
-
-
-def test_a_folder_that_takes_nothing_for_a_while_does_not_end_it(
-    make: Maker, monkeypatch: Patch, caplog: Caplog
-) -> None:
-    def fail(_folder: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    shop, thread = make()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", fail)
-        report(shop, thread, "o001")
-        eventually(lambda: shop.counters.get("delivery_error", "read_only"))
-    report(shop, thread, "o002")
-    eventually(lambda: set(shop.adroll.taken) == {"o001", "o002"})
-    assert "had died" not in caplog.text
 
 
 def test_no_thread_to_be_had_is_counted(make: Maker, monkeypatch: Patch) -> None:

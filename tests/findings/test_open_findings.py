@@ -140,7 +140,7 @@ def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> N
     assert is_gone(shop, "delivery-stopped")
 
 
-def test_adroll_is_away(shop: DashboardShop) -> None:
+def test_adroll_is_away_or_asked_to_wait(shop: DashboardShop) -> None:
     shop.deliver("1001")
     shop.destination.failed("connect_timeout")
     says = "out of reach: the last request failed (connect_timeout)"
@@ -150,10 +150,6 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
     seen(shop, "request-failed", severity="error")  # for more than an hour
     shop.destination.succeeded()
     assert is_gone(shop, "request-failed")
-
-
-def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
-    shop.deliver("1001")
     shop.destination.pause(60)
     seen(shop, "delivery-paused", severity="hint")
     shop.now += 61
@@ -167,6 +163,11 @@ def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker) -> None:
     assert is_gone(shop, "events-late")
     shop.now += 2
     assert "flask adroll worker" in seen(shop, "events-late")["todo"]
+    assert shop.runtime.outbox.queue.claim(ADVERTISABLE, begin=True)  # by a worker that is killed
+    shop.now += 119
+    assert is_gone(shop, "events-late"), "its lease has not ended long enough"
+    shop.now += 2
+    seen(shop, "events-late")
     shop.settle(o1001=DELIVERED)
     assert is_gone(shop, "events-late")
 
@@ -177,18 +178,6 @@ def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None
     shop.now += 3 * HOUR
     assert shop.runtime.outbox.queue.claim(ADVERTISABLE)
     assert is_gone(shop, "events-late")
-
-
-def test_what_a_killed_worker_was_sending_is_late_once_its_lease_has_ended(
-    make_app: AppMaker,
-) -> None:
-    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
-    shop.report("1001")
-    assert shop.runtime.outbox.queue.claim(ADVERTISABLE, begin=True)
-    shop.now += 119
-    assert is_gone(shop, "events-late")
-    shop.now += 2
-    assert seen(shop, "events-late")
 
 
 def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: DashboardShop) -> None:

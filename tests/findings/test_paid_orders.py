@@ -186,13 +186,6 @@ def test_all_are_counted_of_more_than_are_named(shop: PayingShop, monkeypatch: P
     seen(shop, "paid-not-released", events=3)
 
 
-@pytest.mark.parametrize("group", ["банковский перевод", "by invoice, " * 9])
-def test_a_groups_name_may_be_long(shop: PayingShop, group: str) -> None:
-    shop.pay("p1", group)
-    shop.look()
-    seen(shop, "never-reported", f"“{group[:30]}")
-
-
 def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: PayingShop) -> None:
     shop.now += 0.25
     for _ in range(25):
@@ -204,14 +197,6 @@ def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: P
     assert [day > 5 for day in days].count(True) == 2
     assert {day for day in days if day <= 5} <= {2, 3}
     assert {since.time() for since, _ in shop.asked} == {time()}, "whole days"
-
-
-def test_an_old_days_orders_stay_known_between_the_long_looks(shop: PayingShop) -> None:
-    shop.pay("old", "invoice", ago=10 * DAY)
-    shop.look()
-    shop.now += 2 * HOUR
-    shop.look()
-    seen(shop, "never-reported", "“invoice”")
 
 
 def test_where_the_first_day_has_some_nobody_knows_since_when(shop: PayingShop) -> None:
@@ -234,13 +219,14 @@ def test_no_order_is_forgotten_after_clocks_changed(make_app: AppMaker, sunday: 
     midnight = datetime.fromisoformat(sunday).replace(tzinfo=ZoneInfo("Europe/Berlin"))
     shop.now = midnight.replace(hour=22).timestamp()
     shop.deliver("1001")
+    group = "банковский перевод, by invoice, " * 3  # a long name is shortened
     for day in range(14):
         # 12:00 of each day, whatever its length.
         noon = (midnight.replace(hour=12) - timedelta(days=day)).timestamp()
-        shop.pay(f"missing-{day}", ago=shop.now - noon)
+        shop.pay(f"missing-{day}", group, ago=shop.now - noon)
     shop.look()
     for known in (14, 14, 13):  # the hourly look at three days, past midnight
-        seen(shop, "never-reported", events=known)
+        seen(shop, "never-reported", f"“{group[:30]}", events=known)
         shop.now += 1.25 * HOUR
         shop.look()
 
@@ -315,13 +301,6 @@ def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
     visits.invoke(shop.app, "worker", "--once")
     assert len(shop.asked) == 1
     seen(shop, "never-reported")
-
-
-def test_one_process_of_all_asks(shop: PayingShop) -> None:
-    figures = shop.runtime.outbox.lookups
-    assert [figures.take_turn("paid-orders:9", HOUR) for _ in range(3)] == [True, False, False]
-    shop.now += HOUR
-    assert figures.take_turn("paid-orders:9", HOUR)
 
 
 def test_there_is_one_function_which_under_the_middleware_is_an_argument(shop: PayingShop) -> None:
