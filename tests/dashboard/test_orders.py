@@ -34,11 +34,6 @@ def steps(shop: DashboardShop, order: str) -> list[str]:
     return [step["kind"] for step in event["steps"]]
 
 
-def test_a_new_shop_has_no_orders(shop: DashboardShop) -> None:
-    assert "No order was reported yet." in shop.html("orders")
-    assert "It is unknown here" in find(shop, "1001")
-
-
 def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
     any_shop.bury("1001")
     any_shop.deliver("1002")
@@ -88,13 +83,6 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     assert steps(any_shop, "1001")[-1] == "delivered"
 
 
-def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
-    any_shop.report("1001")
-    assert "has refused" not in find(any_shop, "1001")
-    any_shop.destination.stop("http_401", "print")
-    assert "AdRoll has refused the access token" in find(any_shop, "1001")
-
-
 @pytest.mark.parametrize(
     ("there_was_a_worker", "said"),
     [
@@ -114,9 +102,13 @@ def test_an_order_that_nobody_delivers_says_so(
     assert f"kept back   {said}: flask adroll worker" in invoke(shop.app, "outbox").output
 
 
-def test_why_an_order_was_not_reported_is_told(any_shop: DashboardShop) -> None:
-    any_shop.report("1001", gpc=True)
-    page = find(any_shop, "1001")
+def test_why_an_order_waits_or_was_not_reported_is_told(any_shop: DashboardShop) -> None:
+    any_shop.report("1001")
+    assert "has refused" not in find(any_shop, "1001")
+    any_shop.destination.stop("http_401", "print")
+    assert "AdRoll has refused the access token" in find(any_shop, "1001")
+    any_shop.report("1002", gpc=True)
+    page = find(any_shop, "1002")
     assert "not reported" in page
     assert "Global Privacy Control" in page
 
@@ -152,10 +144,6 @@ def test_an_event_that_is_gone_is_not_found(shop: DashboardShop) -> None:
         assert "<script>" not in answer.text
 
 
-def test_an_empty_search_asks_for_an_id(shop: DashboardShop) -> None:
-    assert shop.press("orders/find", order=" ").startswith("Type the order")
-
-
 def test_its_csv_has_the_newest_orders_or_the_steps_of_one(shop: DashboardShop) -> None:
     shop.bury("1001")
     [line] = csv.DictReader(io.StringIO(shop.html("orders.csv")))
@@ -167,37 +155,21 @@ def test_its_csv_has_the_newest_orders_or_the_steps_of_one(shop: DashboardShop) 
 # -- the shop's list -------------------------------------------------------------------------------
 
 
-def paid(shop: DashboardShop) -> str:
-    """The shop's list."""
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now - 200))
-    lines = (
-        "Order no.;Total;Currency;Paid at;Payment",
-        f"1001;59,90;EUR;{at};card",
-        f"1002;59,90;EUR;{at};card",
-        f"1003;12,00;EUR;{at};card",
-        f"1004;59,90;EUR;{at};invoice",
-        f"1005;59,90;EUR;{at};card",
-    )
-    return "".join(f"{line}\n" for line in lines)
-
-
-@pytest.fixture
-def sold(any_shop: DashboardShop) -> DashboardShop:
-    """A shop that reported four of the list's orders."""
+def test_a_list_of_paid_orders_is_compared(any_shop: DashboardShop) -> None:
     any_shop.deliver("1001", "1003")
     any_shop.bury("1002")
     any_shop.report("1005", gpc=True)
-    return any_shop
-
-
-def test_a_list_of_paid_orders_is_compared(sold: DashboardShop) -> None:
-    page = sold.upload(paid(sold), group="Payment").text
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(any_shop.now - 200))
+    paid = f"Order no.;Total;Currency;Paid at;Payment\n1004;59,90;EUR;{at};invoice\n"
+    for order in ("1001;59,90", "1002;59,90", "1003;12,00", "1005;59,90"):
+        paid += f"{order};EUR;{at};card\n"
+    page = any_shop.upload(paid, group="Payment").text
     assert "2 of 5 paid orders reached AdRoll" in page
     assert "Global Privacy Control" in page
     assert "1 was never reported: 1 with Payment &#39;invoice&#39; <b>59.90 EUR</b>" in page
     assert "1 was reported with another value" in page
     assert "no such currency (E7)" in page
-    answer = sold.upload(paid(sold), format="csv")
+    answer = any_shop.upload(paid, format="csv")
     assert answer.mimetype == "text/csv"
     found = {row["order_id"]: row["status"] for row in csv.DictReader(io.StringIO(answer.text))}
     assert found == {"1002": "dead", "1003": "delivered", "1004": "missing", "1005": "suppressed"}
@@ -213,33 +185,26 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
     ("content", "said"),
     [
         (b"", "no column is known to hold the order"),
-        (b"Bestellung;b\n1;2\n", "name it (in the form"),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
         (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
         (b"PK\x03\x04" + b"\0" * 200, "this is an Excel file; save it as CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
         (b'"' + b"x" * 200_000, "is no CSV"),
         (b"order\n" + b"y" * 200_000, "is no CSV"),
+        (b"order,total\n" + b"1,59.90\n" * 200, "more than 100 orders"),
     ],
 )
-def test_a_list_that_is_none_is_told(shop: DashboardShop, content: bytes, said: str) -> None:
+def test_a_list_that_is_none_is_told(
+    shop: DashboardShop, monkeypatch: Patch, content: bytes, said: str
+) -> None:
+    monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
     shop.report("1001")
     answer = shop.upload(content)
     if answer.status_code == 200:
         assert "the list holds no orders" in answer.text
     else:
         assert said in shop.said(answer)
-
-
-def test_a_list_without_a_file_is_asked_for(shop: DashboardShop) -> None:
     assert shop.press("orders/compare").startswith("Choose a file")
-
-
-def test_a_list_of_too_many_orders_is_refused(shop: DashboardShop, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
-    shop.report("1")
-    text = "order,total\n" + "".join(f"{number},59.90\n" for number in range(200))
-    assert "more than 100 orders" in shop.said(shop.upload(text))
 
 
 def sentences(page: str) -> list[str]:
@@ -315,14 +280,13 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
 # -- as people write it --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("typed", ["#4826", " 4826 ", "# 4826", "Order 4826"])
-def test_an_order_is_found_as_people_write_it(shop: DashboardShop, typed: str) -> None:
-    shop.report("4826")
-    assert "Order 4826" in find(shop, typed)
-
-
-def test_an_unknown_order_is_unknown_here_and_others_are_named(shop: DashboardShop) -> None:
+def test_an_order_is_found_as_people_write_it_or_others_are_named(shop: DashboardShop) -> None:
+    assert "No order was reported yet." in shop.html("orders")
+    assert "It is unknown here" in find(shop, "1001")
+    assert shop.press("orders/find", order=" ").startswith("Type the order")
     shop.report("2026-4826")
+    for typed in ("#2026-4826", " 2026-4826 ", "# 2026-4826", "Order 2026-4826"):
+        assert "<h1>Order 2026-4826" in find(shop, typed)
     for typed in ("2026-4862", "#2026-4862", "Order 2026-4862"):
         page = find(shop, typed)
         assert "It is unknown here" in page
