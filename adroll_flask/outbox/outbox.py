@@ -53,10 +53,8 @@ _AT_ONCE: Final = 2
 _INSERT: Final = schema.insert_into("adroll_inbox", ("id", "line"))
 _OTHER: Final = (
     "session= takes a session bound to the outbox's database; this one is bound to another. Let"
-    " ADROLL_OUTBOX_URL name the session's database, with the same host and database name, or"
-    " report without session="
+    " ADROLL_OUTBOX_URL name the session's database, or report without session="
 )
-_LOCAL: Final = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
 class Bell:
@@ -316,7 +314,7 @@ class Outbox:
 
     @made_once
     def _inbox(self) -> Inbox:
-        return Inbox(self.database, self.place)
+        return Inbox(self.database)
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
@@ -364,13 +362,9 @@ def open_database(
 
 @dataclass(slots=True)
 class Inbox:
-    """Puts entries into the table, in a transaction of their own or in somebody's.
-
-    :param where: the outbox's address, with which a session's is compared.
-    """
+    """Puts entries into the table, in a transaction of their own or in somebody's."""
 
     database: schema.Database
-    where: URL | Path
     _known: WeakSet[Engine] = field(default_factory=WeakSet)
     #: Commits at a time: the connections that they take may be the shop's database's.
     _slots: PerProcess[threading.BoundedSemaphore] = field(
@@ -446,39 +440,22 @@ class Inbox:
         engine = session.get_bind().engine
         if engine in self._known:
             return
-        if not self._is_ours(engine.url):
+        if engine.name.replace("mariadb", "mysql") != self.database.dialect:
             raise location.wrong_url(_OTHER)
         connection = session.connection()
         if schema.schema_version(connection) is None:
             raise location.wrong_url(
-                "the table adroll_inbox is missing in the session's database: run"
-                " `flask adroll outbox create-table`, or add it to the migrations",
+                "the session's database has no table adroll_inbox. If it is another than the"
+                " outbox's, let ADROLL_OUTBOX_URL name it; then run"
+                " `flask adroll outbox create-table`, or add the table to the migrations"
             )
-        ours = self.database.read(lambda tx: schema.meta(tx, "outbox_id"))
-        if (
-            connection.scalar(text("SELECT value FROM adroll_meta WHERE name = 'outbox_id'"))
-            != ours
-        ):
-            # The same names by another port forwarding, or another schema.
+        # Not the addresses: a pooler, a forwarded port and an alias lead to the same database, and
+        # the same address may lead to another schema.
+        query = "SELECT value FROM adroll_meta WHERE name = 'outbox_id'"
+        ours = self.database.read(lambda tx: schema.one(tx.rows(query)))
+        if connection.scalar(text(query)) != ours:
             raise location.wrong_url(_OTHER)
         self._known.add(engine)
-
-    def _is_ours(self, url: URL) -> bool:
-        if isinstance(self.where, Path):
-            if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-                return False
-            theirs = Path(str(url.database).removeprefix("file:"))
-            return theirs.resolve() == self.where.resolve()
-        return _address(url) == _address(self.where)
-
-
-def _address(url: URL) -> tuple[str, str, int, str]:
-    backend = url.get_backend_name()
-    backend = "mysql" if backend == "mariadb" else backend
-    host = (url.host or str(url.query.get("host", "")) or "").lower()
-    port = url.port or {"postgresql": 5432, "mysql": 3306}.get(backend, 0)
-    is_local = host in _LOCAL or host.startswith("/")
-    return backend, "localhost" if is_local else host, port, url.database or url.username or ""
 
 
 # -- after the shop's commit -----------------------------------------------------------------------
