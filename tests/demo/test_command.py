@@ -93,17 +93,6 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     closes(lines["Sandbox"])
 
 
-def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
-    demo = start()
-    lines = read_lines(demo)
-    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
-    out, err = demo.communicate(timeout=PATIENCE)
-    assert (demo.returncode, out) == (1, "")
-    assert err.splitlines()[-1] == "demo: the sandbox ended with status -9"
-    closes(lines["Shop"])
-
-
 @pytest.mark.parametrize(("option", "place"), [("--port", "Shop"), ("--sandbox-port", "Sandbox")])
 def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, place: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -7,11 +7,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
 
-from adroll_flask.sandbox import RunningSandbox, create_app, event_checks, running, value_checks
+from adroll_flask.sandbox import create_app, event_checks, running, value_checks
 from adroll_flask.sandbox.state import State
-from tests.support import PATIENCE
 from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, NOW, Api, purchase
 
 IDS = "identifiers"
@@ -128,18 +126,6 @@ def test_the_live_page_allows_nothing_foreign_and_no_inline_code(api: Api) -> No
     assert api.open("/assets/live.css").status_code == 200
     for path in ("/assets/roundtrip.js", "/assets/../app.py"):
         assert api.open(path).status_code == 404
-
-
-def test_a_viewer_who_comes_late_is_told_the_newest(adroll: RunningSandbox) -> None:
-    api = Api.of(adroll.app)
-    for start in range(0, 300, 100):
-        api.post([purchase(str(number)) for number in range(start, start + 100)])
-    with requests.get(f"{adroll.url}/live", stream=True, timeout=PATIENCE) as live:
-        told = next(line for line in live.iter_lines(65_536) if line.startswith(b"data: "))
-    first = json.loads(told.removeprefix(b"data: "))
-    assert len(first["events"]) == 200
-    assert first["events"][-1]["order_id"] == "299"
-    assert first["skipped"] == 100
 
 
 def test_programs_in_the_same_process_have_it_all_at_hand() -> None:
@@ -296,22 +282,6 @@ def test_beyond_keep_events_go_and_orders_stay() -> None:
     assert last(api)["duplicate"] is True
     totals = api.sandbox.state.totals()
     assert (totals["accepted"], totals["distinct_orders"]) == (11, 10)
-
-
-def test_everything_that_is_kept_is_bounded() -> None:
-    api = Api.of(create_app(keep=5))
-    for number in range(50):
-        identifiers = {"adct": click(api), "first_party_cookie": "x"}
-        api.post([{**LEAST, "identifiers": identifiers}])
-        beacon(api, cookie=f"cookie{number}")
-        beacon(api, kind="track", name="purchase", cookie=f"cookie{number}")
-    state = api.sandbox.state
-    held = [state.events(), state.requests(), state.clicks(), state.tracked()]
-    assert [len(one) for one in held] == [5, 5, 5, 5]
-    assert len(last(api)["journey"]["steps"]) <= 12
-    api.post([{**LEAST, "identifiers": {"first_party_cookie": "cookie0"}}])
-    journey = last(api)["journey"]
-    assert (journey["cookie"]["seen_by_pixel"], journey["steps"]) == (False, [])
 
 
 def test_events_can_be_picked_by_name_order_and_verdict(api: Api) -> None:
