@@ -1,24 +1,8 @@
 """What a guest's suite taught us, said once more without the guest."""
 
-import gc
-import weakref
+from flask import session
 
-from flask import Flask, session
-
-from adroll_flask import AdRoll
 from tests.conftest import AppMaker
-
-
-def test_an_app_is_freed_with_its_last_reference() -> None:
-    gc.disable()
-    try:
-        app = Flask(__name__)
-        AdRoll(app)
-        seen = weakref.ref(app)
-        del app
-        assert seen() is None
-    finally:
-        gc.enable()
 
 
 def test_no_session_is_begun_that_flask_login_would_take_for_stolen(make_app: AppMaker) -> None:
