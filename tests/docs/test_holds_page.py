@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import stripe
 from flask import Flask, abort, redirect, request, url_for
-from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 import adroll_flask
 from tests.support import PUBLIC_NAMES
@@ -32,11 +33,6 @@ SALE = ("o-1", Decimal("59.90"), "click123")
 
 def opened(stack: ExitStack, folder: Path, **config: Any) -> PageShop:
     return stack.enter_context(page_shop(folder, **config))
-
-
-def served(stack: ExitStack, app: Flask) -> str:
-    """Serve *app* in place of a payment provider; its address."""
-    return f"http://127.0.0.1:{stack.enter_context(serving(app))}"
 
 
 def tell(shop: PageShop, path: str, body: bytes, **headers: str) -> int:
@@ -85,23 +81,16 @@ def invoiced(shop: PageShop, reason: str) -> int:
     return stripe_tells(shop, "invoice.paid", billing_reason=reason, parent=parent)
 
 
-def stripe_api(asked: list[dict[str, str]]) -> Flask:
-    """Stripe's API, as far as a checkout needs it."""
-    api = Flask("stripe")
-
-    @api.post("/v1/checkout/sessions")
-    def create() -> dict[str, str]:
-        asked.append(request.form.to_dict())
-        return {"object": "checkout.session", "url": "https://checkout.stripe.com/c/1"}
-
-    return api
-
-
 def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
-    asked: list[dict[str, str]] = []
+    asked: dict[str, Any] = {}
+
+    def create(**given: Any) -> SimpleNamespace:
+        asked.update(given)
+        return SimpleNamespace(url="https://checkout.stripe.com/c/1")
+
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(stripe, "api_key", None)
-    patch.setattr(stripe, "api_base", served(stack, stripe_api(asked)))
+    patch.setattr(stripe.checkout.Session, "create", create)
     shop.app.config.update(STRIPE_API_KEY="sk_test_1", STRIPE_WEBHOOK_SECRET=WHSEC)
     shop.app.add_url_rule("/thanks", "thanks", lambda: "Thanks!")
     orders = (SimpleNamespace(**{**vars(ORDER), "id": f"o-{n}"}) for n in itertools.count(1))
@@ -110,8 +99,8 @@ def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
 
     answer = shop.browser().post("/stripe/checkout", **SITE)
     assert answer.location == "https://checkout.stripe.com/c/1"
-    assert asked[0]["client_reference_id"] == "o-1"
-    assert asked[0]["subscription_data[metadata][order_id]"] == "o-1"
+    assert asked["client_reference_id"] == "o-1"
+    assert asked["subscription_data"] == {"metadata": {"order_id": "o-1"}}
     assert shop.held() == ["o-1"]
     # Its first invoice and the session come in any order, and renewals follow.
     assert invoiced(shop, "subscription_create") == paid(shop, "completed", "paid", "o-1") == 204
@@ -157,7 +146,7 @@ def paypal_api(sent: dict[str, bytes]) -> Flask:
 def paypal_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
     sent: dict[str, bytes] = {}
     shop.app.config.update(
-        PAYPAL_API=served(stack, paypal_api(sent)),
+        PAYPAL_API=f"http://127.0.0.1:{stack.enter_context(serving(paypal_api(sent)))}",
         PAYPAL_CLIENT_ID="client",
         PAYPAL_CLIENT_SECRET="secret",
         PAYPAL_WEBHOOK_ID="WH-1",
@@ -238,30 +227,20 @@ def reports_in_the_webhook(page: Page, shop: PageShop) -> None:
 
 def books_invoices(page: Page, folder: Path, stack: ExitStack) -> None:
     url = f"sqlite:///{folder}/shop.sqlite"
-    shop = opened(stack, folder, ADROLL_OUTBOX_URL=url, SQLALCHEMY_DATABASE_URI=url)
-    db = SQLAlchemy()
-
-    class Order(db.Model):  # type: ignore[name-defined,misc]
-        id = db.Column(db.String(20), primary_key=True)
-        paid = db.Column(db.Boolean, default=False)
-
+    shop = opened(stack, folder, ADROLL_OUTBOX_URL=url)
+    engine = create_engine(url)
+    stack.callback(engine.dispose)
+    db = SimpleNamespace(session=stack.enter_context(Session(engine)))
     names = page.run("Invoice", app=shop.app, db=db, **NAMES)
-    db.init_app(shop.app)
     shop.start()
     assert shop.app.extensions["adroll"].settings.hold_max == 45 * 86_400
     folder.mkdir(exist_ok=True)
-    with shop.app.app_context():
-        db.create_all()
-        shop.app.extensions["adroll"].outbox.database.create_tables()
-        db.session.add(Order(id="o-1"))
-        db.session.commit()
+    shop.app.extensions["adroll"].outbox.database.create_tables()
     hold(shop, "o-1")
+    order = SimpleNamespace(id="o-1", paid=False)
     with shop.app.app_context():
-        stack.callback(db.engine.dispose)
-        order = db.session.get_one(Order, "o-1")
         names["book_payment"](order)
-        assert order.paid
-        db.session.remove()
+    assert order.paid
     assert shop.sold() == [SALE]
 
 

@@ -60,27 +60,6 @@ def test_each_public_name_has_its_place_in_the_reference(site: Path) -> None:
         assert {f"{home}.{name}" for home in homes} & ids, name
 
 
-@pytest.mark.parametrize(
-    ("typed", "page"),
-    [
-        ("401 422 503", "explanation/delivery"),
-        ("ASGI FastAPI", "how-to/asgi"),
-        ("Heroku", "how-to/deploy/ephemeral-disks"),
-        ("compose", "how-to/deploy/compose"),
-        ("Cloudflare Varnish", "how-to/caches"),
-        ("Segment", "how-to/migrate"),
-        ("currency", "how-to/currencies"),
-        ("several accounts", "how-to/several-shops"),
-        ("blockers", "how-to/blockers"),
-        ("upgrade", "how-to/upgrade"),
-    ],
-)
-def test_words_that_people_search_are_on_their_page(site: Path, typed: str, page: str) -> None:
-    assert set(typed.lower().split()) <= set(
-        re.findall(r"\w+", (site / f"{page}.txt").read_text().lower())
-    )
-
-
 def test_how_to_is_an_index_by_question_with_each_of_its_pages() -> None:
     folder = ROOT / "docs" / "how-to"
     linked = re.findall(r"\]\(([\w/-]+\.md)\)", (folder / "index.md").read_text())

@@ -229,22 +229,6 @@ def test_nothing_of_a_visitor_reaches_the_page_or_the_script(site: Site) -> None
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("", "kit", "../identity", "%2e%2e/%2e%2e/etc/passwd", "..%2fsettings.py", CANARY),
-        *(f"kit.{rest}" for rest in ("0123456789abcdef.js/../x", "0123456789abcdef.js%0a")),
-        f"kit.{'a' * 5000}.js",
-    ],
-)
-def test_below_the_prefix_there_are_two_endpoints_and_no_files(site: Site, name: str) -> None:
-    answer = site.get(f"/_adroll/{name}")
-
-    assert answer.status_code in (404, 405, 308)
-    if answer.status_code != 308:
-        assert CANARY not in answer.text
-
-
-@pytest.mark.parametrize(
     "query",
     [
         *("adct=x%0d%0aSet-Cookie:%20evil=1", "adct=x%0aX-Evil:%201", "adct=%00"),
