@@ -276,7 +276,8 @@ class Runtime:
         if not self.settings.enabled or self._collecting or not self.outbox.exists():
             return 0
         if self.settings.delivery == "worker":
-            return self.outbox.queue.waiting(self.deliverer.accounts)
+            until = time.monotonic() + timeout
+            return self.outbox.queue.waiting(self.deliverer.accounts, until)
         own_thread = self.settings.delivery == "thread"
         return (self.thread if own_thread else self.deliverer).flush(timeout)
 

@@ -363,8 +363,9 @@ class Deliverer:
         :param timeout: seconds after which no further request begins.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
-        self.drain(until=time.monotonic() + timeout)
-        return self.outbox.queue.waiting(self.accounts)
+        until = time.monotonic() + timeout
+        self.drain(until=until)
+        return self.outbox.queue.waiting(self.accounts, until)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until *stop* is set; a request under way is finished first.

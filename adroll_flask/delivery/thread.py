@@ -207,10 +207,10 @@ class DeliveryThread:
             # What sends is imported by the thread: here that would take the time of a request.
             while process.alive and (not process.ready or deliverer.lanes):
                 if (left := until - time.monotonic()) <= 0:
-                    return queue.waiting(accounts)
+                    return queue.waiting(accounts, until)
                 # To count is to take in; what is due the thread takes in as it sends it, which is
                 # less work.
-                if not queue.is_due(accounts) and not queue.waiting(accounts):
+                if not queue.is_due(accounts) and not queue.waiting(accounts, until):
                     return 0
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 0.1)

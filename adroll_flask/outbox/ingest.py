@@ -291,13 +291,15 @@ class Ingest:
                 return 0
             return self.run(found, lambda tx, batch: self.write(tx, batch, most))
 
-    def take_in_all(self) -> None:
+    def take_in_all(self, until: float = float("inf")) -> None:
         """Take in what was reported until now.
 
+        :param until: by ``time.monotonic()``: no batch begins after that, but for the first.
         :raises OutboxFailed: the database cannot be worked with.
         """
-        while self.take_in(patience=PATIENCE):
-            pass
+        while self.take_in(patience=min(PATIENCE, until - time.monotonic())):
+            if time.monotonic() >= until:
+                return
 
     def weigh(self) -> int:
         """Bytes of the events that wait, are dead or held, by their number and the newest ones."""

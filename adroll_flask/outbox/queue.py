@@ -145,17 +145,20 @@ class Queue:
         theirs = f"{schema.in_states(*model.LEASED)} AND due_at > :now LIMIT 1"
         return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs)))
 
-    def waiting_by_account(self) -> dict[str, int]:
-        """How many events of each account are waiting, claimed or sending."""
-        self.ingest.take_in_all()
+    def waiting_by_account(self, until: float = float("inf")) -> dict[str, int]:
+        """How many events of each account are waiting, claimed or sending.
+
+        :param until: as of :meth:`.Ingest.take_in_all`: what is not taken in is not counted.
+        """
+        self.ingest.take_in_all(until)
         those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid ORDER BY 1"
         by = "advertisable_eid, count(*)"
         found = self.database.read(lambda tx: schema.events(tx, by, those))
         return {eid: int(count) for eid, count in found}
 
-    def waiting(self, accounts: Sequence[str] | None = None) -> int:
+    def waiting(self, accounts: Sequence[str] | None = None, until: float = float("inf")) -> int:
         """The same of all *accounts* together (``None``: of all that there are)."""
-        found = self.waiting_by_account().items()
+        found = self.waiting_by_account(until).items()
         return sum(count for eid, count in found if accounts is None or eid in accounts)
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
