@@ -12,10 +12,7 @@ pytestmark = pytest.mark.slow
 #: Tests of one browser alone, and why.
 CHROMIUMS_OWN = {
     "test_the_next_page_tells_what_was_not_taken_and_not_what_was_refused": "reads the console",
-    "test_the_next_page_tells_the_landings_click_id_that_was_not_taken": "reads the console",
-    "test_a_lost_network_is_survived": "reads the console",
     "test_trusted_types_are_survived": "others have no Trusted Types, or say it otherwise",
-    "test_no_storage_is_survived": "a setting in Chromium's profile",
     "test_a_prerendered_page_starts_shown": "others do not prerender",
 }
 #: What one engine does otherwise, and why.
