@@ -79,21 +79,6 @@ DAILY = tuple(
 )
 
 
-#: What `make quick` runs, but for tests that wait (`patient`) or need a browser or a server.
-QUICK = tuple(f"tests/{name}/" for name in ("visitor", "page", "events", "outbox", "delivery"))
-QUICK += ("tests/app/test_settings.py", "tests/house/test_imports.py")
-NOT_QUICK = ("slow", "browser", "patient")
-SERVERS = ("postgresql", "mariadb")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Of `-m quick`, each worker reads no more than where such tests are."""
-    if config.option.markexpr != "quick":
-        return None
-    name = collection_path.relative_to(config.rootpath).as_posix() + "/" * collection_path.is_dir()
-    return not any(name.startswith(one) or one.startswith(name) for one in ("./", *QUICK)) or None
-
-
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the first process, before it starts the others
         for folder in _COMPILED:
@@ -113,22 +98,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
         if (
             (test.startswith(BROWSERS) and not test.startswith(DAILY))
-            or (
-                # MariaDB has its part of the contract with the proofs: PostgreSQL is a server, too.
-                test.startswith("tests/outbox/") and "mariadb" in test
-            )
-            or (
-                # The dashboard asks by the outbox's own look-ups, which that contract is about.
-                test.startswith("tests/dashboard/") and any(name in test for name in SERVERS)
-            )
+            # MariaDB has its part of the contract with the proofs: PostgreSQL is a server, too.
+            or (test.startswith(("tests/outbox/", "tests/dashboard/")) and "mariadb" in test)
+            # The dashboard asks by the outbox's own look-ups, which that contract is about.
+            or (test.startswith("tests/dashboard/") and "postgresql" in test)
         ):
             item.add_marker(pytest.mark.slow)
-        if (
-            test.startswith(QUICK)
-            and not any(item.get_closest_marker(name) for name in NOT_QUICK)
-            and not any(name in test for name in SERVERS)
-        ):
-            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """The browsers of this folder's tests."""
 
 import ssl
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from tests.support import engines
 from tests.support.browsing import *  # noqa: F403 - pytest finds fixtures by their names here
 from tests.support.browsing import HOSTS
 from tests.support.certificates import make_certificate
-from tests.support.engines import START, Engine, EngineContext, is_alive
+from tests.support.engines import START, Engine, is_alive
 from tests.support.journey import Site, open_shop
 from tests.support.kit_site import KitSite
 
-DIED = pytest.StashKey[bool]()
+#: Firefox and WebKit, as far as a test has asked for them.
+RUNNING: dict[str, Engine] = {}
 
 
 @pytest.fixture
@@ -60,27 +61,16 @@ def started(
     One that has died since is started again: only the test in which it died has that to bear.
     """
     with ExitStack() as stack:
-        known: dict[str, Engine] = {}
+        stack.callback(RUNNING.clear)
 
         def start(name: str) -> Engine:
-            if name not in known or not is_alive(known[name]):
+            if name not in RUNNING or not is_alive(RUNNING[name]):
                 folder = tmp_path_factory.mktemp(name) / "profile"
                 tunnel: int = request.getfixturevalue("tunnel")
-                known[name] = stack.enter_context(START[name](folder, tunnel))
-            return known[name]
+                RUNNING[name] = stack.enter_context(START[name](folder, tunnel))
+            return RUNNING[name]
 
         yield start
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    context = getattr(item, "funcargs", {}).get("context")
-    if call.excinfo and isinstance(context, EngineContext) and not is_alive(context.engine):
-        item.stash[DIED] = True
-    return report
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,7 +80,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    if item.stash.get(DIED, False):
+    failed = any(report.failed for report in reports)
+    if failed and not all(map(is_alive, RUNNING.values())):
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)

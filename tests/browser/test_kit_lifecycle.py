@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -41,12 +40,9 @@ def test_a_prerendered_page_starts_shown(site: KitSite, chromium_path: str, tmp_
 
 
 @pytest.fixture
-def caching_context(launch: Callable[..., Any]) -> BrowserContext:
+def caching_context(launch: Callable[..., BrowserContext], tmp_path: Path) -> BrowserContext:
     """Playwright switches the cache for back and forward off."""
-    context: BrowserContext = launch(
-        ignore_default_args=["--disable-back-forward-cache"]
-    ).new_context()
-    return context
+    return launch(tmp_path, ignore_default_args=["--disable-back-forward-cache"])
 
 
 def come_back(page: Page) -> None:

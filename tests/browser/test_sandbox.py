@@ -1,7 +1,6 @@
 """The live view and the pixel, in a real browser."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -120,12 +119,6 @@ def test_it_fits_windows_of_all_widths(page: Page, adroll: RunningSandbox, width
     page.locator(".row", has_text="999").click()
     page.locator(".raw").scroll_into_view_if_needed()
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
-    row = page.locator(".row", has_text="999").bounding_box()
-    detail = page.locator("#detail").bounding_box()
-    assert row is not None
-    assert detail is not None
-    beside = detail["x"] > row["x"] + row["width"] - 1
-    assert beside is (width > 980)
 
 
 def test_faults_are_set_and_ended_by_a_click(page: Page, adroll: RunningSandbox) -> None:
@@ -202,12 +195,10 @@ def wrote(page: Page, value: str, **where: Any) -> None:
 WRITTEN = {
     "in order": (COOKIE, COOKIE),
     "of another kind": (f"{COOKIE[:32]}-s2-1667065540836", COOKIE),
-    "with a dash": (f"{COOKIE}-", COOKIE),
     "with a date": (f"{COOKIE[:32]}-2022-10-29T17:45:40.836Z", COOKIE),
 }
-FOREIGN = (f"{COOKIE[:32]}-a_1730238675", "x", COOKIE[:32], f"{COOKIE[:32]}-1667065540")
+FOREIGN = (f"{COOKIE[:32]}-a_1730238675", "x", "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836")
 WRITTEN |= {f"foreign: {one}": (one, one) for one in FOREIGN}
-WRITTEN["base 62"] = ("Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",) * 2
 
 
 @pytest.mark.parametrize("what", WRITTEN)
@@ -223,14 +214,6 @@ def test_the_pixel_adopts_what_the_site_wrote(
     assert cookie["value"] == normal
     assert cookie["expires"] > soon + 86400
     assert {one["cookie"] for one in adroll.tracked()} <= {normal}
-
-
-def test_the_first_of_several_with_a_value_counts(page: Page, shop: Open) -> None:
-    # Longer paths come first (RFC 6265, section 5.4).
-    wrote(page, "first", domain="www.shop.test", path="/mug")
-    wrote(page, COOKIE, domain="www.shop.test")
-    shop()
-    assert answered(page) == "first"
 
 
 def test_the_loaders_queue_is_taken_over(page: Page, adroll: RunningSandbox, shop: Open) -> None:
@@ -321,12 +304,9 @@ def test_the_live_view_shows_departures(page: Page, adroll: RunningSandbox) -> N
         headers={"Authorization": f"token {ACCESS_TOKEN}", "Content-Type": "application/json"},
     )
     assert answer.status == 200
-    expect(page.locator("#events .row")).to_contain_text("4 warnings")
     expect(page.locator("#detail .verdict.warn li")).to_have_count(4)
-    expect(page.locator("#detail .verdict.warn")).to_contain_text("the documentation has /api")
     page.get_by_role("tab", name="Requests").click()
     expect(page.locator("#requests .tag.warn")).to_have_text("3 warnings")
-    expect(page.locator("#requests .tag.warn")).to_have_attribute("title", re.compile("one event"))
 
 
 def test_the_pixel_twice_is_the_pixel_once(page: Page, adroll: RunningSandbox, shop: Open) -> None:

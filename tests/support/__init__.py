@@ -150,6 +150,18 @@ def started(
             process.communicate()
 
 
+def said(process: subprocess.Popen[str], log: Path, pattern: str, within: float = PATIENCE) -> str:
+    """What *pattern* finds in the *log* of a program that starts."""
+
+    def found() -> re.Match[str] | None:
+        return re.search(pattern, log.read_text(errors="replace"))
+
+    eventually(lambda: found() or process.poll() is not None, within)
+    match = found()
+    assert match is not None, f"{process.args!r} did not start: {log.read_text()[-3000:]}"
+    return match[1]
+
+
 @contextmanager
 def listening_at(port: int, said: Path, *command: str, **given: Any) -> Iterator[None]:
     """Meanwhile *command* runs and listens at *port*; what it says is in *said*, and in a fault."""

@@ -41,16 +41,9 @@ CHROMIUM_ARGS = (
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
     """Where Chromium is; without one the test is skipped, or fails where CI says so."""
-    named = os.environ.get("CHROMIUM")
-    path = shutil.which(named or "/usr/bin/chromium")
-    if path is None:
-        line = (
-            f"CHROMIUM={named} is no program"
-            if named
-            else "no /usr/bin/chromium: apt-get install chromium, or set CHROMIUM to its path"
-        )
-        lacking(line)
-    return path
+    name = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    how = "apt-get install chromium, or set CHROMIUM to its path"
+    return shutil.which(name) or lacking(f"no {name}: {how}")
 
 
 # A folder's, since Playwright's event loop runs in the main thread for as long as it is open, and
@@ -66,20 +59,16 @@ def _options(path: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def launch(driver: Playwright, chromium_path: str) -> Iterator[Callable[..., Any]]:
-    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the test.
+def launch(driver: Playwright, chromium_path: str) -> Iterator[Callable[..., BrowserContext]]:
+    """Start a browser whose profile is a folder: ``launch(folder, ignore_default_args=[...])``.
 
-    ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
+    It is ended with the test.
     """
-    started: list[Browser | BrowserContext] = []
+    started: list[BrowserContext] = []
 
-    def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
+    def start(profile: Path, **options: Any) -> BrowserContext:
         options |= _options(chromium_path)
-        started.append(
-            driver.chromium.launch(**options)
-            if profile is None
-            else driver.chromium.launch_persistent_context(profile, **options)
-        )
+        started.append(driver.chromium.launch_persistent_context(profile, **options))
         return started[-1]
 
     yield start

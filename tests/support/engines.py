@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -26,23 +24,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from . import PATIENCE, eventually, lacking, started
+from . import PATIENCE, eventually, program, said, started
 from .certificates import make_certificate
 from .serving import serving
-
-#: What each engine needs, and the Debian package that has it.
-NEEDED = {
-    "firefox": {"firefox-esr": "firefox-esr"},
-    "webkit": {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"},
-}
-
-
-def demand(name: str) -> None:
-    """Skip the test where the machine lacks engine *name*; on CI, fail. Says how to get it."""
-    packages = [package for program, package in NEEDED[name].items() if not shutil.which(program)]
-    if packages:
-        lacking(f"no {name}: apt-get install {' '.join(packages)}")
-
 
 # -- the engines -------------------------------------------------------------------------------
 
@@ -126,19 +110,19 @@ def firefox(folder: Path, tunnel: int) -> Iterator[Firefox]:
     """A Firefox with its profile in *folder*, a fresh one where there is none."""
     import websocket
 
-    demand("firefox")
     folder.mkdir(exist_ok=True)
     preferences = _PREFERENCES | {"network.proxy.socks_port": tunnel}
     (folder / "user.js").write_text(
         "".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in preferences.items())
     )
     log = folder / "firefox.log"
-    command = ("firefox-esr", "--headless", "--no-remote", "--profile", folder)
+    firefox = program("firefox-esr", "firefox-esr")
+    command = (firefox, "--headless", "--no-remote", "--profile", folder)
     home = os.environ | {"HOME": str(folder)}
     with started(
         *command, "--remote-debugging-port", "0", log=log, gently=True, env=home
     ) as process:
-        address = _said(process, log, r"WebDriver BiDi listening on (ws://\S+)")
+        address = said(process, log, r"WebDriver BiDi listening on (ws://\S+)")
         socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
         try:
             yield Firefox(socket, process)
@@ -180,17 +164,26 @@ class WebKit:
 @contextmanager
 def webkit(folder: Path, tunnel: int) -> Iterator[WebKit]:
     """A WebKitGTK browser on a display of its own."""
-    demand("webkit")
     from selenium.webdriver import WebKitGTK, WebKitGTKOptions
     from selenium.webdriver.webkitgtk.service import Service
 
+    driver_path = program("WebKitWebDriver", "webkit2gtk-driver")
     folder.mkdir()
     display_log = folder / "display"
-    command = ("Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
+    command = (
+        program("Xvfb", "xvfb"),
+        "-displayfd",
+        "1",
+        "-screen",
+        "0",
+        "1024x768x24",
+        "-nolisten",
+        "tcp",
+    )
     with started(*command, log=display_log, gently=True) as screen:
         environment = {
             **os.environ,
-            "DISPLAY": ":" + _said(screen, display_log, r"(?m)^(\d+)\n"),
+            "DISPLAY": ":" + said(screen, display_log, r"(?m)^(\d+)\n"),
             "HOME": str(folder),
             # Root's processes may not be put into a sandbox of their own.
             "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
@@ -202,7 +195,7 @@ def webkit(folder: Path, tunnel: int) -> Iterator[WebKit]:
         }
         options = WebKitGTKOptions()
         options.set_capability("acceptInsecureCerts", True)
-        service = Service(shutil.which("WebKitWebDriver"), env=environment)
+        service = Service(driver_path, env=environment)
         with warnings.catch_warnings():
             # Selenium's driver for WebKitGTK still calls what Selenium itself deprecates.
             warnings.filterwarnings("ignore", "setting remote_server_addr", DeprecationWarning)
@@ -215,15 +208,6 @@ def webkit(folder: Path, tunnel: int) -> Iterator[WebKit]:
             with suppress(Exception):  # it may be dead
                 driver.quit()
             service.stop()
-
-
-def _said(process: subprocess.Popen[str], log: Path, pattern: str) -> str:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        if found := re.search(pattern, log.read_text(errors="replace")):
-            return found[1]
-        time.sleep(0.05)
-    pytest.fail(f"{process.args!r} did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 Engine = Firefox | WebKit

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask_cors import CORS
+from playwright.sync_api import Page
 
 from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
@@ -23,23 +24,13 @@ DOC = "docs/how-to/front-ends.md"
 #: The whole front end: plain JavaScript, views without a page load, one button that buys.
 SHOP = """<!doctype html>
 <html><head><title>Mugs</title>{tag}</head><body>
-<h1>Mugs</h1>
 <button id="mug">Buy a mug</button>
-<p id="done"></p>
 <script>
-  const fetched = window.fetch;
-  let answer;
-  window.fetch = async (to, ...rest) => {{
-    const got = await fetched(to, ...rest);
-    if (to.endsWith("/orders")) answer = got;
-    return got;
-  }};
   document.getElementById("mug").onclick = async () => {{
     // A single-page app: the click id is gone from the address long before the purchase.
     history.pushState(null, "", "/cart");
     const order = {{ order: "1001" }};
     {report}
-    document.getElementById("done").textContent = (await answer.json()).report;
   }};
 </script>
 </body></html>"""
@@ -54,6 +45,13 @@ class TwoServers(Site):
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
+def buy(page: Page) -> str:
+    """Press the button; what became of the report."""
+    with page.expect_response("**/orders") as answered:
+        page.click("#mug")
+    return str(answered.value.json()["report"])
+
+
 @contextmanager
 def open_front_end(
     adroll: RunningSandbox, folder: Path, *, host: str, tls: Tls = None, **config: Any
@@ -62,14 +60,9 @@ def open_front_end(
 
     A front end of another site sends a token along, and no cookies.
     """
-    page = b""
+    page = Response(mimetype="text/html")
     scheme = "http" if tls is None else "https"
-
-    def front(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-        return [page]
-
-    with adroll_origin(adroll, tls) as origin, serving(front, tls) as front_port:
+    with adroll_origin(adroll, tls) as origin, serving(page, tls) as front_port:
         at = f"{scheme}://{host}:{front_port}"
         api = make_api(folder, adroll, origin, at, config)
         asked: list[tuple[str, str | None]] = []
@@ -86,7 +79,7 @@ def open_front_end(
             report = (own if host.endswith("shop.test") else other).replace(
                 "https://api.shop.example", base
             )
-            page = SHOP.format(tag=tag, report=report).encode()
+            page.set_data(SHOP.format(tag=tag, report=report))
             yield TwoServers(
                 adroll, origin, scheme, front_port, api, api_port=api_port, asked=asked
             )

@@ -190,15 +190,9 @@ def buy(page: Page) -> Bought:
     return place_the_order(page)
 
 
-def first_party_cookies(context: BrowserContext, url: str) -> list[Any]:
-    """The ``__adroll_fpc`` that the browser would send to *url*."""
-    return [cookie for cookie in context.cookies(url) if cookie["name"] == "__adroll_fpc"]
-
-
 def jar(context: BrowserContext, url: str) -> str:
     """The browser's one first-party cookie for *url*; two of the name would be a fault."""
-    [cookie] = first_party_cookies(context, url)
-    value: str = cookie["value"]
+    [value] = [one["value"] for one in context.cookies(url) if one["name"] == "__adroll_fpc"]
     return value
 
 

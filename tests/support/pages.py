@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.conftest import ADVERTISABLE, PIXEL
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, eventually
 
 #: A heading, or a fenced block, in which nothing is a heading.
 _PART = re.compile(
@@ -41,6 +40,8 @@ _PART = re.compile(
 )
 #: A block that is a file of the reader's, or the end of one that is there.
 _FILE = re.compile(r"# ([\w/]+\.py)(, at its end)?\n")
+#: A command, the lines that it goes on in, and what the page shows below it.
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 #: What runs until it is told to end.
 _ENDLESS = re.compile(
     r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|worker(?! --once))"
@@ -167,10 +168,8 @@ def _end(group: int) -> None:
     """End a job and all that it started; nothing of it is left, nor are its ports taken."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            os.killpg(group, 0)
-            time.sleep(0.05)
+        with suppress(AssertionError):
+            eventually(lambda: os.killpg(group, 0))  # raises when nobody is left
         os.killpg(group, signal.SIGKILL)
 
 
@@ -230,7 +229,8 @@ class Shell:
 
     def run(self, block: Block) -> None:
         """Type a console block's commands, and compare what each prints."""
-        for command, shown in _commands(self._here(block.code)):
+        assert block.code.startswith("$ "), f"{block} has to begin with a command"
+        for command, shown in _COMMAND.findall(self._here(block.code)):
             if command.startswith("make ") and not command.startswith("make demo"):
                 # Minutes, and CI's own legs: that there is such a target is enough.
                 command = (
@@ -312,24 +312,6 @@ class Shell:
             if time.monotonic() > deadline or (not running and printed == output.read_text()):
                 raise AssertionError(f"{job}\nprinted:\n{printed}\nthe page shows:\n{shown}")
             time.sleep(0.05)
-
-
-def _commands(code: str) -> Iterator[tuple[str, str]]:
-    """Each command of a console block, and what the page shows below it."""
-    command: list[str] = []
-    shown: list[str] = []
-    for line in code.splitlines():
-        if line.startswith("$ "):
-            if command:
-                yield "\n".join(command), "\n".join(shown)
-            command, shown = [line[2:]], []
-        elif command and not shown and command[-1].endswith("\\"):
-            command.append(line)
-        else:
-            assert command, f"a console block begins with a command: {line}"
-            shown.append(line)
-    if command:
-        yield "\n".join(command), "\n".join(shown)
 
 
 def matches(shown: str, printed: str) -> bool:

@@ -63,12 +63,8 @@ class Shop:
         """A process that reports, and dies in the end; meanwhile it takes in as a shop's does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = (sys.executable, "-m", "tests.support.shop_orders")
-        talks: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": None,
-        }
-        with started(*command, env=self.environ, **talks) as process:
+        talk: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": None}
+        with started(*command, env=self.environ, **talk) as process:
             yield Reporter(process)
             with contextlib.suppress(BrokenPipeError, ValueError):  # it may have ended
                 process.communicate(timeout=wsgi_servers.PATIENCE)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.support import eventually, lacking, started
+from tests.support import eventually, lacking, said, started
 
 CLIENTS = 4
 #: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
 #: stop cut off in the middle of a request comes back when that ends.
 PATIENCE = 150.0
-_PORT = re.compile(r"(?:Listening at: http://|bound to TCP address )127\.0\.0\.1:(\d+)")
+_PORT = r"(?:Listening at: http://|bound to TCP address )127\.0\.0\.1:(\d+)"
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,7 @@ class Server:
         self._kind = kind
         self._process = process
         self._log = log
-        eventually(lambda: _PORT.search(self.log) or process.poll() is not None, PATIENCE)
-        found = _PORT.search(self.log)
-        assert found, f"the server did not start:\n{self.log}"
-        self.url = f"http://127.0.0.1:{found[1]}"
+        self.url = f"http://127.0.0.1:{said(process, log, _PORT, PATIENCE)}"
 
     @property
     def log(self) -> str:
@@ -99,9 +95,9 @@ class Server:
 
         def all_do() -> bool:
             # Several at once: one client alone may meet the same worker all the time.
-            for said in clients.map(self.ask, ["/"] * CLIENTS):
-                if said["delivers"]:
-                    delivering.add(said["pid"])
+            for one in clients.map(self.ask, ["/"] * CLIENTS):
+                if one["delivers"]:
+                    delivering.add(one["pid"])
             return len(delivering) == self._kind.workers
 
         with ThreadPoolExecutor(CLIENTS) as clients:
