@@ -144,7 +144,9 @@ def test_who_was_not_asked_or_refused_leaves_no_trace(
         assert_nothing_kept(site, page, traffic)
 
 
-def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page) -> None:
+def test_a_late_yes_starts_everything_and_a_withdrawal_forgets_it_all(
+    open_site: OpenSite, way: Way, page: Page
+) -> None:
     traffic = Traffic(page.context)
     consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
@@ -158,6 +160,21 @@ def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page)
         assert [url for url in traffic.to_adroll if "roundtrip.js" in url]
         buy(page)
         check_known(site.purchase(), "the-click", jar(page.context, page.url))
+
+        buy(page)
+        assert {event["event_name"] for event in waiting(site)} == {"addToCart", "purchase"}
+        told = len(traffic.told)
+
+        page.evaluate(say, False)
+        page.wait_for_function("!document.cookie.includes('__adroll_fpc')")
+
+        assert_nothing_kept(site, page, traffic, ever=False)
+        assert {"consent": False} in traffic.told[told:]
+        traffic.to_adroll.clear()
+        page.goto(site.url())
+        buy(page)
+        assert_nothing_kept(site, page, traffic, ever=False)
+        assert [url for url in traffic.to_adroll if "/j/" in url] == []
 
 
 BANNER = "[role=dialog]"
@@ -176,13 +193,13 @@ def test_the_kit_hears_the_banner_of_the_tag(
         tag = LOADER % (METHODS, source)
         assert site.app is not None
 
+        @site.app.after_request
         def put_it_in(response: Response) -> Response:
             if response.mimetype == "text/html":
                 html = response.get_data(as_text=True)
                 response.set_data(html.replace("</head>", f"{tag}</head>"))
             return response
 
-        site.app.after_request(put_it_in)
         page.goto(site.url("/?adct=the-click"))
         page.locator(BANNER).wait_for()
         assert page.evaluate("typeof __tcfapi") == "function"
@@ -207,26 +224,3 @@ def test_the_kit_hears_the_banner_of_the_tag(
             assert waiting(site) == []
             assert site.adroll.tracked() == []
             assert not any(told.get("adct") for told in traffic.told)
-
-
-def test_who_withdraws_is_forgotten_at_once(open_site: OpenSite, way: Way, page: Page) -> None:
-    traffic = Traffic(page.context)
-    consent, say = way
-    with open_site(ADROLL_CONSENT=consent) as site:
-        page.goto(site.url("/?adct=the-click"))
-        page.evaluate(say, True)
-        page.wait_for_function("sessionStorage['/_adroll/identity']?.includes('the-click')")
-        buy(page)
-        assert {event["event_name"] for event in waiting(site)} == {"addToCart", "purchase"}
-        told = len(traffic.told)
-
-        page.evaluate(say, False)
-        page.wait_for_function("!document.cookie.includes('__adroll_fpc')")
-
-        assert_nothing_kept(site, page, traffic, ever=False)
-        assert {"consent": False} in traffic.told[told:]
-        traffic.to_adroll.clear()
-        page.goto(site.url())
-        buy(page)
-        assert_nothing_kept(site, page, traffic, ever=False)
-        assert [url for url in traffic.to_adroll if "/j/" in url] == []

@@ -51,6 +51,13 @@ def _quiet(console: Any) -> Iterator[None]:
     assert console.lines == []
 
 
+def agree(site: KitSite, page: Page, head: str = "") -> None:
+    """The visitor of the landing page says yes, and the server is told."""
+    site.open(page, head + site.tag(consent="tcf"), LANDING)
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+
+
 def assert_no_trace(site: KitSite, page: Page) -> None:
     """Nothing was sent but refusals and questions, nothing is stored, no pixel came."""
     assert [body for body in site.told if body not in ({}, {"consent": False})] == []
@@ -82,9 +89,8 @@ def test_consent_given_late_starts_everything_without_a_reload(site: KitSite, pa
 
 
 def test_the_grant_is_told_once_per_tab(site: KitSite, page: Page) -> None:
-    site.open(
-        page, EARLY + "<script>adrollKit.consent(true)</script>" + site.tag(consent="tcf"), LANDING
-    )
+    early = "<script>adrollKit.consent(true)</script>"
+    site.open(page, EARLY + early + site.tag(consent="tcf"), LANDING)
     assert site.wait_told(page, 1) == [GRANT]
     page.goto(site.url())
     page.evaluate("adrollKit.consent(true)")
@@ -111,27 +117,12 @@ def leave(page: Page) -> None:
     )
 
 
-def test_a_withdrawal_takes_along_all_that_the_pixel_left(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="tcf"), LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    site.wait_told(page, 1)
-    leave(page)
-    page.evaluate("document.cookie = 'theme=dark;path=/'; localStorage.cart = '2'")
-    page.evaluate("adrollKit.consent(false)")
-    assert site.wait_told(page, 2)[1] == {"consent": False}
-    assert [cookie["name"] for cookie in page.context.cookies()] == ["theme"]
-    assert page.evaluate("Object.keys(localStorage)") == ["cart"]
-
-
 def test_a_site_pixel_and_what_it_keeps_of_consent_stay_with_its_no(
     site: KitSite, page: Page
 ) -> None:
     """AdRoll's banner may be the site's consent platform, and this its memory."""
-    site.open(
-        page,
-        LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"),
-        LANDING,
-    )
+    pixel = LOADER % (METHODS, site.pixel_url())
+    site.open(page, pixel + site.tag(consent="tcf", pixel="present"), LANDING)
     page.wait_for_function("window.seen")
     assert site.told == []
     page.evaluate("adrollKit.consent(true)")
@@ -153,21 +144,22 @@ def test_a_refusal_takes_an_earlier_sessions_cookie_away(site: KitSite, page: Pa
 
 
 def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="tcf"), LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    site.wait_told(page, 1)
+    agree(site, page)
     page.wait_for_function("sessionStorage.length == 1")
-    site.pixels.clear()
+    leave(page)
+    page.evaluate("document.cookie = 'theme=dark;path=/'; localStorage.cart = '2'")
     page.evaluate("adrollKit.consent(false)")
     assert site.wait_told(page, 2) == [GRANT, {"consent": False}]
-    site.told.remove(GRANT)
     # The pixel has run and cannot be unloaded, but the page's calls do not reach it any more.
     page.evaluate("adroll.track('addToCart'); adroll.get_cookie(() => {}); adroll.identify()")
     assert page.evaluate("seen.tracked") == ["pageView"]
-    assert_no_trace(site, page)
     page.goto(site.url())
-    assert site.after_wait(page, count=1) == [{"consent": False}]
-    assert_no_trace(site, page)
+    assert site.after_wait(page, count=2) == [GRANT, {"consent": False}]
+    assert len(site.pixels) == 1
+    # All that the pixel left has gone along, and nothing else.
+    assert [cookie["name"] for cookie in page.context.cookies()] == ["theme"]
+    kept = "[localStorage, sessionStorage].map(Object.keys)"
+    assert page.evaluate(kept) == [["cart"], []]
 
 
 def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: Page) -> None:
@@ -183,11 +175,8 @@ def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: 
 
 
 def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="tcf"), LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    site.wait_told(page, 1)
-    page.evaluate("adrollKit.consent(false)")
-    page.evaluate("adrollKit.consent(true)")
+    agree(site, page)
+    page.evaluate("for (const yes of [false, true]) adrollKit.consent(yes)")
     assert site.wait_told(page, 3) == [GRANT, {"consent": False}, GRANT]
     # The pixel is the one that ran before, and hears the page again.
     page.evaluate("adroll.track('addToCart')")
@@ -211,9 +200,8 @@ def test_a_no_waits_for_the_answer_to_the_yes(site: KitSite, page: Page) -> None
 
 def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
     site.delay = 3600
-    site.serve(site.tag(consent="tcf", pixel="none", wait=3_600_000))
     site.serve("", "/next")
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", pixel="none", wait=3_600_000), LANDING)
     page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
     assert len(site.wait_told(page, 1)) == 1
     page.goto(site.url("/next"))
@@ -226,8 +214,7 @@ def test_a_no_that_did_not_arrive_is_told_by_the_next_page_before_all_else(
 ) -> None:
     site.answer = {"consent": True}
     site.set_cookie = SERVER_COOKIE
-    site.serve(site.tag(consent="ask", pixel="none"))
-    page.goto(site.url())
+    site.open(page, site.tag(consent="ask", pixel="none"))
     assert site.wait_told(page, 1) == [{}]
     site.set_cookie = None
     if leaves:
@@ -258,9 +245,9 @@ def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, pag
 
 
 def test_who_leaves_right_after_the_yes_has_it_told(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf", wait=3_600_000, src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
-    page.goto(site.url(LANDING))
+    silent = site.pixel_url(silent=1, cookieless=1)
+    site.open(page, site.tag(consent="tcf", wait=3_600_000, src=silent), LANDING)
     page.evaluate("adrollKit.consent(true); location = '/next'")
     assert site.wait_told(page, 1) == [{"adct": "click123", "consent": True}]
 
@@ -285,25 +272,17 @@ def test_a_tcf_dialogue_that_is_open_again_withdraws_nothing(site: KitSite, page
     assert site.wait_told(page, 2)[1] == {"consent": False}
 
 
-def test_vendor_and_purposes_may_be_others(site: KitSite, page: Page) -> None:
-    site.open(page, CMP + site.tag(consent="tcf", tcf="131:1,3"), LANDING)
-    page.evaluate(tc(vendors=(131,), purposes=(1, 3)))
-    assert site.wait_told(page, 1) == [GRANT]
-
-
-def test_a_cmp_that_comes_late_is_found(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="tcf"), LANDING)
+def test_a_cmp_that_comes_late_is_found_and_vendor_and_purposes_may_be_others(
+    site: KitSite, page: Page
+) -> None:
+    site.open(page, site.tag(consent="tcf", tcf="131:1,3"), LANDING)
     page.wait_for_timeout(100)
-    page.evaluate(kit_site.CMP + tc())
+    page.evaluate(kit_site.CMP + tc(vendors=(131,), purposes=(1, 3)))
     assert site.wait_told(page, 1) == [GRANT]
 
 
 def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
-    site.open(
-        page, "<script>__tcfapi = () => { throw 1 }</script>" + site.tag(consent="tcf"), LANDING
-    )
-    page.evaluate("adrollKit.consent(true)")
-    assert site.wait_told(page, 1) == [GRANT]
+    agree(site, page, "<script>__tcfapi = () => { throw 1 }</script>")
 
 
 # -- Consent Mode ------------------------------------------------------------------------------
@@ -384,8 +363,7 @@ def clobbering(leaf: str) -> str:
     + ['<iframe name="update"></iframe>'],
 )
 def test_markup_gives_no_consent(site: KitSite, page: Page, leaf: str) -> None:
-    site.serve(site.tag(consent="tcf"), body=clobbering(leaf))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING, body=clobbering(leaf))
     # It does answer to that name: the test would see nothing otherwise.
     storage = "google_tag_data.ics.entries.ad_storage"
     assert page.evaluate(f"!!({storage}.update || {storage}.default)")
@@ -394,8 +372,8 @@ def test_markup_gives_no_consent(site: KitSite, page: Page, leaf: str) -> None:
 
 
 def test_markup_that_poses_as_googles_tag_hides_no_withdrawal(site: KitSite, page: Page) -> None:
-    site.serve(GTAG + site.tag(consent="tcf"), body=clobbering('<a id="update">x</a>'))
-    page.goto(site.url(LANDING))
+    posing = clobbering('<a id="update">x</a>')
+    site.open(page, GTAG + site.tag(consent="tcf"), LANDING, body=posing)
     page.evaluate(gtag("update", "granted"))
     assert site.wait_told(page, 1) == [GRANT]
     page.evaluate(gtag("update", "denied"))
@@ -500,9 +478,7 @@ def test_the_servers_no_to_what_it_was_told_stops_everything(
     site: KitSite, page: Page, before: str
 ) -> None:
     site.answer = {"consent": False}
-    site.open(page, before + site.tag(consent="tcf"), LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    assert site.wait_told(page, 1) == [GRANT]
+    agree(site, page, before)
     page.wait_for_function("document.cookie == '' && !sessionStorage.length")
     page.evaluate("adroll.track('addToCart')")
     assert page.evaluate("seen.tracked") == ["pageView"]
@@ -515,8 +491,7 @@ def test_a_tab_keeps_what_it_told_where_the_cookie_is_another_hosts(
     site: KitSite, page: Page
 ) -> None:
     site.answer = {"consent": True, "token": "signed"}
-    site.serve(site.tag(consent="ask", origins=True, pixel="none", wait=WAIT))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask", origins=True, pixel="none", wait=WAIT), LANDING)
     click = {"adct": "click123"}
     assert site.wait_told(page, 2) == [{}, click]
     page.goto(site.url())

@@ -25,11 +25,8 @@ def test_a_prerendered_page_starts_shown(site: KitSite, chromium_path: str, tmp_
         f" await ({note})('going'); location = '/landing?adct=click123'"
         " } else setTimeout(look, 200) })()</script>"
     )
-    site.serve(
-        f"<script>({note})(document.prerendering ? 'prerendered' : 'not prerendered')</script>"
-        + site.tag(),
-        "/landing",
-    )
+    told = f"<script>({note})(document.prerendering ? 'prerendered' : 'not prerendered')</script>"
+    site.serve(told + site.tag(), "/landing")
     command = [chromium_path, "--headless=new", f"--user-data-dir={tmp_path}", *CHROMIUM_ARGS]
     with started(*command, site.url(), gently=True):
         eventually(lambda: site.told == ["prerendered"])
@@ -52,9 +49,8 @@ def come_back(page: Page) -> None:
 
 def test_a_page_from_the_page_cache_goes_on(site: KitSite, caching_context: BrowserContext) -> None:
     page = caching_context.new_page()
-    site.serve(WATCH + site.tag(src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
-    page.goto(site.url(LANDING))
+    site.open(page, WATCH + site.tag(src=site.pixel_url(silent=1, cookieless=1)), LANDING)
     page.goto(site.url("/next"))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
     come_back(page)
@@ -67,9 +63,8 @@ def test_a_page_from_the_page_cache_goes_on(site: KitSite, caching_context: Brow
 
 def test_a_no_ends_a_page_from_the_cache(site: KitSite, caching_context: BrowserContext) -> None:
     page = caching_context.new_page()
-    site.serve(WATCH + site.tag(consent="tcf"))
     site.serve(site.tag(consent="tcf"), "/next")
-    page.goto(site.url(LANDING))
+    site.open(page, WATCH + site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
     page.goto(site.url("/next"))

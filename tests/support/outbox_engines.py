@@ -96,15 +96,13 @@ class Bench:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Meanwhile somebody holds the table of events, as a migration does."""
+        how = {
+            "postgresql": "LOCK TABLE adroll_event, adroll_inbox IN ACCESS EXCLUSIVE MODE",
+            "mariadb": "LOCK TABLES adroll_event WRITE, adroll_inbox WRITE",
+            "sqlite": "BEGIN EXCLUSIVE",
+        }
         with self.sql().connect() as connection:
-            if self.engine == "postgresql":
-                connection.execute(
-                    sa.text("LOCK TABLE adroll_event, adroll_inbox IN ACCESS EXCLUSIVE MODE")
-                )
-            elif self.engine == "mariadb":
-                connection.execute(sa.text("LOCK TABLES adroll_event WRITE, adroll_inbox WRITE"))
-            else:
-                connection.execute(sa.text("BEGIN EXCLUSIVE"))
+            connection.execute(sa.text(how[self.engine]))
             try:
                 yield
             finally:
