@@ -351,13 +351,6 @@ def test_two_apps_in_one_process_keep_apart(app: Flask, make_app: AppMaker, adro
         AdRoll(app)
 
 
-def test_a_flush_takes_no_backlog_in_beyond_its_time(make_app: AppMaker, adroll: AdRoll) -> None:
-    with make_app(ADROLL_DELIVERY="worker").test_request_context(**VISIT):
-        for number in range(600):
-            assert report_conversion(**ORDER | {"order_id": str(number)})
-        assert 0 < adroll.flush(timeout=0) < 600
-
-
 def test_without_an_account_they_wait_with_one_warning(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(ADROLL_ADVERTISABLE_EID=None, ADROLL_PIXEL_EID=None, ADROLL_ACCESS_TOKEN=None)
     warnings = [record for record in caplog.records if "not set" in record.getMessage()]

@@ -20,6 +20,12 @@ def test_what_lies_in_the_journal_is_due_until_it_is_claimed(bench: Bench, outbo
     assert not outbox.queue.is_due([EID])
 
 
+def test_who_counts_for_a_while_takes_no_backlog_in(bench: Bench, outbox: Outbox) -> None:
+    bench.report(outbox, *map(str, range(600)))
+    assert outbox.queue.waiting(until=0.0) == 500, "one batch"
+    assert outbox.queue.waiting() == 600
+
+
 def test_what_is_tried_again_at_once_keeps_its_place(bench: Bench, outbox: Outbox) -> None:
     first, _second = bench.insert(outbox, None, None)
     bench.clock.now += 1
