@@ -14,6 +14,7 @@ import pytest
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
 from adroll_flask.outbox.model import Counted
+from adroll_flask.settings import Account
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import OK, AdRoll, Clock, NoAnswer, Reply, Shop, orders, refusal
@@ -440,11 +441,15 @@ def test_lateness_is_said_once_a_time(tmp_path: Path, caplog: Caplog, monkeypatc
     assert shop.counters.get("delivery_late") == 2
 
 
-def test_a_worker_that_pauses_gives_signs_of_life(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_worker_that_pauses_gives_signs_of_life_of_accounts_that_it_has_a_token_for(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
     monkeypatch.setattr("adroll_flask.outbox.destination.SEEN_EVERY", 0.0)
-    shop = Shop(tmp_path, orders=1)  # of an outbox that is not there nobody gives signs
+    other = "OTHERADVERTISABLE00001"
+    accounts = {"shop.fr": Account(advertisable_eid=other, pixel_eid=EID)}
+    shop = Shop(tmp_path, accounts=accounts, orders=1)  # of no outbox nobody gives signs
     replace_method(monkeypatch, shop.deliverer, "step", lambda *_, **__: Step(pause=3600.0))
-    shop.outbox.database.create_tables()  # to look makes none
+    shop.outbox.ingest.take_in()  # to look makes none
     stop, destination = threading.Event(), shop.outbox.destination(EID)
     worker = threading.Thread(target=shop.deliverer.run, args=(stop,))
     worker.start()
@@ -455,3 +460,4 @@ def test_a_worker_that_pauses_gives_signs_of_life(tmp_path: Path, monkeypatch: P
     finally:
         stop.set()
         worker.join()
+    assert shop.outbox.destination(other).state().unseen_for is None

@@ -1,8 +1,6 @@
 """Each account has a lane: what becomes of one neither stops nor delays another."""
 
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 
 from adroll_flask.settings import Account
 from tests.conftest import Caplog
-from tests.support import eventually
 from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, orders, refusal
 
 OTHER = "OTHERADVERTISABLE00001"
@@ -131,21 +128,6 @@ def test_an_account_without_a_token_waits(tmp_path: Path, caplog: Caplog) -> Non
     [said] = [text for text in caplog.messages if "not set" in text]
     assert f"the access_token of {OTHER} in ADROLL_ACCOUNTS not set" in said
     assert shop.deliverer.flush(0.1) == 1, "it is ours all the same"
-
-
-def test_a_worker_s_sign_of_life_is_of_the_accounts_that_it_has_a_token_for(tmp_path: Path) -> None:
-    france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
-    shop = Shop(tmp_path, accounts=france, orders=1)
-    stop = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        shop.outbox.ingest.take_in()
-        pool.submit(shop.deliverer.run, stop)
-        try:
-            eventually(lambda: shop.outbox.lookups.destinations()[EID].unseen_for == 0)
-        finally:
-            stop.set()
-    states = shop.outbox.lookups.destinations()
-    assert OTHER not in states or states[OTHER].unseen_for is None
 
 
 def test_where_each_host_has_its_account_none_is_needed_for_all(tmp_path: Path) -> None:

@@ -168,20 +168,9 @@ def test_flush_keeps_its_time(make: Maker) -> None:
     release.set()
 
 
-def test_one_that_died_is_started_again(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:
-    shop, thread = make()
-    monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
-    shop.report("o001")
-    thread.start()
-    eventually(lambda: not thread.alive)
-    monkeypatch.undo()
-    thread.nudge()
-    eventually(lambda: shop.adroll.taken == ["o001"])
-    assert "had died and is started again" in caplog.text
-    assert shop.counters.get("delivery_error", "thread_died") == 1
-
-
-def test_no_thread_to_be_had_is_counted(make: Maker, monkeypatch: Patch) -> None:
+def test_one_that_could_not_start_or_died_is_started_again(
+    make: Maker, monkeypatch: Patch, caplog: Caplog
+) -> None:
     shop, thread = make()
 
     def full(_self: threading.Thread) -> None:
@@ -191,6 +180,15 @@ def test_no_thread_to_be_had_is_counted(make: Maker, monkeypatch: Patch) -> None
         patch.setattr(threading.Thread, "start", full)
         thread.nudge()
     assert shop.counters.get("delivery_error", "no_thread") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
+        shop.report("o001")
+        thread.start()
+        eventually(lambda: not thread.alive)
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert "had died and is started again" in caplog.text
+    assert shop.counters.get("delivery_error", "thread_died") == 1
 
 
 # Where others deliver: the thread takes into the outbox what its process reports

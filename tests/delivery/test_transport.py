@@ -228,7 +228,9 @@ def test_plain_http_to_this_machine_never_goes_through_a_proxy(monkeypatch: Patc
     assert (proxy.connections, up.connections) == (0, 1)
 
 
-def test_a_connection_is_kept_per_thread(monkeypatch: Patch, transport: Transport) -> None:
+def test_a_connection_is_kept_per_thread_and_process(
+    monkeypatch: Patch, transport: Transport
+) -> None:
     with server(answering(reply("200 OK")), keep=True) as up:
         send(up.url, transport=transport)
         send(up.url, transport=transport)
@@ -242,9 +244,13 @@ def test_a_connection_is_kept_per_thread(monkeypatch: Patch, transport: Transpor
         other.start()
         other.join()
         assert up.connections == 2
+        assert in_a_child(lambda: send(up.url, transport=transport).status == 200)
+        assert up.connections == 3
+        send(up.url, transport=transport)
+        assert up.connections == 3, "the parent goes on with its own"
         monkeypatch.setattr(transport_module, "MAX_IDLE", -1.0)
         send(up.url, transport=transport)
-        assert up.connections == 3
+        assert up.connections == 4
 
 
 def test_a_kept_connection_that_broke_or_was_closed_is_noticed(transport: Transport) -> None:
@@ -255,15 +261,6 @@ def test_a_kept_connection_that_broke_or_was_closed_is_noticed(transport: Transp
         time.sleep(0.05)
         assert send(up.url, transport=transport).status == 200
     assert up.connections == 3
-
-
-def test_a_forked_child_opens_its_own_connection(transport: Transport) -> None:
-    with server(answering(reply("200 OK")), keep=True) as up:
-        send(up.url, transport=transport)
-        assert in_a_child(lambda: send(up.url, transport=transport).status == 200)
-        assert up.connections == 2
-        send(up.url, transport=transport)
-        assert up.connections == 2, "the parent goes on with its own"
 
 
 def test_nothing_leaves_where_connecting_left_no_time_for_the_answer(monkeypatch: Patch) -> None:
