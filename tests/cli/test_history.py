@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 from flask import Flask
 
 from adroll_flask.cli.console import since_when
-from adroll_flask.findings.sums import within
 from adroll_flask.reporting.kept_events import life
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
@@ -61,12 +60,6 @@ def test_a_span_that_is_none_is_refused(run: Run) -> None:
     assert "7d" in run("history", "--since", "soon", code=2).output
     assert since_when("7d", 8 * 86_400) == 86_400
     assert since_when("1970-01-02", 0) == 86_400
-
-
-def test_the_time_within_which_half_was_delivered_is_the_end_of_its_bucket() -> None:
-    assert within([0] * 10, 0.5) is None
-    assert within([1, 0, 1] + [0] * 7, 0.95) == 15
-    assert within([0] * 9 + [1], 0.5) is None
 
 
 # -- find ----------------------------------------------------------------------------------

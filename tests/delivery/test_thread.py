@@ -389,53 +389,32 @@ def script(text: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-START = """
+def test_exit_sends_what_lingers(tmp_path: Path) -> None:
+    """A second signal does not cut it off."""
+    program = """
     import os, signal, sys, threading, time
     from pathlib import Path
     from tests.support.delivery_kit import OK, AdRoll, Shop
 
-    def start(*adroll, **settings):
-        shop = Shop(Path(sys.argv[1]), *adroll, **settings)
-        return shop, shop.thread()
-
-    def report(shop, thread, order):
-        shop.report(order)
-        thread.nudge()
-"""
-
-
-def test_exit_sends_what_lingers(tmp_path: Path) -> None:
-    program = """
-    shop, thread = start(linger=30.0)
-    shop.outbox.database.create_tables()
-    thread.start()
-    while not shop.outbox.bell.waiters:
-        time.sleep(0.01)
-    report(shop, thread, "o001")
-    """
-    script(START + program, tmp_path)
-    assert Shop(tmp_path).states() == {"o001": "delivered"}
-
-
-def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path) -> None:
-    program = """
     # As servers that handle signals in C: the process ends where the signal arrives.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    asked = threading.Event()
-
     def slow(orders, dry):
-        asked.set()
         while threading.main_thread().is_alive():  # until the exit has begun
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.3)
         return OK
 
-    shop, thread = start(AdRoll(slow))
-    report(shop, thread, "o001")
-    assert asked.wait(60)
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow), linger=30.0)
+    thread = shop.thread()
+    shop.outbox.database.create_tables()
+    thread.start()
+    while not shop.outbox.bell.waiters:
+        time.sleep(0.01)
+    shop.report("o001")
+    thread.nudge()
     """
     with pytest.raises(AssertionError):  # the signal comes when the wait is over
-        script(START + program, tmp_path)
+        script(program, tmp_path)
     assert Shop(tmp_path).states() == {"o001": "delivered"}

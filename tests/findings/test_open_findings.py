@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import AdRoll, prometheus, report_event, signals
+from adroll_flask import AdRoll, prometheus, signals
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import ingest, location
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
@@ -230,7 +230,9 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     assert is_gone(shop, "event-lost")
 
 
-def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
+def test_an_event_that_stopped_coming_is_told_and_signalled_once(
+    shop: DashboardShop, caplog: Caplog
+) -> None:
     shop.now -= 30 * DAY
     for order in range(30):
         shop.deliver(f"{order}")
@@ -239,23 +241,6 @@ def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     shop.now += DAY
     found = seen(shop, "reports-silent", "No purchase event since ")
     assert found["todo"].startswith("Place an order and look what the app's log says.")
-    shop.deliver("again")
-    assert is_gone(shop, "reports-silent")
-
-
-def test_a_silent_event_is_tried_and_signalled_once(shop: DashboardShop, caplog: Caplog) -> None:
-    """Nobody finds by an order why no search is reported."""
-    shop.now -= 30 * DAY
-    for _ in range(30):
-        address = {"REMOTE_ADDR": "203.0.113.7"}
-        with shop.app.test_request_context("/?adct=click123", environ_base=address):
-            report_event("productSearch", keywords="mug")
-        shop.settle(oNone=DELIVERED)  # it has no key
-        shop.now += DAY
-    shop.now += DAY
-    found = seen(shop, "reports-silent")
-    assert (found["key"], "order" in found["todo"]) == ("productSearch", False)
-    assert found["todo"] in html.unescape(shop.html("problems"))
     told: list[str] = []
 
     def hear(_: object, name: str, **_values: object) -> None:
@@ -266,9 +251,11 @@ def test_a_silent_event_is_tried_and_signalled_once(shop: DashboardShop, caplog:
         deliverer._silent_from = 0.0  # it may have looked before
         deliverer.look()
         replace(deliverer).look()  # as another process does
-    assert told == ["productSearch"]
-    assert "no productSearch event since" in caplog.text
-    assert shop.runtime.counters.get("reports_silent", "productSearch") == 1
+    assert told == ["purchase"]
+    assert "no purchase event since" in caplog.text
+    assert shop.runtime.counters.get("reports_silent", "purchase") == 1
+    shop.deliver("again")
+    assert is_gone(shop, "reports-silent")
 
 
 def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: Patch) -> None:
