@@ -95,37 +95,33 @@ def test_a_cache_that_keeps_private_pages_is_a_warning(make_app: AppMaker, tmp_p
     assert "does not heed" in warning
 
 
-def test_a_proxy_that_adds_cache_headers_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
-    # nginx's "expires" overwrites what the app said, for whatever stands before nginx.
-    with nginx_before(make_app, tmp_path, "expires 10m;") as site:
-        errors = look(site, "/")["error"]
-    assert any("may be kept by a shared cache" in text for text in errors)
+#: nginx's default: the app sees the upstream's name and sets cookies for it.
+HIDDEN = "proxy_set_header Host app.internal;"
 
 
-@pytest.mark.parametrize("where", ["forwarding", "identity"])
-def test_a_proxy_that_hides_the_host_is_an_error(
-    make_app: AppMaker, tmp_path: Path, where: str
+@pytest.mark.parametrize(
+    ("nginx", "said"),
+    [
+        ({"forwarding": HIDDEN}, ["another host"]),
+        ({"identity": HIDDEN}, ["proxy_set_header Host"]),
+        # It overwrites what the app said, for whatever stands before nginx.
+        ({"location": "expires 10m;"}, ["may be kept by a shared cache"]),
+        # This wins over proxy_pass: a rule against bots, or a path that only a CDN knows.
+        ({"identity": "return 404;"}, ["the kit does not reach browsers", "not reach the app"]),
+        (
+            {"identity": "proxy_hide_header Set-Cookie;", "ADROLL_CACHED_PATHS": ["/*"]},
+            ["cookies do not arrive"],
+        ),
+    ],
+)
+def test_what_a_proxy_takes_or_adds_is_an_error(
+    make_app: AppMaker, tmp_path: Path, nginx: dict[str, Any], said: list[str]
 ) -> None:
-    # nginx's default: the app sees the upstream's name and sets cookies for it.
-    with nginx_before(make_app, tmp_path, **{where: "proxy_set_header Host app.internal;"}) as site:
-        [error] = look(site, "/")["error"]
-    assert "another host" in error
-    assert "proxy_set_header Host" in error
-
-
-def test_a_proxy_that_removes_cookies_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
-    hide = "proxy_hide_header Set-Cookie;"
-    with nginx_before(make_app, tmp_path, HIDING, identity=hide, ADROLL_CACHED_PATHS=["/*"]) as at:
-        [error] = look(at, "/")["error"]
-    assert "cookies do not arrive" in error
-
-
-def test_a_proxy_that_hides_our_endpoints_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
-    # "return" wins over proxy_pass: a rule against bots, or a path that only a CDN knows.
-    with nginx_before(make_app, tmp_path, identity="return 404;") as site:
-        first, second = look(site, "/")["error"]
-    assert "the kit does not reach browsers" in first
-    assert "does not reach the app" in second
+    with nginx_before(make_app, tmp_path, **{"location": HIDING} | nginx) as site:
+        errors = look(site, "/")["error"]
+    assert len(errors) == len(said)
+    for error, words in zip(errors, said, strict=True):
+        assert words in error
 
 
 def test_a_page_without_the_snippet_is_an_error(honest: CachedSite) -> None:
@@ -150,14 +146,11 @@ def test_a_page_that_speaks_of_the_snippet_carries_it_once(honest: CachedSite) -
     assert found["warning"] == []
 
 
-def test_a_missing_page_is_no_page_to_judge(honest: CachedSite) -> None:
+def test_a_missing_page_is_not_judged_and_a_redirects_target_is_named(honest: CachedSite) -> None:
+    honest.app.add_url_rule("/old", "old", lambda: redirect("/"))
     found = look(honest, "/nowhere")
     assert found["error"] == ["answers 404: no page to judge | "]
     assert found["ok"] == []
-
-
-def test_a_redirect_says_which_page_was_looked_at(honest: CachedSite) -> None:
-    honest.app.add_url_rule("/old", "old", lambda: redirect("/"))
     assert any("leads to" in text for text in look(honest, "/old")["hint"])
 
 

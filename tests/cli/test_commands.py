@@ -456,16 +456,14 @@ def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
     assert [row.id for row in outbox.lookups.list()] == [one, two]
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--cookie", "two words"), ("--cookie", "x" * 81), ("--email", "nobody at all")],
-)
-def test_forget_refuses_what_nobody_can_have(run: Run, option: str, value: str) -> None:
+def test_forget_refuses_what_nobody_can_have(run: Run) -> None:
     run("forget", code=2)
-    result = run("forget", option, value, code=2)
-    assert option in result.output
-    assert "nothing was erased" in result.output
-    assert value not in result.output
+    impossible = (("--cookie", "two words"), ("--cookie", "x" * 81), ("--email", "nobody at all"))
+    for option, value in impossible:
+        result = run("forget", option, value, code=2)
+        assert option in result.output
+        assert "nothing was erased" in result.output
+        assert value not in result.output
 
 
 def test_a_worker_outlives_its_health_file(

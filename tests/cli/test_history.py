@@ -1,7 +1,6 @@
 """``flask adroll history``, ``outbox find`` and the filters of ``outbox list``."""
 
 import json
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,7 +8,6 @@ from zoneinfo import ZoneInfo
 from flask import Flask
 
 from adroll_flask.cli.console import since_when
-from adroll_flask.reporting.kept_events import life
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support.visits import invoke, report, settle
@@ -80,15 +78,6 @@ def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
     report(shop, "1005", value="free of charge")
     assert "dead letter: invalid:value" in run("outbox", "find", "1005").output
     assert "never reported" in run("outbox", "find", "9999", code=1).output
-
-
-def test_what_happened_comes_before_its_report_though_a_clock_was_set(app: Flask) -> None:
-    report(app, "1001", hold=True)
-    [row] = app.extensions["adroll"].outbox.lookups.list()
-    row = replace(row, occurred_at=1000.5, queued_at=1000.1, released_at=1001.0)
-    assert [step.kind for step in life(row)][:3] == ["happened", "held", "released"]
-    row = replace(row, occurred_at=2000.0, released_at=2000.0)  # when it was paid
-    assert [step.kind for step in life(row)][:3] == ["held", "happened", "released"]
 
 
 # -- list ----------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:
 
 
 def test_a_shop_without_problems_says_so(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    shop.runtime.outbox.admin.forget(lambda wire: True)
+    assert shop.json("problems")["open"] == [], "what was forgotten is none"
     assert "No open problems" in shop.html("problems")
 
 
@@ -87,12 +90,6 @@ def test_a_solved_problem_is_told_of_with_its_days(any_shop: DashboardShop, capl
     assert "This problem is solved" in any_shop.html("problems", problem=form["problem"])
 
 
-def test_a_forgotten_visitors_event_is_no_problem(shop: DashboardShop) -> None:
-    shop.bury("1001")
-    shop.runtime.outbox.admin.forget(lambda wire: True)
-    assert shop.json("problems")["open"] == []
-
-
 @pytest.mark.parametrize("given", [{}, {"currency": "EURO"}])
 def test_a_hold_that_failed_cannot_be_sent_from_here(
     shop: DashboardShop, given: dict[str, Any]
@@ -120,23 +117,18 @@ def test_one_press_works_on_a_bounded_number(shop: DashboardShop, monkeypatch: P
     assert len(shop.states()) == 1
 
 
-@pytest.mark.parametrize(
-    ("action", "form", "told"),
-    [
+def test_a_form_that_is_wrong_does_nothing(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    for action, form, told in (
         ("drop", {}, "Nothing was dropped"),
         *(
             ("drop", {"until": until, "sure": "yes"}, "0 events dropped.")
             for until in ("", "soon", "nan", "-1")
         ),
         ("retry", {"field": "ip", "value": "192.0.2.1"}, "There is no such field."),
-    ],
-)
-def test_a_form_that_is_wrong_does_nothing(
-    shop: DashboardShop, action: str, form: dict[str, str], told: str
-) -> None:
-    shop.bury("1001")
-    assert shop.press(f"problems/{action}", **shop.open_problem() | form).startswith(told)
-    assert shop.states() == {"1001": "dead"}
+    ):
+        assert shop.press(f"problems/{action}", **shop.open_problem() | form).startswith(told)
+        assert shop.states() == {"1001": "dead"}
 
 
 def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
@@ -151,24 +143,17 @@ def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
 
 
 def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:
-    shop.bury("1001", "1002")
-    [one] = shop.json("problems")["open"]
-    [line] = csv.DictReader(io.StringIO(shop.html("problems.csv")))
-    assert (line["state"], line["events"]) == ("open", "2")
-    assert line["first"].startswith("2026-11-25T")
-    events = csv.DictReader(io.StringIO(shop.html("problems.csv", problem=one["id"])))
-    assert sorted(event["order"] for event in events) == ["1001", "1002"]
-
-
-def test_the_curve_has_the_days_of_the_last_month(shop: DashboardShop) -> None:
-    shop.now = NOW - 40 * DAY
-    shop.bury("1001")
-    shop.now = NOW - 2 * DAY
-    shop.bury("1002", "1003")
+    for days, order in ((40, "1001"), (2, "1002"), (2, "1003")):
+        shop.now = NOW - days * DAY
+        shop.bury(order)
     shop.now = NOW
     [one] = shop.json("problems")["open"]
-    assert one["events"] == 3
-    assert one["days"] == [0] * 27 + [2, 0, 0]
+    assert one["days"] == [0] * 27 + [2, 0, 0], "those of the last month"
+    [line] = csv.DictReader(io.StringIO(shop.html("problems.csv")))
+    assert (line["state"], line["events"]) == ("open", "3")
+    assert line["first"].startswith("2026-10-16T")
+    events = csv.DictReader(io.StringIO(shop.html("problems.csv", problem=one["id"])))
+    assert sorted(event["order"] for event in events) == ["1001", "1002", "1003"]
 
 
 def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None:

@@ -147,21 +147,6 @@ def test_a_trial_that_fails_blames_nobody(tmp_path: Path, trial: Reply, status: 
     assert shop.outbox.destination(EID).state().failures == 1
 
 
-def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path: Path) -> None:
-    # AdRoll refuses our trial event for a reason of its own, and one event besides.
-    def judge(batch: list[str], _dry: bool) -> Reply:
-        return refusal(400) if "o001" in batch or batch == ["?"] else OK
-
-    shop = Shop(tmp_path, AdRoll(judge), orders=1)
-    shop.step()
-    assert shop.stopped()
-    shop.report("o002", "o003")
-    for _ in range(6):
-        shop.step(after=901)
-    assert shop.stopped() is None
-    assert sorted(shop.adroll.taken) == ["o002", "o003"]
-
-
 def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
     shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if "o002" in batch else OK))
     shop.report(*orders(3), external_data="x" * 700)

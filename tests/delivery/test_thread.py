@@ -2,7 +2,6 @@
 
 import gc
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -136,21 +135,6 @@ def test_it_leaves_the_interpreter_to_requests(make: Maker) -> None:
     shop.report("o002")
     assert thread.flush(PATIENCE) == 0
     assert leaves == [True, False]
-
-
-def test_it_takes_no_signal_that_ends_the_process(make: Maker) -> None:
-    deaf_to: list[signal.Signals | int] = []
-
-    def judge(orders: list[str], dry: bool) -> Reply:
-        deaf_to.extend(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-        return OK
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    shop, thread = make(AdRoll(judge))
-    report(shop, thread, "o001")
-    eventually(lambda: shop.adroll.taken)
-    assert {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM} <= set(deaf_to)
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_flush_keeps_its_time(make: Maker) -> None:

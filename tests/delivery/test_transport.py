@@ -133,18 +133,6 @@ def test_no_environment_switches_verification_off(tls: TLS, monkeypatch: Patch, 
     assert up.requests == []
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [reset, lambda _c, _r: None, answering(b"HTTP/1.1 2"), answering(b"SSH-2.0-OpenSSH\r\n")],
-    ids=["reset", "closed", "cut status line", "not HTTP"],
-)
-def test_an_end_after_the_request_is_unsure(ending: Script) -> None:
-    with server(ending) as up:
-        error = failure(up.url)
-    assert (error.reason, error.sure) == ("reset", False)
-    assert len(up.requests) == 1, "it is not sent again by itself"
-
-
 @pytest.mark.parametrize("trickled", [b"HTTP/1.1 200 OK\r\nX-Long: ", b""], ids=["head", "status"])
 def test_an_answer_that_trickles_ends_at_the_deadline(trickled: bytes) -> None:
     def trickle(connection: socket.socket, _request: bytes) -> None:
@@ -158,17 +146,6 @@ def test_an_answer_that_trickles_ends_at_the_deadline(trickled: bytes) -> None:
         error = failure(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
     assert time.monotonic() - started < 20
     assert (error.reason, error.sure) == ("read_timeout", False)
-
-
-@pytest.mark.parametrize(
-    ("rest", "body"),
-    [(b"Content-Length: 9\r\n\r\nab", b"ab"), (b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", b"")],
-    ids=["length", "chunk"],
-)
-def test_a_body_that_breaks_off_is_truncated(rest: bytes, body: bytes) -> None:
-    with server(answering(b"HTTP/1.1 400 Bad Request\r\n" + rest)) as up:
-        answer = send(up.url)
-    assert (answer.status, answer.body, answer.truncated) == (400, body, True)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])

@@ -284,18 +284,6 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
     assert lost(shop) == ["disk_full", "read_only"], "nobody knows what is missing"
 
 
-def test_an_order_lost_just_before_a_span_takes_nothing_from_it(make_app: AppMaker) -> None:
-    """A day of Kolkata begins within an hour of the history's."""
-    shop = PayingShop(make_app, ADROLL_TIME_ZONE="Asia/Kolkata")
-    shop.now += 18.25 * HOUR - shop.now % DAY
-    shop.runtime.outbox.note_failure("purchase", "disk_full")
-    shop.runtime.outbox.tell_failures()
-    shop.now += 6.25 * DAY
-    shop.look()
-    shop.deliver("1001")
-    assert shop.json("overview", period="days")["health"]["could"] == 1
-
-
 def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
     shop.pay("p1", "paypal")
     visits.invoke(shop.app, "worker", "--once")
