@@ -70,7 +70,7 @@ def mount(
     if NAME in app.blueprints:
         raise ConfigurationError("dashboard", "this app has a dashboard already")
     app.register_blueprint(
-        _Dashboard(runtime, Guard(runtime, access, operator)).blueprint(),
+        _Dashboard(runtime, Guard(runtime, access, operator)).blueprint(app.url_map.host_matching),
         url_prefix=f"/{url_prefix.strip('/')}",
     )
 
@@ -102,15 +102,20 @@ class _Dashboard:
         self._templates.globals.update(number=figures, zone=str(zone), docs=DOCS_URL)
         self._templates.globals.update(pages=PAGES, link=_link, asset=_asset)
 
-    def blueprint(self) -> Blueprint:
+    def blueprint(self, has_hosts: bool) -> Blueprint:
         blueprint = Blueprint(NAME, __name__, static_folder="assets")
+        add: Any = blueprint.add_url_rule
+        if has_hosts:  # then no rule without a host is ever met
+            add = partial(add, host="<adroll_host>")
+            add("/assets/<path:filename>", "static", blueprint.send_static_file)
+            blueprint.url_defaults(lambda _, its: its.setdefault("adroll_host", request.host))
         blueprint.before_request(self._check_access)
         blueprint.after_request(_protect)
         blueprint.register_error_handler(HTTPException, self._error)
         for problem in (OutboxFailed, ConfigurationError):
             blueprint.register_error_handler(problem, self._outbox_failed)
         for place, page in enumerate(PAGES):
-            path, add = f"/{page.name}", blueprint.add_url_rule
+            path = f"/{page.name}"
             add(path if place else "/", page.name, partial(self._show, page))
             for form in ("json", "csv"):
                 add(f"{path}.{form}", f"{page.name}_{form}", partial(self._show, page, form))
@@ -122,7 +127,8 @@ class _Dashboard:
 
         # Our forms have a token of their own; Flask-WTF would miss its.
         @blueprint.url_value_preprocessor
-        def exempt(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
+        def exempt(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+            (values or {}).pop("adroll_host", None)
             csrf = current_app.extensions.get("csrf")
             if csrf is not None and hasattr(csrf, "exempt"):
                 csrf.exempt(blueprint)

@@ -1,6 +1,7 @@
 """The dashboard in an app: who may look, what its responses say, and what they leave alone."""
 
 import json
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -55,6 +56,19 @@ def test_what_cannot_be_mounted_says_why(make_app: AppMaker) -> None:
     adroll.dashboard(another, access=lambda: True)
     with pytest.raises(ConfigurationError, match="already"):
         adroll.dashboard(another, access=lambda: True, url_prefix="/another")
+
+
+def test_an_app_of_several_hosts_has_it_at_each(tmp_path: Path) -> None:
+    app = Flask("shop", static_folder=None, host_matching=True, instance_path=str(tmp_path))
+    app.config.update(SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker")
+    AdRoll(app).dashboard(app, access=lambda: True)
+    client = app.test_client()
+    for host in ("http://a.test", "http://b.test:8000"):
+        addresses = re.findall(r'(?:href|src)="(/[^"]+)"', client.get(WHERE, base_url=host).text)
+        assert len(addresses) > 5
+        for address in addresses:
+            with client.get(address, base_url=host) as answer:
+                assert answer.status_code == 200, address
 
 
 def test_access_is_asked_at_each_request(mounted: Callable[..., FlaskClient]) -> None:
