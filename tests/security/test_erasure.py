@@ -47,22 +47,6 @@ def forget(site: Site, *options: str) -> str:
     return visits.invoke(site.app, "forget", *options, code=0).output
 
 
-def test_a_visitor_is_forgotten_and_nobody_else(shop: Site) -> None:
-    shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
-    shop.get("/?adct=click1")
-    report(shop, "1")
-    report(shop, "2", adct="click1", cookie=OTHER)
-    report(shop, "3", cookie=OTHER)
-
-    answer = shop.get("/forget")
-
-    assert answer.text == "forgotten"
-    assert orders(shop) == {"3"}
-    assert shop.counts["event_forgotten"] == 2
-    assert shop.cookie("adroll_visitor") is None
-    assert shop.cookie("__adroll_fpc") is None
-
-
 def test_a_no_that_the_server_sees_by_itself_erases_what_waits(make_site: MakeSite) -> None:
     shop = make_site()
     shop.get("/?adct=click1")
@@ -110,24 +94,6 @@ def test_an_order_of_the_forgotten_is_not_reported_again_by_a_reload(shop: Site)
 
     assert report(shop, "1", email=EMAIL) == "duplicate"
     assert orders(shop) == set()
-
-
-@pytest.mark.parametrize("wrong", [["x"], {"a": 1}, 7, [["x"]]], ids=repr)
-def test_a_dead_letter_with_a_broken_identifier_hinders_nobody(shop: Site, wrong: object) -> None:
-    # The draft keeps what it was given, so that it can be fixed.
-    report(shop, "1", currency="no money", adct=wrong, first_party_cookie=wrong, user_id=wrong)
-    shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
-    shop.get("/")  # a page, with which the record is signed
-    report(shop, "2")
-
-    answer = shop.get("/forget")
-
-    assert answer.status_code == 200
-    assert orders(shop) == {"1"}
-    assert shop.counts["event_forgotten"] == 1
-    forget(shop, "--email", EMAIL)
-    forget(shop, "--user-id", "4711")
-    forget(shop, "--cookie", COOKIE)
 
 
 @pytest.mark.parametrize("how", ["withdraw", "forget"])

@@ -23,7 +23,6 @@ from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.names import FIELD_NAMES
-from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
 from adroll_flask.visitor import identifiers
@@ -260,21 +259,3 @@ def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(
     assert seen == {"queued", "invalid"}
     assert all(COUNTED.fullmatch(name) for name in site.counts)
     assert len(site.counts) < 80
-
-
-class Unbound:
-    """As werkzeug's LocalProxy outside of its context: every look at it raises."""
-
-    def __getattribute__(self, name: str) -> Any:
-        raise RuntimeError("unbound")
-
-
-@pytest.mark.parametrize("field", FIELDS)
-def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, field: str) -> None:
-    environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
-    environ |= {"wsgi.url_scheme": "https"}  # PEP 3333: never missing
-
-    request = MiddlewareRequest(site.runtime, TrackedRequest(site.runtime.visitors, environ))
-    receipt = request.run(report_event, "purchase", **{field: Unbound()})
-
-    assert receipt.status in ("queued", "invalid", "failed")
