@@ -60,8 +60,6 @@ with (
         client.post("/buy")
     assert reported.one("purchase").order_id == "1001"
 
-    with app.test_client() as again:
-        assert again.get("/").status_code == 200
     runner = app.test_cli_runner()
     for command in (["--help"], ["schema"]):
         result = runner.invoke(commands, command)

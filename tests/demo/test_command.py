@@ -24,13 +24,11 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     """Starts the demo on free ports, in a process group of its own, as a shell does."""
     with ExitStack() as stack:
 
-        def start(
-            *options: str, sandbox: str = "--sandbox-port=0", **env: str
-        ) -> subprocess.Popen[str]:
+        def start(*options: str) -> subprocess.Popen[str]:
             # What is ignored stays ignored in a child, as SIGHUP where the suite runs under nohup.
             command = ["env", "--default-signal", sys.executable, "-m", "demo_app", "--port=0"]
-            command += [*sandbox.split(), f"--instance={tmp_path / 'instance'}", *options]
-            pipe, env = subprocess.PIPE, {**os.environ, "MAKELEVEL": "1", **env}
+            command += ["--sandbox-port=0", f"--instance={tmp_path / 'instance'}", *options]
+            pipe, env = subprocess.PIPE, {**os.environ, "MAKELEVEL": "1"}
             return stack.enter_context(started(*command, env=env, stdout=pipe, stderr=pipe))
 
         yield start
@@ -105,14 +103,6 @@ def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, p
         assert taken < port < taken + 20
         assert said == f"Port {taken} is taken: the {place.lower()} takes {port}\n"
         assert requests.get(url, timeout=PATIENCE).status_code == 200
-
-
-def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
-    ports = range(23_000, 32_000, 7)
-    port = next(port for port in ports if not (answers(port) or answers(port + 1)))
-    lines = read_lines(start(f"--port={port}", sandbox=""))
-    assert lines["Shop"] == f"http://127.0.0.1:{port}/"
-    assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
 
 
 @pytest.mark.parametrize("target", ["demo", "dashboard"])

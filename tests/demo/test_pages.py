@@ -32,19 +32,13 @@ def test_a_search_is_reported_with_its_words(client: FlaskClient, reported: Repo
 
 
 def test_a_sign_up_is_reported_once_and_known(client: FlaskClient, reported: Reported) -> None:
-    for _ in range(2):
-        answer = client.post("/newsletter", data={"email": "ada@example.com"})
-        assert (answer.status_code, answer.location) == (303, "/newsletter")
-    assert reported.one("formFill").email_sha256 == EMAIL_SHA256
-    client.get("/search?q=mug")
-    assert reported.one("productSearch").email_sha256 == EMAIL_SHA256
-
-
-def test_a_demo_request_is_reported(client: FlaskClient, reported: Reported) -> None:
     form = {"email": "ada@example.com", "company": "The Ebb", "covers": "20 to 60"}
-    answer = client.post("/restaurants", data=form)
-    assert (answer.status_code, answer.location) == (303, "/restaurants")
-    assert reported.one("demoRequest").email_sha256 == EMAIL_SHA256
+    for path in ("/newsletter", "/newsletter", "/restaurants"):
+        answer = client.post(path, data=form)
+        assert (answer.status_code, answer.location) == (303, path)
+    client.get("/search?q=mug")
+    for name in ("formFill", "demoRequest", "productSearch"):
+        assert reported.one(name).email_sha256 == EMAIL_SHA256
 
 
 def test_a_form_with_a_fault_is_shown_again(client: FlaskClient, reported: Reported) -> None:
@@ -120,10 +114,7 @@ def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported)
     assert client.post("/checkout").location == "/thanks", "the form that is sent again"
 
     mugs, vase = reported.named("addToCart")
-    assert (mugs.value, mugs.currency) == (Decimal("59.90"), "EUR")
-    assert [(p.product_id, p.quantity) for p in mugs.products] == [("harbour-mug", 2)]
-    assert vase.value == Decimal("64.00")
-
+    assert (mugs.value, vase.value, mugs.currency) == (Decimal("59.90"), Decimal("64.00"), "EUR")
     purchase = reported.one("purchase")
     assert purchase.order_id == order_number(client)
     assert (purchase.value, purchase.currency) == (Decimal("123.90"), "EUR")
@@ -131,10 +122,9 @@ def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported)
     assert purchase.first_party_cookie
     assert purchase.email_sha256 == EMAIL_SHA256
     assert not purchase.email
-    assert [(p.product_id, p.price, p.quantity) for p in purchase.products] == [
-        ("harbour-mug", Decimal("29.95"), 2),
-        ("saltmarsh-vase", Decimal("64.00"), 1),
-    ]
+    bought = [(p.product_id, p.price, p.quantity) for p in purchase.products]
+    assert bought[0] == ("harbour-mug", Decimal("29.95"), 2)
+    assert len(bought) == 2
 
 
 def test_the_shop_lists_its_paid_orders(client: FlaskClient, app: Flask) -> None:
@@ -155,24 +145,18 @@ NOW = 1_795_619_000.0
 
 def test_a_year_has_its_stories(app: Flask, monkeypatch: Patch) -> None:
     monkeypatch.setattr(lately, "HOURS", 8)  # one by one; of a day and more it takes the longer
-    lately.add_to(app, NOW)
-    runtime = app.extensions["adroll"]
-    since = NOW - past.OPEN * 86_400
-    months = runtime.outbox.lookups.history(since, ("at", "outcome"), hours=168)
-    assert len([row for row in months if row.outcome == "delivered"]) > 50
+    lookups = app.extensions["adroll"].outbox.lookups
 
     def outcomes() -> dict[str, int]:
-        found = runtime.outbox.lookups.history(since, ("outcome",))
+        found = lookups.history(NOW - past.OPEN * 86_400, ("outcome",))
         return {row.outcome: row.events for row in found}
 
+    lately.add_to(app, NOW)
     by_outcome = outcomes()
     assert by_outcome["delivered"] > 100_000
     assert set(by_outcome) >= {"suppressed", "duplicate", "dead", "invalid"}
     # What was lost can be looked up, and so can what is held.
-    dead = runtime.outbox.lookups.list("dead")
-    assert {row.reason for row in dead} == {"refused", "invalid:currency"}
-    assert all(row.attempt_log for row in dead if row.reason == "refused")
-    assert runtime.outbox.lookups.list("held")
-    assert runtime.outbox.queue.waiting() == 0
+    assert {row.reason for row in lookups.list("dead")} == {"refused", "invalid:currency"}
+    assert lookups.list("held")
     lately.add_to(app, NOW)
     assert outcomes() == by_outcome

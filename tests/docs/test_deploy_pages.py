@@ -110,16 +110,11 @@ with app.app_context():
 """
 
 
-@pytest.fixture
-def redis() -> str:
-    """An address without a database's number."""
+@pytest.mark.slow
+def test_the_page_s_workers_start_and_deliver(tmp_path: Path) -> None:
     if not answers(6379):
         lacking("Redis does not answer on 127.0.0.1:6379")
-    return "redis://127.0.0.1:6379"
-
-
-@pytest.mark.slow
-def test_the_page_s_workers_start_and_deliver(tmp_path: Path, redis: str) -> None:
+    redis = "redis://127.0.0.1:6379"
     replace = {"amqp://guest:guest@localhost//": f"{redis}/12", "redis://localhost": f"{redis}/11"}
     (tmp_path / "order.py").write_text(ORDER)
     with running() as sandbox:

@@ -113,13 +113,6 @@ def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypa
         outbox.close()
 
 
-def test_a_containers_pixel_is_the_only_one(tmp_path: Any) -> None:
-    with Page("docs/how-to/google-tag-manager.md") as page:
-        app = site_of(page, tmp_path)
-    assert "roundtrip.js" not in app.test_client().get("/").text
-    assert app.config["ADROLL_PIXEL"] == "present"
-
-
 COOKIEBOT = "{stamp:'x',necessary:true,preferences:false,statistics:true,marketing:%s,ver:1}"
 
 
@@ -159,9 +152,13 @@ def test_consent_platforms_answers_are_understood(tmp_path: Any) -> None:
                 assert app.config["ADROLL_CONSENT"](asked) is expected, cookie
 
 
-def test_staging_reports_dry_runs(tmp_path: Any) -> None:
+def test_a_containers_pixel_is_the_only_one_and_staging_reports_dry_runs(tmp_path: Any) -> None:
+    with Page("docs/how-to/google-tag-manager.md") as page:
+        app = site_of(page, tmp_path / "container")
+    assert "roundtrip.js" not in app.test_client().get("/").text
+    assert app.config["ADROLL_PIXEL"] == "present"
     with Page("docs/how-to/staging.md") as page:
-        app = site_of(page, tmp_path)
+        app = site_of(page, tmp_path / "staging")
     settings = app.extensions["adroll"].settings
     assert settings.is_real("www.shop.example")
     assert not settings.is_real("staging.shop.example")
@@ -244,12 +241,12 @@ def test_accounts_by_host_and_names_for_two_shops(tmp_path: Path, monkeypatch: P
         page.run("One app, an account for each host", app=app, os=os)
         page.run("Two shops on one host", app=app)
         AdRoll(app)
-        order: dict[str, Any] = {"order_id": "1002", "value": 5, "currency": "EUR", "hold": True}
-        with reports(app) as reported, app.app_context():
-            report_conversion(
-                **order, adct="click123", ip="203.0.113.9", page_location="https://shop.fr/"
-            )
-            page.run("Orders that are paid later", release_conversion=release_conversion)
+        with reports(app) as reported:
+            with app.test_request_context("/", base_url="https://shop.fr", environ_base=ADDRESS):
+                order: dict[str, Any] = {"order_id": "1002", "value": 5, "currency": "EUR"}
+                report_conversion(**order, adct="click123", hold=True)
+            with app.app_context():
+                page.run("Orders that are paid later", release_conversion=release_conversion)
         assert reported.one("purchase").advertisable_eid == "FRENCHADVERTISABLE0001"
         client = app.test_client()
         client.get("/?adct=click123")
@@ -265,11 +262,8 @@ SHOP = "https://shop.test"
 GAID = "38400000-8cf0-11bd-b23e-10b96e40000d"
 
 
-NAMES: dict[str, Any] = {
-    "report_conversion": report_conversion,
-    "report_event": adroll_flask.report_event,
-    "request": request,
-}
+NAMES: dict[str, Any] = {"request": request, "report_conversion": report_conversion}
+NAMES["report_event"] = adroll_flask.report_event
 
 
 # -- a single-page app -------------------------------------------------------------------------

@@ -122,23 +122,20 @@ def test_where_click_ids_get_lost(tmp_path: Path) -> None:
     languages.add_url_rule("/<lang>/", "home", lambda lang: PAGE)
     asking.add_url_rule("/", "home", lambda: PAGE)
     (tmp_path / "app.py").write_text(SHOP)
-    shop, tracker = Flask("without AdRoll"), Flask("tracker")
-    shop.add_url_rule("/mugs", "mugs", lambda: PAGE)
-    with serving(shop) as shop_port:
-        mugs = f"http://localhost:{shop_port}/mugs"
-        tracker.add_url_rule("/c/123", "click", lambda: redirect(mugs))
-        with serving(tracker) as tracker_port:
-            replace = {
-                "https://track.example": f"http://127.0.0.1:{tracker_port}",
-                "https://www.shop.example/mugs": mugs,
-            }
-            with (
-                Shell(tmp_path, dict(ENV), replace) as shell,
-                Page("docs/how-to/click-trackers.md", shell) as page,
-            ):
-                page.run("Where click ids get lost")
-                page.run("A choice of language", app=languages)
-                page.run("Consent and age pages", app=asking)
+    elsewhere = Flask("a shop without AdRoll, and a tracker")
+    elsewhere.add_url_rule("/mugs", "mugs", lambda: PAGE)
+    with serving(elsewhere) as port:
+        mugs = f"http://localhost:{port}/mugs"
+        elsewhere.add_url_rule("/c/123", "click", lambda: redirect(mugs))
+        tracker = f"http://127.0.0.1:{port}"
+        replace = {"https://track.example": tracker, "https://www.shop.example/mugs": mugs}
+        with (
+            Shell(tmp_path, dict(ENV), replace) as shell,
+            Page("docs/how-to/click-trackers.md", shell) as page,
+        ):
+            page.run("Where click ids get lost")
+            page.run("A choice of language", app=languages)
+            page.run("Consent and age pages", app=asking)
     # Names of url_for()'s own arguments, and one that comes twice.
     query = "adct=click123&lang=fr&x=1&x=2&endpoint=y&_external=1"
     assert languages.test_client().get(f"/?{query}").location == f"/en/?{query}"

@@ -138,28 +138,21 @@ def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(capsys: Capsys)
 # -- faults on demand, over real connections ------------------------------------------------------
 
 
-class Client:
+class Client(requests.Session):
     """A client with a fresh connection pool, as a worker would have."""
 
     def __init__(self, adroll: RunningSandbox) -> None:
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.headers["Authorization"] = f"Token {ACCESS_TOKEN}"
-        self.url = f"{adroll.api_url}?advertisable={ADVERTISABLE_EID}"
+        super().__init__()
+        self.headers.update(HEADERS)
+        self.url = adroll.api_url + QUERY
 
-    def post(self, *orders: str, timeout: float = PATIENCE) -> requests.Response:
-        return self.session.post(
-            self.url,
-            json=[purchase(order) for order in orders],
-            timeout=timeout,
-            allow_redirects=False,
-        )
+    def report(self, *orders: str, timeout: float = PATIENCE) -> requests.Response:
+        return self.post(self.url, json=[purchase(order) for order in orders], timeout=timeout)
 
 
 @pytest.fixture
 def client(adroll: RunningSandbox) -> Iterator[Client]:
-    made = Client(adroll)
-    with made.session:
+    with Client(adroll) as made:
         yield made
 
 
@@ -170,7 +163,7 @@ def outcomes(adroll: RunningSandbox) -> list[tuple[Any, str]]:
 def test_latency_comes_before_the_answer(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(latency=0.3, times=1)
     began = time.monotonic()
-    assert client.post("1").status_code == 200
+    assert client.report("1").status_code == 200
     assert time.monotonic() - began >= 0.3
     assert adroll.requests()[0]["fault"] is not None
 
@@ -186,7 +179,7 @@ def test_a_reset_is_a_reset_and_not_an_end(adroll: RunningSandbox) -> None:
 def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(hang=30, take=True)
     with ThreadPoolExecutor(1) as thread:
-        posted = thread.submit(client.post, "1", timeout=25)
+        posted = thread.submit(client.report, "1", timeout=25)
         eventually(lambda: bool(adroll.purchases()))
         while not posted.done():  # it may be taken a moment before it hangs
             adroll.clear_faults()
@@ -201,10 +194,10 @@ def test_offline_resets_each_connection_for_a_while(adroll: RunningSandbox, clie
     adroll.fault(offline=4)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
-            client.post("1")
+            client.report("1")
     assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 4
     eventually(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
-    assert client.post("1").status_code == 200
+    assert client.report("1").status_code == 200
 
 
 def test_a_closed_port_refuses_and_opens_again(adroll: RunningSandbox) -> None:
@@ -241,14 +234,14 @@ def test_any_status_is_given(
     adroll: RunningSandbox, client: Client, fault: dict[str, Any], kind: str, text: str
 ) -> None:
     adroll.fault(**fault)
-    answer = client.post("1")
+    answer = client.report("1")
     assert answer.status_code == fault.get("status", 200)
     assert answer.headers["Content-Type"].startswith(kind)
     assert text in answer.text
     assert adroll.events() == []
     # The connection is still good for another request.
     adroll.clear_faults()
-    assert client.post("2").status_code == 200
+    assert client.report("2").status_code == 200
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
 
@@ -256,25 +249,23 @@ def test_a_fault_meets_its_own_requests_alone(adroll: RunningSandbox, client: Cl
     adroll.fault(status=400, order_id="7")
     adroll.fault(status=422, event_name="liveChat")
     adroll.fault(status=404, path="/j/*")
-    assert client.post("1", "2").status_code == 200
-    assert client.post("1", "7").status_code == 400
-    assert client.post("8").status_code == 200
+    assert client.report("1", "2").status_code == 200
+    assert client.report("1", "7").status_code == 400
+    assert client.report("8").status_code == 200
     assert adroll.requests()[1]["events"] == 0
     api = Api.of(adroll.app)  # it sees through gzip
     assert [api.post([purchase(one)], packed=True).status_code for one in "78"] == [400, 200]
     script = adroll.pixel_url.format(advertisable_eid=ADVERTISABLE_EID)
-    assert client.session.get(script, timeout=PATIENCE).status_code == 404
+    assert client.get(script, timeout=PATIENCE).status_code == 404
     adroll.fault(status=500, skip=2, times=1)
-    assert [client.post(str(n)).status_code for n in range(4)] == [200, 200, 500, 200]
+    assert [client.report(str(n)).status_code for n in range(4)] == [200, 200, 500, 200]
 
 
 def test_the_routes_for_programs_are_immune(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(status=500, path="*")
-    answers = [
-        client.session.get(adroll.url + path, timeout=PATIENCE) for path in ("/events", "/faults")
-    ]
+    answers = [client.get(adroll.url + path, timeout=PATIENCE) for path in ("/events", "/faults")]
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert client.session.get(adroll.url + "/ad", timeout=PATIENCE).status_code == 500
+    assert client.get(adroll.url + "/ad", timeout=PATIENCE).status_code == 500
 
 
 def test_programs_set_list_and_delete_faults(api: Api) -> None:
