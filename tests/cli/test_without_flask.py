@@ -84,7 +84,7 @@ def test_the_middleware_and_its_outbox_are_found_below_others(run: Run, tmp_path
     assert "endpoints" in {one["subject"] for one in found["findings"] if one["severity"] == "ok"}
 
 
-def test_a_wrong_setting_of_the_site_is_said_in_its_own_words(run: Run, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_said_in_the_words_of_its_place(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SITE.replace("{more}", ", pixle='none', linger='long'"))
     said = run("--app", "shop:application", "outbox")
     assert said.returncode == 1
@@ -92,6 +92,9 @@ def test_a_wrong_setting_of_the_site_is_said_in_its_own_words(run: Run, tmp_path
     assert "python -m adroll_flask check lists all" in said.stderr
     found = json.loads(run("--app", "shop:application", "check", "--json").stdout)["findings"]
     assert {"pixle", "linger"} <= {one["subject"] for one in found}
+    said = run("outbox", ADROLL_PIXLE="none")
+    assert said.returncode == 1
+    assert "ADROLL_PIXLE: there is no such setting; did you mean ADROLL_PIXEL" in said.stderr
 
 
 def test_a_command_that_is_advised_is_one_that_is_there(run: Run, tmp_path: Path) -> None:
@@ -159,13 +162,6 @@ def test_from_an_empty_folder_the_environment_is_enough(
     assert "1 queued" in run("import", "-", stdin=LINE, **settings).stdout
     assert run("worker", "--once", **settings).stdout == "1 settled, 0 waiting\n"
     assert len(sandbox.events()) >= 1
-
-
-def test_a_wrong_setting_of_the_environment_is_said_in_its_own_words(run: Run) -> None:
-    said = run("outbox", ADROLL_PIXLE="none")
-    assert said.returncode == 1
-    assert "ADROLL_PIXLE: there is no such" in said.stderr
-    assert "did you mean" in said.stderr
 
 
 def test_an_invalid_event_waits_for_the_functions_of_an_app_that_is_not_named(

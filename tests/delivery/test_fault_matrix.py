@@ -7,8 +7,6 @@ unsure and had been taken all the same.
 
 import resource
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,7 +23,7 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from tests.support import PATIENCE, ROOT, delivery_kit, eventually, free_port, in_a_child
+from tests.support import delivery_kit, eventually, free_port, in_a_child
 from tests.support.delivery_kit import OK, AdRoll
 from tests.support.sandbox_shop import DAY, Shop, past
 
@@ -296,46 +294,3 @@ def test_a_disk_that_is_full_when_the_answer_comes_costs_no_order(
     shop.drain(after=61)
     assert {(row.state, row.unsure) for row in shop.rows().values()} == {("delivered", stays)}
     assert len(shop.adroll.taken) == (3 if stays else 0)
-
-
-EXITS = """
-import sys, time
-from pathlib import Path
-from tests.support.sandbox_shop import Shop, Timeouts
-from adroll_flask.delivery.thread import DeliveryThread
-shop = Shop(Path(sys.argv[1]), sys.argv[2], clock=time.time, timeouts=Timeouts(5, 20, 25))
-thread = shop.thread()
-shop.report("o1")
-thread.nudge()
-while not shop.network.requests: time.sleep(0.01)
-time.sleep(0.1)
-shop.report("o2", "o3")
-print(time.time(), flush=True)
-"""
-
-
-def test_an_exit_amid_a_request(sandbox: Sandbox, open_shop: Opener, tmp_path: Path) -> None:
-    sandbox.fault(order_id="o1", hang=20, take=True, times=1)
-    done = subprocess.run(
-        [sys.executable, "-c", EXITS, str(tmp_path), sandbox.api_url],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert 1.5 < time.time() - float(done.stdout) < 15
-    assert done.stderr == ""
-    sandbox.clear_faults()
-    now = [time.time()]
-    shop = open_shop(clock=lambda: now[0])
-    assert shop.states() == {"o1": "sending", "o2": "waiting", "o3": "waiting"}
-    shop.deliverer.drain()
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    now[0] += 61
-    shop.deliverer.drain()
-    # AdRoll had taken it, which nobody could know: sent again, marked, counted.
-    assert arrived(sandbox) == {"o1": 2, "o2": 1, "o3": 1}
-    told = dict.fromkeys(ORDERS, ("delivered", False))
-    assert shop.facts() == told | {"o1": ("delivered", True)}
-    assert shop.counters.get("event_unsure", "lapsed") == 1

@@ -358,6 +358,37 @@ def test_a_dropped_app_leaves_no_thread_and_no_open_file(tmp_path: Path, deliver
     assert not [path for path in open_files().values() if str(tmp_path) in path]
 
 
+def test_an_exit_amid_a_request(tmp_path: Path) -> None:
+    program = """
+    import sys, threading, time
+    from pathlib import Path
+    from tests.support.delivery_kit import AdRoll, Shop
+
+    hangs = threading.Event()
+
+    def hang(orders, dry):
+        hangs.set()
+        time.sleep(60)
+
+    shop = Shop(Path(sys.argv[1]), AdRoll(hang))
+    shop.report("o001")
+    shop.thread().nudge()
+    hangs.wait()
+    shop.report("o002", "o003")
+    print(time.time())
+    """
+    assert time.time() - float(script(program, tmp_path)) < 15
+    shop = Shop(tmp_path)
+    assert shop.states() == {"o001": "sending", "o002": "waiting", "o003": "waiting"}
+    shop.step()
+    assert shop.adroll.taken == orders(2, 2)
+    shop.drain(after=61)
+    # AdRoll may have taken it, which nobody could know: sent again, marked, counted.
+    assert shop.adroll.taken == [*orders(2, 2), "o001"]
+    assert [row.key for row in shop.rows().values() if row.unsure] == ["o001"]
+    assert shop.counters.get("event_unsure", "lapsed") == 1
+
+
 def script(text: str, folder: Path, *arguments: str) -> str:
     """Run a program with the kit at hand; returns its output."""
     done = subprocess.run(
