@@ -62,11 +62,7 @@ def look(url: str) -> Finding:
     ("hops", "path", "over"),
     [
         ({}, "/", ""),
-        (
-            {"c": "/one?x=1&{query}", "one": "/two?{query}#part"},
-            "/c?campaign=7",
-            " over 2 redirects",
-        ),
+        ({"c": "/d?x=1&{query}", "d": "/e?{query}#part"}, "/c?campaign=7", " over 2 redirects"),
         ({"c": "/app#/landing?{query}"}, "/c", " over 1 redirect"),  # read by the kit
     ],
     ids=["no redirect", "handed on", "in the fragment"],

@@ -101,11 +101,10 @@ def test_an_app_that_starts_is_made_once_and_is_the_commands_app(tmp_path: Path)
     made: list[Flask] = []
 
     def create_app() -> Flask:
-        app = Flask("good", instance_path=str(tmp_path))
-        app.config.update(SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker")
-        AdRoll(app)
-        made.append(app)
-        return app
+        made.append(Flask("good", instance_path=str(tmp_path)))
+        made[-1].config.update(SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker")
+        AdRoll(made[-1])
+        return made[-1]
 
     assert flask(create_app, "outbox").output.startswith("engine      sqlite")
     assert flask(create_app, "worker", "--once").output == "0 settled, 0 waiting\n"

@@ -92,16 +92,9 @@ def test_it_is_read_however_it_comes(app: Flask, run: Run, data: str) -> None:
     assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
 
 
-@pytest.mark.parametrize("at", [1795552260, 1795552260000, "1795552260000", 1795552260000.0])
-def test_times_of_json_lines_may_be_numbers(app: Flask, run: Run, at: float | str) -> None:
-    line = {"order_id": "1", "value": "9", "currency": "EUR", "user_id": "u", "timestamp": at}
-    run("-", *SET, input=json.dumps(line), code=0)
-    (event,) = kept(app)
-    assert event["timestamp"] == 1795552260.0
-
-
-def test_json_lines_take_options_as_csv_does(app: Flask, run: Run) -> None:
-    line = {"nr": "7", "sum": "1.059,90", "when": "2026-11-24T20:31:00", "user": "u1", "x": 1}
+@pytest.mark.parametrize("at", [1795552260, "1795552260000", 1795552260e3, "2026-11-24T20:31:00"])
+def test_json_lines_take_options_as_csv_does(app: Flask, run: Run, at: float | str) -> None:
+    line = {"nr": "7", "sum": "1.059,90", "when": at, "user": "u1", "x": 1}
     columns = ("order_id=nr", "value=sum", "timestamp=when", "user_id=user")
     options = [part for column in columns for part in ("--column", column)]
     forms = ("--timezone", "UTC", "--set", "currency=EUR", "--decimal-comma")

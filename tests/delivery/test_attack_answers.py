@@ -37,36 +37,29 @@ def trickle(connection: socket.socket, _request: bytes) -> None:
             time.sleep(0.05)
 
 
+def said(headers: bytes, body: bytes = b"{}") -> Script:
+    """A success with these headers and this body."""
+    return answering(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n\r\n" + body)
+
+
 BOMB = gzip.compress(bytes(HUGE), compresslevel=1)
-HEAD = b"HTTP/1.1 200 OK\r\n"
 #: What it answers, and whether it has taken the events then, certainly not, or perhaps.
 ANSWERS: dict[str, tuple[Script, str]] = {
     "100 MB and 200": (huge("200 OK"), "taken"),
     "100 MB and 400": (huge("400 Bad Request"), "not"),
     "100 MB and 503": (huge("503 Service Unavailable"), "not"),
     "a body that trickles for ever": (trickle, "perhaps"),
-    "more than it announced": (
-        answering(HEAD + b"Content-Length: 2\r\n\r\n{}" + b"x" * 9999),
-        "taken",
-    ),
-    "two lengths": (
-        answering(HEAD + b"Content-Length: 2\r\nContent-Length: 99\r\n\r\n{}"),
-        "perhaps",
-    ),
-    "a negative length": (answering(HEAD + b"Content-Length: -5\r\n\r\n{}"), "taken"),
-    "chunks of nonsense": (
-        answering(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
-        "perhaps",
-    ),
+    "more than it announced": (said(b"Content-Length: 2", b"{}" + b"x" * 9999), "taken"),
+    "two lengths": (said(b"Content-Length: 2\r\nContent-Length: 99"), "perhaps"),
+    "a negative length": (said(b"Content-Length: -5"), "taken"),
+    "chunks of nonsense": (said(b"Transfer-Encoding: chunked", b"zz\r\n{}\r\n"), "perhaps"),
     "a bomb": (answering(reply("200 OK", BOMB, "Content-Encoding: gzip")), "taken"),
     "a bomb and 400": (answering(reply("400 Bad Request", BOMB, "Content-Encoding: gzip")), "not"),
     "switching protocols": (answering(reply("101 Switching Protocols")), "perhaps"),
     "a status of four digits": (answering(reply("2000 OK")), "perhaps"),
-    "a header of a megabyte": (
-        answering(HEAD + b"X: " + b"x" * (1 << 20) + b"\r\n\r\n"),
-        "perhaps",
-    ),
-    "ten thousand headers": (answering(HEAD + b"X: y\r\n" * 10_000 + b"\r\n"), "perhaps"),
+    "no HTTP": (answering(b"SSH-2.0-OpenSSH\r\n"), "perhaps"),
+    "a header of a megabyte": (said(b"X: " + b"x" * (1 << 20), b""), "perhaps"),
+    "ten thousand headers": (said(b"X: y\r\n" * 10_000, b""), "perhaps"),
 }
 
 

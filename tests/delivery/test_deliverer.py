@@ -181,6 +181,19 @@ def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) ->
     assert sorted(adroll.taken) == orders(20)
 
 
+@pytest.mark.parametrize("status", [503, 502])
+def test_a_clock_far_ahead_kills_no_order(tmp_path: Path, status: int) -> None:
+    adroll = AdRoll(refusal(status))
+    shop = Shop(tmp_path, adroll, orders=3)
+    shop.step()
+    shop.clock.sleep(365 * DAY)
+    shop.steps(3, 31)
+    shop.clock.sleep(-365 * DAY)
+    adroll.judge = OK
+    shop.steps(60, 1)
+    assert set(shop.states().values()) == {"delivered"}
+
+
 def test_held_time_does_not_age(tmp_path: Path) -> None:
     adroll = AdRoll(BUSY)
     shop = Shop(tmp_path, adroll, max_age=3600, orders=1)

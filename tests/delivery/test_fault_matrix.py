@@ -25,7 +25,7 @@ from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import delivery_kit, eventually, free_port, in_a_child
 from tests.support.delivery_kit import OK, AdRoll
-from tests.support.sandbox_shop import DAY, Shop, past
+from tests.support.sandbox_shop import DAY, Shop
 
 ORDERS = ["o1", "o2", "o3"]
 O1, O2, O3 = (["o1"], ["o2"], ["o3"])
@@ -244,26 +244,6 @@ def test_a_gateway_s_502_doubles_each_order_once_a_day(sandbox: Sandbox, shop: S
     shop.drain(after=31)
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
     assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
-
-
-@pytest.mark.parametrize("status", [503, 502])
-def test_a_clock_far_ahead_kills_no_order(sandbox: Sandbox, open_shop: Opener, status: int) -> None:
-    clock = past()
-    clock.now -= 400 * DAY
-    shop = open_shop(clock=clock)
-    sandbox.fault(status=status)
-    shop.report(*ORDERS)
-    shop.deliverer.drain(until=0.0)
-    clock.sleep(365 * DAY)
-    for _ in range(3):
-        shop.deliverer.drain(until=0.0)
-        clock.sleep(31)
-    clock.sleep(-365 * DAY)
-    sandbox.clear_faults()
-    for _ in range(60):
-        shop.deliverer.drain()
-        clock.sleep(1.0)
-    assert {row.state for row in shop.rows().values()} == {"delivered"}
 
 
 def no_more_disk(allowed: bool = False) -> None:
