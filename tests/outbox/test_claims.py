@@ -2,7 +2,6 @@
 
 import pytest
 
-from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 
@@ -63,20 +62,6 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
     assert len(outbox.queue.begin_sending(second)) == 1
 
 
-@pytest.mark.parametrize(("kind", "state"), [("delivered", "delivered"), ("return", "waiting")])
-def test_after_the_lease_who_sent_settles_if_nobody_took_it(
-    bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str
-) -> None:
-    (id,) = bench.report(outbox, None)
-    claim = claimed(outbox, begin=True)
-    bench.pass_time(61)
-
-    assert settle(outbox, claim, kind) == 1
-
-    assert (shown(outbox, id).state, shown(outbox, id).unsure) == (state, False)
-    assert bool(outbox.queue.claim(EID)) == (state == "waiting")
-
-
 def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: Outbox) -> None:
     bench.report(outbox, None, None)
     claimed(outbox, begin=True)
@@ -90,19 +75,6 @@ def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: O
     assert (attempt.answer, attempt.unsure) == ("lapsed", True)
     settle(outbox, second)
     assert shown(outbox, second.events[0].id).unsure
-
-
-def test_with_drop_a_lapsed_request_makes_a_dead_letter(bench: Bench) -> None:
-    outbox = bench.open(on_unsure="drop")
-    bench.report(outbox, "1001", "1002")
-    claimed(outbox, begin=True)
-    bench.pass_time(61)
-
-    assert not outbox.queue.claim(EID)
-
-    dead = {(row.reason, row.unsure, row.key) for row in outbox.lookups.list("dead")}
-    assert dead == {("unsure", True, "1001"), ("unsure", True, "1002")}
-    assert bench.counters.get("event_dead", "unsure") == 2
 
 
 def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:

@@ -3,7 +3,7 @@
 import json
 
 from adroll_flask.outbox.outbox import Outbox
-from tests.support.outbox_engines import EID, Bench, claimed, deliver, retry, settle
+from tests.support.outbox_engines import Bench, claimed, deliver, retry, settle
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
@@ -37,20 +37,6 @@ def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> N
     found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
     sums = {(one.event_name, one.reason): one.events for one in found}
     assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}
-
-
-def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) -> None:
-    for number in range(5):
-        bench.clock.now += 1.0
-        bench.report(outbox, f"100{number}", at=bench.clock.now)
-    bench.insert(outbox, None, name="pageView", at=bench.clock.now + 1.0)
-    look = outbox.lookups.newest_events
-    assert [row.key for row in look(3)] == [None, "1004", "1003"]
-    first = look(3, "purchase")
-    assert [row.key for row in first] == ["1004", "1003", "1002"]
-    assert [row.key for row in look(3, "purchase", first[-1].id)] == ["1001", "1000"]
-    assert first[0].payload == b""
-    assert first[0].advertisable_eid == EID
 
 
 def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: Outbox) -> None:

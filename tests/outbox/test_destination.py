@@ -1,12 +1,12 @@
 """The destination: pauses, holds and probes, shared by all workers."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from adroll_flask.outbox.destination import DestinationState as State
 from adroll_flask.outbox.outbox import Outbox
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 
@@ -126,22 +126,12 @@ def test_the_age_of_an_event_counts(
     assert bench.open().destination(EID).unstopped_age(event) == pytest.approx(age, abs=20)
 
 
-def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    done = threading.Event()
-
-    def wait() -> None:
-        outbox.bell.wait(30)
-        done.set()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    eventually(lambda: outbox.bell.waiters == 1)
-
-    outbox.put(bench.event())
-
-    assert done.wait(5)
-    thread.join()
+def test_a_report_wakes_who_waits_in_this_process(sqlite: Bench, outbox: Outbox) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(outbox.bell.wait, PATIENCE)
+        eventually(lambda: outbox.bell.waiters == 1)
+        outbox.put(sqlite.event())
+        assert waits.result(PATIENCE), "by the report, and not by the end of its patience"
 
 
 def test_adroll_is_not_away_where_nobody_asks(bench: Bench, outbox: Outbox, adroll: State) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.model import OutboxFailed, Withdrawal
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.outbox.outbox import PATIENCE, Outbox
 from tests.conftest import Patch
 from tests.support import eventually
@@ -74,33 +73,6 @@ def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch)
     assert in_journal(bench) == 0
     claim = claimed(outbox)
     assert claim.events[0].id == id
-
-
-@pytest.mark.parametrize("session", [False, True])
-def test_what_was_learnt_before_a_no_is_not_kept_after_it(bench: Bench, session: bool) -> None:
-    outbox = direct(bench)
-    before = bench.now() - 60
-    outbox.record(Withdrawal(bench.now() - 30, None, "click-ann"))
-    assert outbox.queue.waiting() == 0
-    payload = b'{"identifiers":{"adct":"click-ann"}}'
-
-    def report(key: str, **fields: Any) -> None:
-        event = bench.event(key, payload=payload, **fields)
-        if session:
-            with Session(bench.sql()) as shop:
-                outbox.put(event, session=shop)
-                shop.commit()
-        else:
-            outbox.put(event)
-
-    report("1", known_since=before)
-    assert outbox.queue.waiting() == 0
-    (row,) = outbox.lookups.list("dead")
-    assert (row.reason, row.payload, row.key) == ("forgotten", b"", "1")
-    assert outbox.queue.waiting() == 0
-    # They have said yes again since.
-    report("2")
-    assert outbox.queue.waiting() == 1
 
 
 def test_where_no_thread_starts_the_journal_takes_it(sqlite: Bench, monkeypatch: Patch) -> None:

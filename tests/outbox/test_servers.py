@@ -144,16 +144,6 @@ def test_leases_follow_the_server_s_clock_and_not_the_host_s(server: Bench) -> N
     assert abs(claim.claimed_at - time.time()) < 60
 
 
-def test_nothing_of_the_url_s_password_is_shown(server: Bench) -> None:
-    url = sa.make_url(server.url or "").set(username="nobody", password="s3cret-pw")
-    outbox = server.open(outbox_url=url.set(port=1).render_as_string(hide_password=False))
-
-    with pytest.raises(OutboxFailed) as caught:
-        outbox.queue.claim(EID)
-
-    assert "s3cret" not in repr(outbox) + str(caught.value) + repr(caught.value.__cause__)
-
-
 def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server: Bench) -> None:
     """An outbox is empty most of the time, and then PostgreSQL counts its rows; amid a backlog a
     claim of a hundred read all that waited, payloads included, and sorted it on the disk."""

@@ -1,5 +1,6 @@
 """session=: an event in the shop's own transaction, with the order it tells of."""
 
+import contextlib
 import gc
 import tracemalloc
 from collections.abc import Iterator
@@ -7,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from adroll_flask.errors import ConfigurationError
@@ -142,32 +141,6 @@ def test_the_database_s_errors_carry_no_visitor_s_values(bench: Bench, ready: Ou
     assert not caught.value.params
 
 
-def test_flask_sqlalchemy_s_session_is_taken(bench: Bench, ready: Outbox) -> None:
-    app = Flask("shop")
-    app.config["SQLALCHEMY_DATABASE_URI"] = bench.url or f"sqlite:///{bench.path}"
-    db = SQLAlchemy(app)
-    with app.app_context():
-        said = status(ready, bench.event("1001"), session=db.session)
-        db.session.commit()
-        db.engine.dispose()
-
-    assert said == "queued"
-    assert ready.queue.waiting() == 1
-
-
-def test_of_several_binds_the_one_with_the_outbox_counts(bench: Bench, ready: Outbox) -> None:
-    app = Flask("shop")
-    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
-    app.config["SQLALCHEMY_BINDS"] = {"orders": bench.url or f"sqlite:///{bench.path}"}
-    db = SQLAlchemy(app)
-    with app.app_context():
-        with pytest.raises(ConfigurationError, match="another"):
-            ready.put(bench.event("1001"), session=db.session)
-        db.session.remove()
-        for engine in db.engines.values():
-            engine.dispose()
-
-
 # -- what waits for the commit, the outermost one, with one listener a session ---------------------
 
 
@@ -210,19 +183,14 @@ def test_a_session_that_ends_otherwise_runs_nothing(session: Session, end: str) 
 def test_hundreds_of_reports_leave_no_memory_behind(session: Session, sessions: str) -> None:
     done: list[str] = []
 
-    def report(session: Session) -> None:
-        session.execute(sa.text("SELECT 1"))
-        after_commit(session, lambda: done.append("x"))
-        session.commit()
-
     def grown_by(reports: int) -> int:
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(reports):
-            if sessions == "one long session":
-                report(session)
-            else:
-                with Session(session.get_bind()) as own:
-                    report(own)
+            is_long = sessions == "one long session"
+            with contextlib.nullcontext(session) if is_long else Session(session.get_bind()) as own:
+                own.execute(sa.text("SELECT 1"))
+                after_commit(own, done.append, "x")
+                own.commit()
         assert len(done) == reports
         done.clear()
         gc.collect()

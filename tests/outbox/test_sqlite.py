@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -259,23 +258,6 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
     assert sqlite.path.stat().st_size < 6 << 20
 
 
-@contextmanager
-def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
-    """Meanwhile a thread reads, as the delivery thread and the commands do."""
-    inside = threading.Event()
-
-    def slowly(tx: Tx) -> None:
-        tx.rows("SELECT count(*) FROM adroll_event")
-        inside.set()
-        time.sleep(seconds)
-
-    thread = threading.Thread(target=outbox.database.read, args=(slowly,))
-    thread.start()
-    inside.wait()
-    yield
-    thread.join()
-
-
 def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite: Bench) -> None:
     outbox = sqlite.open()
     assert (outbox.lookups.counts()["waiting"], outbox.queue.waiting()) == (0, 0)
@@ -342,15 +324,23 @@ def test_else_the_child_only_reports(sqlite: Bench, outbox: Outbox, monkeypatch:
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", 0.05)
     outbox.put(sqlite.event("parent"))
     assert outbox.queue.waiting() == 1
+    inside = threading.Event()
+
+    def slowly(_: Tx) -> None:
+        inside.set()
+        time.sleep(0.3)
 
     def reports(key: str) -> bool:
         with pytest.raises(OutboxFailed, match="unavailable"):
             outbox.queue.claim(EID)
         return status(outbox, sqlite.event(key)) == "queued"
 
-    with reading(outbox, seconds=0.3):
-        # Nor does a grandchild open the file beside what its parent inherited.
-        assert in_a_child(lambda: reports("child") and in_a_child(lambda: reports("grandchild")))
+    reads = threading.Thread(target=outbox.database.read, args=(slowly,))
+    reads.start()
+    inside.wait()
+    # Nor does a grandchild open the file beside what its parent inherited.
+    assert in_a_child(lambda: reports("child") and in_a_child(lambda: reports("grandchild")))
+    reads.join()
     assert in_a_child(lambda: outbox.queue.waiting() == 3), "a later child is as good as any"
 
     assert deliver(outbox) == ["child", "grandchild", "parent"]

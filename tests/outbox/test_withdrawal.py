@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.model import Claim, NewEvent, OutcomeKind, Withdrawal, encode_event
+from adroll_flask.outbox.model import (
+    Claim,
+    NewEvent,
+    OrderKey,
+    OutcomeKind,
+    Verdict,
+    Withdrawal,
+    encode_event,
+)
 from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Caplog
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle, shown
@@ -95,7 +103,7 @@ def test_a_claim_holds_nothing_of_who_has_just_said_no(
 
 
 @pytest.mark.parametrize("delay", [0.0, 30.0])
-@pytest.mark.parametrize("kind", ["delivered", "dead", "retry", "return"])
+@pytest.mark.parametrize("kind", ["delivered", "dead", "retry", "return", "claimed"])
 def test_what_is_being_sent_is_not_sent_again(
     bench: Bench, outbox: Outbox, kind: OutcomeKind, delay: float
 ) -> None:
@@ -106,9 +114,10 @@ def test_what_is_being_sent_is_not_sent_again(
 
     assert settle(outbox, claim, kind, delay=delay, reason="500") == 1
 
-    assert shown(outbox, id).state == ("delivered" if kind == "delivered" else "dead")
+    assert outbox.queue.begin_sending(claim) == (), "as the other half of a halved batch"
     bench.pass_time(4_000)
     assert not outbox.queue.claim(EID)
+    assert shown(outbox, id).state == ("delivered" if kind == "delivered" else "dead")
     assert retry(outbox) == 0
     assert outbox.admin.keep_house() == 0
     bench.open().put(event(bench, "1", adct="click-new"))
@@ -125,24 +134,14 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, on_u
 
     again = outbox.queue.claim(EID, begin=True)
 
-    dead = {row.key: row.reason for row in outbox.lookups.list("dead")}
+    dead = {row.key: (row.reason, row.unsure) for row in outbox.lookups.list("dead")}
     if on_unsure == "drop":
-        assert dead == {"1": "forgotten", "2": "unsure"}
+        assert dead == {"1": ("forgotten", True), "2": ("unsure", True)}
+        assert bench.counters.get("event_dead", "unsure") == 1
     else:
-        assert dead == {"1": "forgotten"}
+        assert dead == {"1": ("forgotten", True)}
         assert [one.key for one in again.events] == ["2"]
     assert outbox.admin.keep_house() == 0
-
-
-def test_the_other_half_of_a_halved_batch_is_not_sent(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(event(bench, "1"))
-    claim = take_and_withdraw(bench, outbox)
-    settle(outbox, claim, "claimed")
-
-    assert outbox.queue.begin_sending(claim) == ()
-    bench.pass_time(61)
-    assert not outbox.queue.claim(EID)
-    assert [row.reason for row in outbox.lookups.list("dead")] == ["forgotten"]
 
 
 # -- what comes late -----------------------------------------------------------------------------
@@ -268,13 +267,22 @@ def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outb
     assert outbox.queue.waiting() == 0
 
 
-def test_a_no_from_before_a_retry_counts_if_it_is_read_after_it(
-    bench: Bench, outbox: Outbox
+@pytest.mark.parametrize("what", ["retry", "release"])
+def test_a_no_from_before_what_sends_it_counts_if_it_is_read_after_it(
+    bench: Bench, outbox: Outbox, what: str
 ) -> None:
-    outbox.put(event(bench, dead=("invalid:value", "no amount")))
+    if what == "retry":
+        outbox.put(event(bench, dead=("invalid:value", "no amount")))
+    else:
+        outbox.put(event(bench, "1", held_for=86_400.0))
     outbox.ingest.take_in()
     bench.pass_time(60)
-    assert retry(outbox) == 1
+    if what == "retry":
+        assert retry(outbox) == 1
+    else:
+        order = OrderKey(EID, False, "purchase", "1")
+        outbox.decide(Verdict(bench.now(), "release", order))
+        assert outbox.queue.waiting() == 1
 
     outbox.record(Withdrawal(bench.now() - 30, None, ANN))
 
