@@ -67,6 +67,7 @@ from demo_app import create_app
 
 url, folder = sys.argv[1:]
 settings = {"ADROLL_API_URL": url, "ADROLL_LINGER": 0.05, "ADROLL_STRICT": True}
+settings["ADROLL_OUTBOX_SYNC"] = "full"
 app = create_app(settings, instance_path=folder)
 browser = app.test_client()
 assert "data-adroll" in browser.get("/?adct=click123").text

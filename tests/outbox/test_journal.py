@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor as Pool
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -25,7 +24,7 @@ from adroll_flask.outbox import journal as journals
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove
 from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
-from tests.support import PATIENCE, ROOT, open_files
+from tests.support import ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
@@ -291,21 +290,6 @@ def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: li
     assert texts_of(folder) == said
 
 
-def test_a_file_of_others_is_spared_where_the_own_may_not_be_looked_at(
-    folder: Path, tmp_path: Path, journal: Journal
-) -> None:
-    """The daemon has given up its rights to the folder, too."""
-    journal.append(line(b"one"))
-    with (tmp_path / "other").open("w") as other:
-        os.dup2(other.fileno(), handle_of(only_file(folder).path))
-    time.sleep(journals.LOOK_EVERY)
-    with Patch.context() as patch:
-        patch.setattr(os, "stat", mock.Mock(side_effect=PermissionError(errno.EACCES, "denied")))
-        with pytest.raises(OutboxFailed, match="read_only"):
-            journal.append(line(b"two"))
-    assert (tmp_path / "other").read_bytes() == b""
-
-
 def test_a_large_file_is_followed_by_another(folder: Path, journal: Journal) -> None:
     for _ in range(4):  # of 16 MB at most, which readers remove as they go
         journal.append(line(b"x" * (5 << 20)))
@@ -318,34 +302,15 @@ def test_a_large_file_is_followed_by_another(folder: Path, journal: Journal) -> 
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_with_sync_the_names_of_file_and_folder_are_on_the_disk_as_well(
+def test_with_sync_the_disk_has_an_entry_and_its_names_when_a_call_returns(
     folder: Path, monkeypatch: Patch, sync: bool
 ) -> None:
-    synced: list[Path] = []
+    synced: list[object] = []
     monkeypatch.setattr(files, "sync_folder", synced.append)
+    monkeypatch.setattr(files, "sync_data", lambda _: synced.extend(texts_of(folder)))
     Journal(folder, sync=sync).append(line(b"x"))
 
-    assert synced == ([folder.parent, folder] if sync else [])
-
-
-def test_with_sync_a_call_returns_once_the_disk_has_its_entry(
-    folder: Path, monkeypatch: Patch
-) -> None:
-    journal = Journal(folder, sync=True)
-    is_under_way, may_end = threading.Event(), threading.Event()
-
-    def sync(_handle: int) -> None:
-        is_under_way.set()
-        assert may_end.wait(PATIENCE)
-
-    monkeypatch.setattr(files, "sync_data", sync)
-    with Pool(1) as pool:
-        append = pool.submit(journal.append, line(b"one"))
-        assert is_under_way.wait(PATIENCE)
-        assert texts_of(folder) == [b"one"]
-        assert not append.done(), "not yet on the disk"
-        may_end.set()
-        append.result(PATIENCE)
+    assert synced == ([folder.parent, folder, b"x"] if sync else [])
 
 
 @pytest.mark.parametrize(
@@ -412,13 +377,6 @@ def pool() -> Iterator[Pool]:
         yield one
 
 
-@contextlib.contextmanager
-def next_number(path: Path) -> Iterator[None]:
-    """Open a file of the site's own: what number was closed just now is this file's."""
-    with path.open("w"):
-        yield
-
-
 def let(future: Future[Any]) -> None:
     """Give another thread time for what it is to wait with."""
     with contextlib.suppress(Exception):
@@ -438,23 +396,28 @@ def interrupt(patch: Patch, name: str, where: Any, meanwhile: Callable[..., Any]
     patch.setattr(where, name, call)
 
 
+@pytest.mark.parametrize("call", ["write", "sync_data"])
 @pytest.mark.parametrize("end", ["rotate", "close"])
-def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, end: str) -> None:
+def test_no_append_loses_its_file(
+    folder: Path, monkeypatch: Patch, pool: Pool, call: str, end: str
+) -> None:
     clock = Clock()
-    journal = Journal(folder, clock=clock)
+    journal = Journal(folder, sync=True, clock=clock)
     journal.append(line(b"one"))
     clock.now += journals.FILE_LIFE + 1
-    held = contextlib.ExitStack()
+    is_its_own: list[bool] = []
 
-    def meanwhile(*_: object) -> None:
+    def meanwhile(handle: int, *_: object) -> None:
+        file = files_of(folder)[0]
         let(pool.submit(getattr(journal, end)))
-        held.enter_context(next_number(folder.with_name("other")))
+        # A file of the site's own gets the number of what was closed just now.
+        with folder.with_name("other").open("w"):
+            is_its_own.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 
-    interrupt(monkeypatch, "write", os, meanwhile)
+    interrupt(monkeypatch, call, os if call == "write" else files, meanwhile)
     journal.append(line(b"two"))
-    held.close()
 
-    assert (folder.with_name("other")).read_bytes() == b""
+    assert is_its_own == [True]
     assert texts_of(folder) == [b"one", b"two"]
 
 
@@ -474,32 +437,3 @@ def test_an_entry_of_two_parts_stays_together(folder: Path, monkeypatch: Patch, 
     pool.shutdown()
 
     assert texts_of(folder) == [b"one", b"two", b"three"]
-
-
-def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
-    journal = Journal(folder, sync=True)
-    journal.append(line(b"one"))
-    synced: list[bool] = []
-
-    def sync(handle: int) -> None:
-        [file] = files_of(folder)
-        let(pool.submit(journal.close))
-        with next_number(folder.with_name("other")):
-            synced.append(os.path.samestat(os.fstat(handle), file.path.stat()))
-
-    interrupt(monkeypatch, "sync_data", files, sync)
-    journal.append(line(b"two"))
-
-    assert synced == [True]
-
-
-def test_after_close_other_threads_append_too(folder: Path) -> None:
-    journal = Journal(folder)
-    journal.append(line(b"one"))
-    journal.close()
-
-    other = threading.Thread(target=journal.append, args=[line(b"two")], daemon=True)
-    other.start()
-    other.join(10)
-
-    assert sorted(texts_of(folder)) == [b"one", b"two"]

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from adroll_flask.outbox import files, journal
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
-from tests.support import ROOT, forked, in_a_child, ran
+from tests.support import ROOT, forked, in_a_child
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
-from tests.support.outbox_engines import Clock
 
 pytestmark = pytest.mark.patient
 
@@ -61,8 +61,8 @@ folder = Path(sys.argv[1])
 """
 
 
-def python(program: str, *arguments: str | Path, beginning: str = BEGINNING) -> list[str | Path]:
-    return [sys.executable, "-c", beginning + textwrap.dedent(program), *arguments]
+def python(program: str, *arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-c", BEGINNING + textwrap.dedent(program), *arguments]
 
 
 def numbers(folder: Path, torn: bool = False) -> list[str]:
@@ -210,69 +210,31 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
 # -- who lives --------------------------------------------------------------------------------
 
 
-def of_another_boot(file: JournalFile) -> JournalFile:
-    """The same file as if it came from elsewhere; whoever had it open has lost it."""
-    created, _pid, _scope, random = file.name.split("-")
-    data = file.path.read_bytes()
-    file.path.unlink()
-    file.path.with_name(f"{created}-1-000000000000-{random}.journal").write_bytes(data)
-    return only_file(file.path.parent)
-
-
-def test_a_file_of_another_boot_is_read_and_removed_when_quiet(finished: JournalFile) -> None:
-    file = of_another_boot(finished)
-
-    batch = read_file(file)
-
-    assert texts(batch.bodies) == [b"one", b"two", b"three"]
-    assert not remove(file, batch.end)
-    long_quiet(file)
-    assert remove(file, batch.end)
-
-
-def test_without_locks_a_quiet_file_is_given_up(folder: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(files, "hold", lambda _: False)
-    monkeypatch.setattr(files, "is_held", lambda _: None)
-    writer = Journal(folder)
-    writer.append(line(b"one"))
+@pytest.mark.parametrize("case", ["of another boot", "without locks", "not yet locked"])
+def test_a_file_that_no_lock_tells_of_is_given_up_when_quiet(
+    folder: Path, monkeypatch: Patch, case: str
+) -> None:
+    folder.mkdir()
+    name = journal.file_name(1_800_000_000_000, os.getpid())
+    if case == "of another boot":
+        name = "1800000000000-1-000000000000-0123456789abcdef.journal"
+    (folder / name).write_bytes(b"" if case == "not yet locked" else line(b"one"))
+    if case == "without locks":
+        monkeypatch.setattr(files, "is_held", lambda _: None)
     file = only_file(folder)
     end = read_file(file).end
-    assert is_alive(file)
-    assert not remove(file, end)
-    long_quiet(file)
-    assert remove(file, end)
-    time.sleep(journal.LOOK_EVERY)
-
-    writer.append(line(b"two"))
-
-    assert texts_of(folder)[-1] == b"two"
-
-
-def test_a_file_is_alive_before_it_is_locked(folder: Path, monkeypatch: Patch) -> None:
-    seen: list[bool] = []
-    hold = files.hold
-
-    def look_and_hold(handle: int) -> bool:
-        with monkeypatch.context() as patch:
+    assert end == file.size
+    with monkeypatch.context() as patch:
+        if case == "not yet locked":
             # To lock it for a look could keep its writer from locking it.
-            patch.setattr(files, "is_held", lambda _: seen.append(False))
-            seen.extend([is_alive(only_file(folder)), not remove(only_file(folder), 0)])
-        return hold(handle)
-
-    monkeypatch.setattr(files, "hold", look_and_hold)
-    Journal(folder).append(line(b"one"))
-
-    assert seen == [True, True]
-    assert texts_of(folder) == [b"one"]
-
-
-def test_an_empty_file_of_a_kill_goes_once_quiet(folder: Path) -> None:
-    folder.mkdir()
-    path = folder / "1800000000000-13-000000000000-0123456789abcdef.journal"
-    path.write_bytes(b"")
-    assert not remove(only_file(folder), 0)
-    long_quiet(only_file(folder))
-    assert remove(only_file(folder), 0)
+            patch.setattr(files, "is_held", Mock(side_effect=AssertionError("a look")))
+        assert is_alive(file)
+        assert not remove(file, end)
+    long_quiet(file)
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "unlink", Mock(side_effect=PermissionError(13, "in use")))
+        assert not remove(file, end)
+    assert remove(file, end)
 
 
 # -- readers ----------------------------------------------------------------------------------
@@ -328,22 +290,6 @@ def test_a_turn_lasts_from_its_own_beginning(folder: Path, finished: JournalFile
             assert other == [finished]
 
 
-@pytest.mark.parametrize("patience", [0.0, 10.0])
-def test_of_two_threads_one_reads(folder: Path, finished: JournalFile, patience: float) -> None:
-    with ThreadPoolExecutor(1) as pool:
-
-        def read_too() -> bool:
-            with turn(folder, patience) as found:
-                return bool(found)
-
-        with turn(folder) as found:
-            assert found == [finished]
-            other = pool.submit(read_too)
-            if not patience:
-                assert not other.result(30)
-        assert other.result(30) == (patience > 0)
-
-
 def test_two_readers_that_see_the_same_file_remove_it_once(finished: JournalFile) -> None:
     end = read_file(finished).end
 
@@ -373,13 +319,6 @@ def test_files_stay_in_order_whatever_the_clock_does(folder: Path, times: list[f
     assert texts_of(folder) == [b"%d" % n for n in range(len(times))]
 
 
-def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> None:
-    for at in (3.0, 1.0, 2.0):
-        Journal(folder, clock=Clock(at)).append(line(b"%d" % at))
-
-    assert texts_of(folder) == [b"1", b"2", b"3"]
-
-
 # -- the end of a process ---------------------------------------------------------------------
 
 
@@ -397,48 +336,3 @@ def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch:
     writer.append(line(b"two"))
 
     assert texts_of(folder) == [b"one", b"in the handler", b"two"]
-
-
-# -- Windows ----------------------------------------------------------------------------------
-
-
-def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> None:
-    """What Windows lacks is taken away; that open files stay where they are is played."""
-    program = """
-        import os, sys
-        from pathlib import Path
-
-        names = "fork register_at_fork O_CLOEXEC O_NOFOLLOW O_DIRECTORY fdatasync"
-        for name in names.split():
-            delattr(os, name)
-        sys.modules["fcntl"] = None
-
-        def refuse_open(real):
-            def call(path, *arguments, **options):
-                handles = Path("/proc/self/fd").iterdir()
-                if any(os.path.realpath(handle) == str(path) for handle in handles):
-                    raise PermissionError(13, "in use")
-                return real(path, *arguments, **options)
-            return call
-
-        os.unlink, os.rename = refuse_open(os.unlink), refuse_open(os.rename)
-
-        from adroll_flask.outbox.journal import Journal, files_of, is_alive, remove, turn
-        from tests.support.journal_kit import line, long_quiet, read_file, texts
-
-        folder = Path(sys.argv[1])
-        writer = Journal(folder, sync=True)
-        writer.append(line(b"one"))
-        with turn(folder) as [file]:
-            batch = read_file(file)
-            assert texts(batch.bodies) == [b"one"]
-            assert is_alive(file)
-            assert not remove(file, batch.end)
-            long_quiet(file)
-            assert not remove(file, batch.end)
-            writer.close()
-            assert not is_alive(file)
-            assert remove(file, batch.end)
-            assert files_of(folder) == []
-    """
-    ran(*python(program, folder.resolve(), beginning=""), cwd=ROOT)

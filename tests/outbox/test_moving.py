@@ -131,14 +131,12 @@ def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Be
 
 
 def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patch) -> None:
+    """Amid the events, and then at its very end."""
     old, new = benches[:2]
+    fill(old)
     outbox = old.open()
-    for number in range(7):
-        outbox.put(old.event(f"{number}"))
-    while outbox.ingest.take_in():
-        pass
     outbox.destination(EID).stop("401", "fingerprint")
-    stops = outbox.lookups.stops(60.0)
+    told = outbox.lookups.stops(60.0), outbox.lookups.history(0.0, ("outcome", "reason"))
     monkeypatch.setattr(admin, "STEP", 3)
     read = admin._read
 
@@ -152,26 +150,20 @@ def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patc
         with pytest.raises(KeyboardInterrupt):
             moved(old, new)
     assert new.execute("SELECT count(*) FROM adroll_event") == [(3,)]
-    assert moved(old, new) == {"waiting": 7}
-    assert new.open().lookups.stops(60.0) == stops
-    assert deliver(new.open()) == [*"0123456"]
-    assert deliver(outbox) == []
-
-
-def test_a_move_stopped_at_its_very_end_goes_on(benches: list[Bench], monkeypatch: Patch) -> None:
-    old, new = benches[:2]
-    fill(old)
-    hours = old.open().lookups.history(0.0, ("outcome", "reason"))
     with monkeypatch.context() as patch:
         patch.delattr(admin, "_end")
         with pytest.raises(NameError):
             moved(old, new)
-    assert moved(old, new)["waiting"] == 2
-    outbox = new.open()
-    assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
+    assert moved(old, new) == KINDS
+    arrived = new.open()
+    assert told == (
+        arrived.lookups.stops(60.0),
+        arrived.lookups.history(0.0, ("outcome", "reason")),
+    )
     before = time.time() - 3600.0
-    outbox.put(new.event("of a visitor who said no", payload=VISITOR, known_since=before))
-    assert deliver(outbox) == ["", "waiting"]
+    arrived.put(new.event("of a visitor who said no", payload=VISITOR, known_since=before))
+    assert deliver(arrived) == ["", "waiting"]
+    assert deliver(outbox) == []
 
 
 def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]) -> None:
