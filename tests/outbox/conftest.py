@@ -1,6 +1,9 @@
 """Fixtures of the outbox's contract: every test runs on every engine."""
 
 import contextlib
+import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from tests.support.outbox_engines import ENGINES, Bench, database
 from tests.support.relay import Relay
 
 UrlOf = Callable[[str], str | None]
+#: What a process asks of the file system, by the names of Python's audit events.
+FILE_CALLS = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.link"})
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,18 @@ def url_of() -> Iterator[UrlOf]:
             return made.get(engine)
 
         yield url_of
+
+
+@pytest.fixture(scope="session")
+def file_calls() -> Counter[int]:
+    """How often each thread has asked the file system for something."""
+    calls: Counter[int] = Counter()
+
+    def count(event: str, _arguments: Any) -> None:
+        calls[threading.get_ident()] += event in FILE_CALLS
+
+    sys.addaudithook(count)  # there is no way to take it back
+    return calls
 
 
 @pytest.fixture

@@ -1,29 +1,12 @@
 """A visitor who says no again and again costs the shop no more than one who says it once."""
 
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import AppMaker
-
-#: What a process asks of the file system, by the names of Python's audit events.
-FILE_CALLS = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.link"})
-
-
-@pytest.fixture(scope="session")
-def file_calls() -> Counter[int]:
-    """How often each thread has asked the file system for something."""
-    calls: Counter[int] = Counter()
-
-    def count(event: str, _arguments: Any) -> None:
-        calls[threading.get_ident()] += event in FILE_CALLS
-
-    sys.addaudithook(count)  # there is no way to take it back
-    return calls
 
 
 @pytest.mark.parametrize("database", ["up", "down"])

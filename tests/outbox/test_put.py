@@ -4,16 +4,14 @@ import ctypes
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adroll_flask.outbox.model import NewEvent, OrderKey, OutboxFailed, new_id
 from adroll_flask.outbox.outbox import Outbox, RecentKeys
-from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown, status
 
@@ -184,26 +182,14 @@ def test_what_is_taken_in_and_what_is_not_count_together(bench: Bench, how: dict
         outbox.put(bench.event())
 
 
-def test_a_report_looks_into_no_folder(sqlite: Bench, monkeypatch: Patch) -> None:
+def test_a_report_looks_into_no_folder(sqlite: Bench, file_calls: Counter[int]) -> None:
     outbox = sqlite.open(outbox_max_bytes=1 << 30)
     outbox.put(sqlite.event())
     outbox.measure()
-    looked: list[object] = []
-    here = threading.get_ident()
-
-    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
-        def look(*given: object) -> Any:
-            if threading.get_ident() == here:  # not a delivery thread of an earlier test
-                looked.append(given)
-            return real(*given)
-
-        return look
-
-    monkeypatch.setattr(os, "scandir", noting(os.scandir))
-    monkeypatch.setattr(Path, "read_bytes", noting(Path.read_bytes))
+    before = file_calls[threading.get_ident()]
     for _ in range(20):
         outbox.put(sqlite.event(payload=b"x" * 100_000))
-    assert looked == []
+    assert file_calls[threading.get_ident()] == before
 
 
 def test_bad_events_fill_half_of_the_bound_and_shut_no_good_ones_out(sqlite: Bench) -> None:

@@ -1,5 +1,6 @@
 """The tables: made once, by whoever comes first, in a migration if the shop likes."""
 
+import runpy
 import sys
 import textwrap
 import threading
@@ -15,7 +16,7 @@ from adroll_flask.outbox import schema
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import VERSION
 from adroll_flask.settings import Settings
-from tests.support import ran
+from tests.support import ROOT, ran
 from tests.support.outbox_engines import EID, Bench
 
 
@@ -31,15 +32,10 @@ def version_of(outbox: Outbox) -> str | None:
     return outbox.database.read(lambda tx: schema.meta(tx, "schema_version"))
 
 
-def test_opening_an_outbox_touches_nothing(fresh: Bench, outbox: Outbox) -> None:
-
-    assert "Outbox" in repr(outbox)
-    assert list(fresh.folder.iterdir()) == []
-    assert fresh.engine == "sqlite" or tables(fresh) == []
-    assert outbox.exists() == (fresh.engine != "sqlite")
-
-
 def test_who_takes_in_first_makes_the_tables(fresh: Bench, outbox: Outbox) -> None:
+    assert "Outbox" in repr(outbox)
+    assert list(fresh.folder.iterdir()) == [], "opening it touches nothing"
+    assert outbox.exists() == (fresh.engine != "sqlite")
     outbox.put(fresh.event())
     assert not fresh.path.exists()
     assert fresh.engine == "sqlite" or tables(fresh) == []
@@ -48,9 +44,9 @@ def test_who_takes_in_first_makes_the_tables(fresh: Bench, outbox: Outbox) -> No
     assert tables(fresh) == ALL
 
 
-def start_ten(bench: Bench) -> list[int]:
-    """Ten outboxes, each of its own connections, look at the same moment; what they see."""
-    outboxes = [bench.open() for _ in range(10)]
+def test_ten_that_start_at_once_all_work(fresh: Bench) -> None:
+    for number in range(10):
+        fresh.open().put(fresh.event(str(number)))
     start = threading.Barrier(10)
 
     def begin(outbox: Outbox) -> int:
@@ -59,14 +55,7 @@ def start_ten(bench: Bench) -> list[int]:
         return sum(outbox.lookups.counts().values())
 
     with ThreadPoolExecutor(10) as pool:
-        return list(pool.map(begin, outboxes))
-
-
-def test_ten_that_start_at_once_all_work(fresh: Bench) -> None:
-    for number in range(10):
-        fresh.open().put(fresh.event(str(number)))
-
-    assert start_ten(fresh) == [10] * 10
+        assert [*pool.map(begin, [fresh.open() for _ in range(10)])] == [10] * 10
 
     assert fresh.open().queue.waiting() == 10
     for table, count in (("account", 1), ("meta", 2)):
@@ -119,41 +108,26 @@ def test_tables_that_were_made_half_are_finished(fresh: Bench, stopped_after: in
 
 def test_the_documented_migration_makes_and_drops_the_tables(fresh: Bench) -> None:
     """docs/explanation/outbox.md shows this migration; it runs here under Alembic itself."""
-    docs = (Path(__file__).parents[2] / "docs" / "explanation" / "outbox.md").read_text()
-    snippet = docs.split("```python\n# migrations/versions/", 1)[1].split("```", 1)[0]
-    folder = fresh.folder / "migrations"
-    (folder / "versions").mkdir(parents=True)
-    (folder / "versions" / "0001_adroll.py").write_text("# " + snippet)
-    (folder / "env.py").write_text(
-        textwrap.dedent(
-            """
-            from alembic import context
-            from sqlalchemy import create_engine
-            engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
-            with engine.connect() as connection:
-                context.configure(connection=connection)
-                with context.begin_transaction():
-                    context.run_migrations()
-            engine.dispose()
-            """
-        )
-    )
-    from alembic import command
-    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
 
-    config = Config()
-    config.set_main_option("script_location", str(folder))
-    url = fresh.url or f"sqlite:///{fresh.path}"
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    docs = (ROOT / "docs" / "explanation" / "outbox.md").read_text()
+    path = fresh.folder / "0001_adroll.py"
+    path.write_text("# " + docs.split("```python\n# migrations/versions/", 1)[1].split("```", 1)[0])
+    migration = runpy.run_path(str(path))
 
-    command.upgrade(config, "head")
+    def migrate(way: str) -> None:
+        context = MigrationContext.configure
+        with fresh.sql().begin() as connection, Operations.context(context(connection)):
+            migration[way]()
+
+    migrate("upgrade")
     assert tables(fresh) == ALL
     outbox = fresh.open()
     outbox.put(fresh.event())
     assert outbox.queue.waiting() == 1
-    for outbox in fresh.opened:
-        outbox.close()
-    command.downgrade(config, "base")
+    outbox.close()
+    migrate("downgrade")
     assert tables(fresh) == []
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -52,29 +53,20 @@ def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int)
     assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,), "incremental"
 
 
-@pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
 def test_a_locked_file_costs_a_report_nothing(
-    sqlite: Bench, outbox: Outbox, monkeypatch: Patch, opened: bool
+    sqlite: Bench, outbox: Outbox, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)
-    sqlite.open().database.create_tables()
-    if opened:
-        assert outbox.queue.waiting() == 0
-    other = sqlite3.connect(sqlite.path)
-    other.execute("BEGIN EXCLUSIVE")
-
-    def asked(*_: object) -> None:
-        raise AssertionError("a report asks the file")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("adroll_flask.outbox.sqlite.SqliteDatabase._work", asked)
-        put = [status(outbox, sqlite.event(str(n))) for n in range(50)]
+    outbox.database.create_tables()
+    with sqlite.locked():
+        with monkeypatch.context() as patch:
+            asked = Mock(side_effect=AssertionError("a report asks the file"))
+            patch.setattr("adroll_flask.outbox.sqlite.SqliteDatabase._work", asked)
+            put = [status(outbox, sqlite.event(str(n))) for n in range(50)]
+        with pytest.raises(OutboxFailed, match="locked"):
+            outbox.queue.claim(EID)
 
     assert put == ["queued"] * 50
-    with pytest.raises(OutboxFailed, match="locked"):
-        outbox.queue.claim(EID)
-    other.rollback()
-    other.close()
     assert len(deliver(outbox)) == 50
 
 
@@ -111,40 +103,28 @@ def test_a_worker_waits_for_the_file_s_user(sqlite: Bench, outbox: Outbox, work:
     other.close()
 
 
-@pytest.mark.parametrize("what", ["file alone", "file and log", "folder"])
-def test_a_deleted_database_is_made_anew(sqlite: Bench, tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "instance"
-    outbox = Outbox(Settings(), folder=folder)
+@pytest.mark.parametrize("what", ["file alone", "file and log", "folder", "tables"])
+def test_a_deleted_database_is_made_anew(sqlite: Bench, what: str) -> None:
+    outbox = sqlite.open()
     outbox.put(sqlite.event("1"))
     assert outbox.queue.claim(EID)
-    if what == "folder":
-        shutil.rmtree(folder)
-    else:
-        for path in folder.iterdir():
-            if path.is_file() and (what == "file and log" or path.suffix == ".sqlite"):
+    if what == "tables":
+        for table in ("event", "journal", "meta"):
+            sqlite.execute(f"DROP TABLE adroll_{table}")
+    elif what == "folder":
+        shutil.rmtree(sqlite.journal)
+    if what != "tables":
+        for path in sqlite.folder.glob("adroll-outbox.sqlite*"):
+            if what != "file alone" or path.suffix == ".sqlite":
                 path.unlink()
     time.sleep(LOOK_EVERY)
 
     for key in ("2", "3"):
         outbox.put(sqlite.event(key))
 
-    other = Outbox(Settings(), folder=folder)
-    assert deliver(other) == ["2", "3"]
+    assert deliver(sqlite.open()) == ["2", "3"]
     if what != "folder":
         assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
-    outbox.close()
-    other.close()
-
-
-def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
-    outbox.put(sqlite.event("1"))
-    assert deliver(outbox) == ["1"]
-    for table in ("event", "journal", "meta"):
-        sqlite.execute(f"DROP TABLE adroll_{table}")
-
-    outbox.put(sqlite.event("2"))
-    assert deliver(outbox) == ["2"]
-    assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
 
 
 @pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
