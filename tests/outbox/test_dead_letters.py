@@ -2,6 +2,7 @@
 
 import json
 
+from adroll_flask.outbox.model import OrderKey
 from adroll_flask.outbox.outbox import Outbox
 from tests.support.outbox_engines import Bench, claimed, deliver, retry, settle
 
@@ -53,10 +54,10 @@ def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: O
 
 
 def test_orders_of_every_account_are_found(bench: Bench, outbox: Outbox) -> None:
-    for eid in ("A" * 22, "", "Z" * 22):
-        outbox.put(bench.event("1001", advertisable_eid=eid))
-    outbox.put(bench.event("1001", advertisable_eid="M" * 22, dry_run=True))
+    orders = [OrderKey(eid, False, "purchase", "1001") for eid in ("", *"ABCDEFGH")]
+    own = [bench.insert(outbox, "1001", advertisable_eid=order[0])[0] for order in orders]
+    known = outbox.lookups.known([*orders, OrderKey("I", False, "purchase", "1001")])
+    assert [(order, row.id) for order, row in known.items()] == [*zip(orders, own, strict=True)]
+    own += bench.insert(outbox, "1001", advertisable_eid="A", dry_run=True)
     outbox.put(bench.event("1001", name="addToCart"))
-    found = outbox.lookups.find("1001", ["purchase"])
-    assert sorted(row.advertisable_eid for row in found) == ["", "A" * 22, "M" * 22, "Z" * 22]
-    assert [row.id for row in found] == sorted(row.id for row in found)
+    assert [row.id for row in outbox.lookups.find("1001", ["purchase"])] == sorted(own)

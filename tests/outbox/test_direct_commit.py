@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -78,7 +79,7 @@ def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch)
 def test_where_no_thread_starts_the_journal_takes_it(sqlite: Bench, monkeypatch: Patch) -> None:
     outbox = direct(sqlite)
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", _no_threads)
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no new thread")))
         assert status(outbox, sqlite.event("1")) == "queued"
         assert in_journal(sqlite) == 1
     assert status(outbox, sqlite.event("2")) == "queued"
@@ -96,10 +97,6 @@ def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
         begun = {*threading.enumerate()} - before
         assert sum(one.name == "adroll-commit" for one in begun) <= 2
     eventually(lambda: sqlite.open().queue.waiting() == 30)
-
-
-def _no_threads(self: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
 
 
 # -- servers in trouble --------------------------------------------------------------------------

@@ -378,16 +378,6 @@ def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outb
     assert ended(outbox) == {"delivered": (1, Decimal(10))}
 
 
-def test_a_copy_that_is_laid_to_rest_and_sent_again_is_counted_once(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    sqlite.insert(outbox, "1001", digest="10 EUR", identifiers=3)
-    outbox.admin.let_rest()
-    assert ended(outbox) == {"dead": (1, Decimal(10))}
-    assert retry(outbox) == 1
-    end(outbox)
-    assert ended(outbox) == {"delivered": (1, Decimal(10))}
-
-
 # -- dry runs ------------------------------------------------------------------------------------
 
 

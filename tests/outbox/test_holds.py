@@ -20,6 +20,7 @@ from tests.support.outbox_engines import (
     bury,
     claimed,
     deliver,
+    retry,
     settle,
     shown,
     told,
@@ -108,18 +109,23 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     row = shown(outbox, id)
     assert (row.state, row.reason, row.unsure) == ("dead", "restored", True)
     assert states(outbox) == {"dead": 2, "held": 1}
+    assert history(outbox) == {("dead", "restored"): 2}
+    assert retry(outbox) == 2
+    assert history(outbox) == {}
 
 
 @pytest.mark.parametrize("first", ["hold", "release"])
-def test_a_hold_of_no_account_meets_a_release_of_the_account(
-    bench: Bench, outbox: Outbox, first: str
+@pytest.mark.parametrize(("held_in", "released_in"), [("", EID), (EID, "")])
+def test_a_hold_and_a_release_meet_though_one_is_of_no_account(
+    bench: Bench, outbox: Outbox, first: str, held_in: str, released_in: str
 ) -> None:
-    """Held by a process that began before the EID was set."""
+    """Said by a process that began before the EID was set."""
+    order = OrderKey(released_in, False, "purchase", "1001")
     if first == "hold":
-        hold(bench, outbox, advertisable_eid="")
-    outbox.decide(release())
+        hold(bench, outbox, advertisable_eid=held_in)
+    outbox.decide(Verdict(1.0, "release", order))
     if first == "release":
-        hold(bench, outbox, advertisable_eid="")
+        hold(bench, outbox, advertisable_eid=held_in)
     assert deliver(outbox) == []
 
     outbox.queue.adopt(EID)
@@ -298,16 +304,6 @@ def test_hold_and_release_at_once_meet(server: Bench, make_bench: Callable[[str]
             outbox.decide(release(), session=webhook)
             webhook.commit()
         shop.commit()
-
-    assert deliver(outbox) == ["1001"]
-
-
-def test_verdicts_said_before_the_account_was_known_get_it(bench: Bench, outbox: Outbox) -> None:
-    hold(bench, outbox)
-    outbox.decide(Verdict(1.0, "release", OrderKey("", False, "purchase", "1001")))
-    assert deliver(outbox) == []
-
-    outbox.queue.adopt(EID)
 
     assert deliver(outbox) == ["1001"]
 

@@ -137,12 +137,8 @@ def test_greenlets_and_threads_append_together(tmp_path: Path, server: str, sync
     assert sorted(texts_of(tmp_path / "journal")) == sorted(wanted)
 
 
+@pytest.mark.parametrize("program", [WAIT, DELIVER], ids=["a claim waits", "AdRoll answers late"])
 @pytest.mark.parametrize("server", list(PROGRAM))
-def test_others_go_on_while_a_claim_waits_for_a_locked_file(tmp_path: Path, server: str) -> None:
+def test_under_green_threads_requests_go_on(tmp_path: Path, server: str, program: str) -> None:
     """SQLite waits in a sleep of the thread, and with it would all of the process's requests."""
-    run(server, WAIT, tmp_path)
-
-
-@pytest.mark.parametrize("server", list(PROGRAM))
-def test_under_green_threads_requests_go_on(tmp_path: Path, server: str) -> None:
-    run(server, DELIVER, tmp_path)
+    run(server, program, tmp_path)

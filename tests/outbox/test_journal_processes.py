@@ -234,7 +234,9 @@ def test_a_file_that_no_lock_tells_of_is_given_up_when_quiet(
     with monkeypatch.context() as windows:
         windows.setattr(os, "unlink", Mock(side_effect=PermissionError(13, "in use")))
         assert not remove(file, end)
-    assert remove(file, end)
+    for _ in range(2):  # two readers may see the same file
+        assert remove(file, end)
+        assert not is_alive(file)
 
 
 # -- readers ----------------------------------------------------------------------------------
@@ -288,14 +290,6 @@ def test_a_turn_lasts_from_its_own_beginning(folder: Path, finished: JournalFile
         os.utime(lock, (now + 3600, now + 3600))  # the clock was ahead, and is right again
         with turn(folder) as other:
             assert other == [finished]
-
-
-def test_two_readers_that_see_the_same_file_remove_it_once(finished: JournalFile) -> None:
-    end = read_file(finished).end
-
-    assert remove(finished, end)
-    assert remove(finished, end)
-    assert not is_alive(finished)
 
 
 def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> None:

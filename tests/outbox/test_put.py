@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.model import NewEvent, OrderKey, OutboxFailed, new_id
+from adroll_flask.outbox.model import NewEvent, OutboxFailed, new_id
 from adroll_flask.outbox.outbox import Outbox, RecentKeys
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown, status
@@ -229,13 +229,6 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     outbox.ingest.take_in()
     outbox.queue.adopt("NEW")  # of which there is nothing yet
     assert [row.advertisable_eid for row in outbox.lookups.find("1004", ["purchase"])] == ["NEW"]
-
-
-def test_an_order_is_known_of_each_account_that_has_it(bench: Bench, outbox: Outbox) -> None:
-    orders = [OrderKey(eid, False, "purchase", "1001") for eid in ("", *"ABCDEFGH")]
-    own = [bench.insert(outbox, "1001", advertisable_eid=order[0])[0] for order in orders]
-    known = outbox.lookups.known([*orders, OrderKey("I", False, "purchase", "1001")])
-    assert [(order, row.id) for order, row in known.items()] == [*zip(orders, own, strict=True)]
 
 
 # -- keys that this process has seen: 15 minutes, 10,000 of them, no database ----------------------

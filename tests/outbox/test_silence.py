@@ -19,43 +19,39 @@ def by_day(per_hour: int = 5, *, days: int = 28, until: int = NOON) -> dict[int,
     return {hour: per_hour for hour in hours if 8 <= hour % 24 < 20}
 
 
-def is_silent(by_hour: dict[int, int], now: int) -> bool:
-    found = watch("purchase", by_hour, now * HOUR)
-    return found is not None and found.is_silent
+ALWAYS = dict.fromkeys(range(NOON - 28 * 24, NOON), 9)
 
 
-def test_a_night_is_no_silence_and_one_and_a_half_of_the_longest_are() -> None:
-    found = watch("purchase", by_day(), NOON * HOUR)
-    assert found is not None
-    assert (found.longest_pause, found.alarm_after) == (13 * HOUR, 19.5 * HOUR)
-    assert not is_silent(by_day(), NOON + 19)
-    assert is_silent(by_day(), NOON + 20)
-
-
-def test_three_hours_are_the_least() -> None:
-    always = dict.fromkeys(range(NOON - 28 * 24, NOON), 9)
-    assert not is_silent(always, NOON + 3)
-    assert is_silent(always, NOON + 4)
-
-
-@pytest.mark.parametrize(("days", "per_hour"), [(6, 5), (28, 0)])
-def test_what_is_new_or_rare_is_not_watched(days: int, per_hour: int) -> None:
-    by_hour = by_day(per_hour, days=days) if per_hour else {NOON - day * 24: 1 for day in range(19)}
-    assert watch("purchase", by_hour, (NOON + 500) * HOUR) is None
-    assert watch("purchase", {}, NOON * HOUR) is None
-
-
-def test_it_goes_on_until_an_event_comes_however_long() -> None:
-    for days in (1, 10, 27, 29, 60):
-        assert is_silent(by_day(), NOON + days * 24), days
-    assert not is_silent(by_day() | {NOON + 60 * 24: 1}, NOON + 60 * 24 + 1)
+@pytest.mark.parametrize(
+    ("by_hour", "later", "silent"),
+    [
+        # One and a half of the longest pause, which is a night.
+        (by_day(), 19, False),
+        (by_day(), 20, True),
+        # Three hours at least.
+        (ALWAYS, 3, False),
+        (ALWAYS, 4, True),
+        # It goes on until an event comes, however long.
+        *((by_day(), days * 24, True) for days in (1, 10, 27, 29, 60)),
+        (by_day() | {NOON + 60 * 24: 1}, 60 * 24 + 1, False),
+        # What is new or rare is not watched.
+        (by_day(days=6), 500, False),
+        ({NOON - day * 24: 1 for day in range(19)}, 500, False),
+        ({}, 0, False),
+    ],
+)
+def test_an_event_is_silent_after_its_own_pauses(
+    by_hour: dict[int, int], later: int, silent: bool
+) -> None:
+    found = watch("purchase", by_hour, (NOON + later) * HOUR)
+    assert (found is not None and found.is_silent) == silent
 
 
 def test_the_pause_of_an_outage_is_forgotten_after_four_weeks() -> None:
     sales = {hour: n for hour, n in by_day(days=60).items() if not 40 < (NOON - hour) / 24 < 45}
     found = watch("purchase", sales, NOON * HOUR)
     assert found is not None
-    assert found.longest_pause == 13 * HOUR
+    assert (found.longest_pause, found.alarm_after) == (13 * HOUR, 19.5 * HOUR)
 
 
 # -- in an outbox ----------------------------------------------------------------------------
@@ -115,18 +111,12 @@ def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench, outb
     assert len(outbox.lookups.note_silences()) == 1
 
 
-def test_what_waits_for_adroll_has_come(sqlite: Bench, outbox: Outbox) -> None:
-    outbox.database.create_tables()
-    fill(sqlite, silent=8)
-    assert len(silences(outbox)) == 1
-    outbox.put(sqlite.event("1001"))
-    assert silences(outbox) == []
-
-
-def test_what_happened_earlier_and_is_reported_now_has_come(bench: Bench, outbox: Outbox) -> None:
-    """Telephone orders that are imported once a week, orders that are paid days later."""
+@pytest.mark.parametrize("ago", [0, 48 * HOUR])
+def test_what_waits_or_is_held_has_come(bench: Bench, outbox: Outbox, ago: int) -> None:
+    """So have telephone orders that are imported once a week, and orders that are paid later."""
     outbox.database.create_tables()
     fill(bench, silent=8)
-    assert silences(outbox)
-    bench.insert(outbox, "1", occurred_at=bench.now() - 48 * HOUR, held_for=90_000.0)
-    assert not silences(outbox)
+    assert len(silences(outbox)) == 1
+    held_for = 90_000.0 if ago else None
+    bench.insert(outbox, "1001", occurred_at=bench.now() - ago, held_for=held_for)
+    assert silences(outbox) == []

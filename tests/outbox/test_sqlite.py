@@ -248,20 +248,11 @@ def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite
     assert sqlite.path.exists()
 
 
-@pytest.mark.usefixtures("sqlite")
-def test_what_may_not_be_looked_at_is_not_taken_for_empty(
-    outbox: Outbox, monkeypatch: Patch
-) -> None:
+def test_what_may_not_be_looked_at_is_not_taken_for_empty(folder_of_nobody: Path) -> None:
+    outbox = Outbox(Settings(), folder=folder_of_nobody)
     assert outbox.lookups.dead_letters(5) == ()  # it is not there yet
     assert not outbox.exists()
-    real = os.stat
-
-    def stat(path: str | Path, **how: bool) -> os.stat_result:
-        if str(path).endswith(".sqlite"):
-            raise PermissionError(13, "Permission denied")
-        return real(path, **how)
-
-    monkeypatch.setattr(os, "stat", stat)
+    folder_of_nobody.chmod(0)
     assert outbox.exists(), "who works with it tells of that"
     with pytest.raises(OutboxFailed, match="read_only"):
         outbox.lookups.dead_letters(5)

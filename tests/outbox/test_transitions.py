@@ -28,14 +28,6 @@ def test_nothing_else_changes_a_state_or_removes_a_row() -> None:
         assert "DELETE FROM adroll_event" not in text, path
 
 
-def test_each_ended_state_is_counted_or_was_before() -> None:
-    """What leads to an end from a state that is none counts it in the history."""
-    alive, ends = {0, 1, 2, 5}, {3, 4, 6, None}
-    for name, rule in TABLE.items():
-        if rule.target in ends and alive & set(rule.sources) and name != "drop_ended":
-            assert rule.counts, name
-
-
 class Explained(Tx):
     """Asks how SQLite would go about each statement."""
 

@@ -7,15 +7,11 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,17 +20,12 @@ from adroll_flask import AdRollMiddleware, ConfigurationError
 from adroll_flask.prometheus import AdRollCollector
 from tests.conftest import ADVERTISABLE, AppMaker, Patch
 from tests.support import (
-    PATIENCE,
     ROOT,
-    eventually,
-    free_port,
-    listening_at,
     outbox_engines,
     program,
     ran,
     visits,
 )
-from tests.support.shops import Shop
 
 report = partial(visits.report, email="ann@example.com")
 
@@ -163,48 +154,51 @@ def test_without_its_library_the_error_says_what_to_install() -> None:
     assert "pip install 'adroll-flask[prometheus]'" in said
 
 
-# -- a real Prometheus -----------------------------------------------------------------------
+# -- docs/monitoring, as Prometheus's own tool reads it --------------------------------------------
 
 
-@pytest.mark.slow
-def test_prometheus_reads_the_same_of_every_process(
-    tmp_path: Path, make_app: AppMaker, monkeypatch: Patch
-) -> None:
-    app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
-    monkeypatch.setenv("SHOP_SERVES_METRICS", "yes")
-    shop = Shop(Path(app.instance_path), {"advertisable_eid": ADVERTISABLE})
-    with ExitStack() as running:
-        children = [running.enter_context(shop.reporting()) for _ in range(2)]
-        ports = [int(child.says()) for child in children]
-        assert children[0].report("order:1001") == ["queued"]
-        settle(app, "delivered")
-        prometheus = running.enter_context(scraping(tmp_path, ports))
-        each = 'adroll_events_total{outcome="delivered"}'
-        prometheus.wait_for(f"count({each} == 1)", 2)
+ALERTS = ROOT / "docs" / "monitoring" / "adroll-alerts.yml"
+DASHBOARD = ROOT / "docs" / "monitoring" / "adroll-dashboard.json"
 
-        for number in range(4):
-            assert children[number % 2].report(f"order:200{number}") == ["queued"]
-        settle(app, *["delivered"] * 3, "dead")
-        prometheus.wait_for(f"count({each} == 4)", 2)
-        prometheus.wait_for('count(adroll_events_total{outcome="dead"} == 1)', 2)
 
-        shown = {
-            panel["title"]: [prometheus.query(target["expr"]) for target in panel["targets"]]
-            for panel in json.loads(DASHBOARD.read_text())["panels"]
-        }
-        assert shown["Oldest event waits"] == [{(): 0.0}]
-        assert shown["Missing now"] == [{(): 0.0}]
-        (delivered,) = shown["Delivered an hour"]
-        # Extrapolated to the hour by Prometheus, but the same for two processes as for one.
-        assert delivered[("event", "purchase"),] >= 3
-        quiet = ("AdRoll", "AdRoll's side", "Lost and kept back an hour")
-        for title, results in shown.items():
-            assert any(results) or title in quiet, title
-        assert set(prometheus.query("adroll_outbox_up").values()) == {1.0}
+def one(name: str, values: str, /, **labels: str) -> dict[str, str]:
+    """A series as a scrape of a process has it, each minute."""
+    known = {"instance": "a", "job": "shop"} | labels
+    inner = ", ".join(f'{key}="{value}"' for key, value in known.items())
+    return {"series": f"{name}{{{inner}}}", "values": values}
 
-        rules = prometheus.get("rules")["groups"][0]["rules"]
-        assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
-        assert len(rules) == ALERTS.read_text().count("- alert:")
+
+def promtool(folder: Path, *tests: dict[str, Any]) -> None:
+    # The alerts' texts are for people.
+    rules = re.sub(r"\n +annotations:(\n {10,}.*)+", "", ALERTS.read_text())
+    assert "summary" not in rules
+    (folder / "rules.yml").write_text(rules)
+    (folder / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    ran(program("promtool", "prometheus"), "test", "rules", folder / "test.yml")
+
+
+def test_each_panel_shows_what_every_process_tells(shop: Flask, tmp_path: Path) -> None:
+    shop.extensions["adroll"].outbox.destination(ADVERTISABLE).stop("unauthorized", "fingerprint")
+    text = generate_latest(registry_of(shop)).decode()
+    ran(program("promtool", "prometheus"), "check", "metrics", input=text)
+    series = [
+        one(sample.name, f"0+{sample.value}x200", instance=instance, **sample.labels)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        for instance in ("a", "b")  # two processes, which tell the same of all
+    ]
+    shown = {
+        panel["title"]: [target["expr"] for target in panel["targets"]]
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+    }
+    expected = [(f"count({expr}) > bool 0", 1, "{}") for exprs in shown.values() for expr in exprs]
+    (delivered,) = shown["Delivered an hour"]
+    expected.append((delivered, 180, '{event="purchase"}'))  # three a minute, once
+    asked = [
+        {"expr": expr, "eval_time": "120m", "exp_samples": [{"labels": labels, "value": value}]}
+        for expr, value, labels in expected
+    ]
+    promtool(tmp_path, {"interval": "1m", "input_series": series, "promql_expr_test": asked})
 
 
 def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> None:
@@ -222,11 +216,6 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
                 }
             ],
         }
-
-    def one(name: str, values: str, **labels: str) -> dict[str, str]:
-        known = {"instance": "a", "job": "shop"} | labels
-        inner = ", ".join(f'{key}="{value}"' for key, value in known.items())
-        return {"series": f"{name}{{{inner}}}", "values": values}
 
     dead = {"event": "purchase", "outcome": "dead", "reason": "refused"}
     lost = "AdRollEventsLost"
@@ -256,68 +245,4 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
     ]  # fmt: skip
     down = fires("AdRollOutboxDown", [], severity="critical", instance="b")
     down["input_series"] = [up, one("adroll_outbox_up", "0x200", instance="b")]
-    # Their texts are for people.
-    rules = re.sub(r"\n +annotations:(\n {10,}.*)+", "", ALERTS.read_text())
-    assert "summary" not in rules
-    (tmp_path / "rules.yml").write_text(rules)
-    path = tmp_path / "test.yml"
-    path.write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [*tests, down]}))
-    ran(program("promtool", "prometheus"), "test", "rules", path)
-
-
-# -- a real Prometheus that scrapes programs on this machine --------------------------------------
-
-
-ALERTS = ROOT / "docs" / "monitoring" / "adroll-alerts.yml"
-
-
-DASHBOARD = ROOT / "docs" / "monitoring" / "adroll-dashboard.json"
-
-
-@dataclass
-class Prometheus:
-    """One that runs."""
-
-    port: int
-
-    def get(self, path: str, **query: str) -> Any:
-        """The data of an answer of its API.
-
-        :raises AssertionError: it does not take the query.
-        """
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
-        found = requests.get(url, query, timeout=PATIENCE).json()
-        assert found["status"] == "success", found
-        return found["data"]
-
-    def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
-        """The present value of each series, by its labels."""
-        return {
-            tuple(sorted(one["metric"].items())): float(one["value"][1])
-            for one in self.get("query", query=expression)["result"]
-        }
-
-    def wait_for(self, expression: str, value: float) -> None:
-        """Until *expression* has this one value."""
-        eventually(lambda: set(self.query(expression).values()) == {value})
-
-
-@contextmanager
-def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
-    """A Prometheus with our alerts that scrapes these ports of this machine each half second."""
-    port = free_port()
-    config = folder / "prometheus.yml"
-    static = {"targets": [f"127.0.0.1:{target}" for target in targets]}
-    told = {
-        "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
-        "rule_files": [str(ALERTS)],
-        "scrape_configs": [{"job_name": "shop", "static_configs": [static]}],
-    }
-    config.write_text(json.dumps(told))  # JSON is YAML
-    command = [
-        *(program("prometheus", "prometheus"), f"--config.file={config}"),
-        *(f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
-    ]
-    with listening_at(port, folder / "prometheus.log", *command):
-        eventually(lambda: requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).ok)
-        yield Prometheus(port)
+    promtool(tmp_path, *tests, down)

@@ -41,22 +41,8 @@ def do(app: Flask, what: str, order: str, value: str) -> str:
         return report_conversion(order_id=order, value=value, currency="EUR", hold=hold).status
 
 
-def metrics_port(app: Flask) -> int:
-    """Serve the shop's metrics; where."""
-    from prometheus_client import CollectorRegistry, start_http_server
-
-    from adroll_flask.prometheus import AdRollCollector
-
-    registry = CollectorRegistry()
-    registry.register(AdRollCollector(app))
-    port: int = start_http_server(0, "127.0.0.1", registry)[0].server_port
-    return port
-
-
 def main() -> None:
     app = make_shop()
-    if "SHOP_SERVES_METRICS" in os.environ:
-        print(metrics_port(app), flush=True)
     for line in sys.stdin:
         if line.strip() == "exit":
             return
