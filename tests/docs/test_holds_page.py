@@ -190,24 +190,19 @@ def hold(shop: PageShop, *orders: str) -> None:
 # -- a token ---------------------------------------------------------------------------------
 
 
-class Payments:
-    """A payment provider's library."""
+def reports_in_the_webhook(page: Page, shop: PageShop) -> None:
+    made: dict[str, Any] = {}
 
-    def __init__(self) -> None:
-        self.made: list[dict[str, Any]] = []
-
-    def create(self, **payment: Any) -> SimpleNamespace:
-        self.made.append(payment)
+    def create(**payment: Any) -> SimpleNamespace:
+        made.update(payment)
         return SimpleNamespace(url="https://pay.example/1")
 
-    def verified(self, body: bytes, signature: str | None) -> SimpleNamespace:
+    def verified(body: bytes, signature: str | None) -> SimpleNamespace:
         if signature != "of the provider":
             abort(400)
-        return SimpleNamespace(id=body.decode(), metadata=self.made[0]["metadata"])
+        return SimpleNamespace(id=body.decode(), metadata=made["metadata"])
 
-
-def reports_in_the_webhook(page: Page, shop: PageShop) -> None:
-    payments = Payments()
+    payments = SimpleNamespace(create=create, verified=verified)
     section = "Report in the webhook, without a hold"
     page.run(section, app=shop.app, payments=payments, **NAMES)
     shop.start()

@@ -34,11 +34,8 @@ def test_loopback_is_fine_and_more_by_keyword_and_by_setting() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("FLASK_ENV", "production"),
-        ("APP_ENV", "Production"),
-        ("ENVIRONMENT", "prod"),
-        ("DYNO", "web.1"),
-        ("K_SERVICE", "shop"),
+        *(("FLASK_ENV", "production"), ("APP_ENV", "Production"), ("ENVIRONMENT", "prod")),
+        *(("DYNO", "web.1"), ("K_SERVICE", "shop")),
     ],
 )
 def test_production_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -46,14 +46,6 @@ def test_a_body_that_nobody_read_does_not_become_the_next_request(adroll: Runnin
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
 
-def test_a_chunked_body_is_read(adroll: RunningSandbox) -> None:
-    body = json.dumps([LEAST]).encode()
-    pieces = (body[i : i + 40] for i in range(0, len(body), 40))
-    headers = {**HEADERS, "Content-Type": "application/json"}
-    answer = requests.post(adroll.api_url + QUERY, data=pieces, headers=headers, timeout=PATIENCE)
-    assert answer.status_code == 200
-
-
 HEAD = f"POST /api{QUERY} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 HEAD += f"Authorization: Token {ACCESS_TOKEN}\r\n"
 NOISE = (

@@ -259,3 +259,21 @@ def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(
     assert seen == {"queued", "invalid"}
     assert all(COUNTED.fullmatch(name) for name in site.counts)
     assert len(site.counts) < 80
+
+
+class Unbound:
+    """As werkzeug's LocalProxy outside of its context: every look at it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("unbound")
+
+
+def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(
+    make_flask_site: MakeSite,
+) -> None:
+    site = make_flask_site()
+    for field in FIELDS:
+        broken: dict[str, Any] = {field: Unbound()}
+        with site.app.test_request_context("/?adct=click", base_url=f"https://{HOST}"):
+            receipt = report_event("purchase", **broken)
+        assert receipt.status in ("queued", "invalid", "failed"), field
