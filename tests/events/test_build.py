@@ -1,20 +1,21 @@
 """From a call's plain values to the API's JSON object."""
 
-import copy
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, get_args
+from uuid import UUID
 
+import jsonschema
 import pytest
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import Built, build, trial_event
-from adroll_flask.events.event import wire_bytes
+from adroll_flask.events.event import json_schema, wire_bytes
+from adroll_flask.events.fix import rebuilt
 from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
 from adroll_flask.settings import Account
 from tests.conftest import Caplog
@@ -91,19 +92,16 @@ def test_the_functions_signature_has_each_field_and_event() -> None:
     ],
 )
 def test_another_name_is_told_the_nearest_or_all_thirteen(name: Any, told: str) -> None:
-    with pytest.raises(EventError, match=re.escape(told)) as caught:
+    with pytest.raises(EventError, match=f"^event_name: .*{re.escape(told)}"):
         leniently(name)
-    assert caught.value.field == "event_name"
 
 
 @pytest.mark.parametrize(
     ("field", "meant"), [("valeu", "value"), ("email_sha256", "email"), ("useragent", "user_agent")]
 )
 def test_an_unknown_field_suggests_the_nearest_known_one(field: str, meant: str) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=f"^{field}: .*did you mean '{meant}'"):
         strictly(**one(field, "x"))
-    assert caught.value.field == field
-    assert f"did you mean {meant!r}?" in str(caught.value)
     assert leniently(**PURCHASE, **one(field, "x")).dropped[0][0] == field
 
 
@@ -115,6 +113,30 @@ def test_an_unknown_fields_name_is_told_only_if_it_is_one() -> None:
 def test_none_means_not_given() -> None:
     fields: dict[str, Any] = dict.fromkeys(FIELD_NAMES)
     assert strictly("pageView", **fields).event == strictly("pageView").event
+
+
+# -- forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        *(({"order_id": order_id}, {}) for order_id in (1001, " 1001\t")),
+        ({"order_id": UUID(int=7)}, {"order_id": str(UUID(int=7))}),
+        ({"currency": " eur "}, {}),
+        ({"value": "60.4", "currency": "jpy"}, {"value": "60", "currency": "JPY"}),
+        ({"value": "1.2345", "currency": "BHD"}, {"value": "1.235", "currency": "BHD"}),
+        ({"products": tuple(PURCHASE["products"])}, {}),
+    ],
+)
+def test_a_value_is_written_in_its_own_form(changes: dict[str, Any], own: dict[str, Any]) -> None:
+    written, said = (strictly(**{**PURCHASE, **one}) for one in (changes, own))
+    assert (written.payload, written.dropped) == (said.payload, ())
+
+
+def test_an_amount_of_nothing_is_an_amount() -> None:
+    wire = json.loads(strictly("pageView", total=0).payload)
+    assert wire["event_attributes"] == {"total": "0"}
 
 
 # -- order, deduplication --------------------------------------------------------------------
@@ -220,6 +242,21 @@ def test_another_event_does_without_what_a_purchase_needs(field: str, value: Any
     assert [name for name, _ in built.dropped][:1] == [field]
 
 
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
+
+
+@pytest.mark.parametrize("field", FIELD_NAMES)
+def test_what_a_field_takes_it_takes_again_and_its_schema_does(field: str) -> None:
+    where = context(email_forms=("sha256", "md5", "plain"))
+    for value in AMISS:
+        try:
+            built = strictly("purchase", where, **{**PURCHASE, field: value})
+        except EventError:
+            continue
+        SCHEMA.validate(json.loads(built.payload))
+        assert rebuilt(built.payload, where).event == built.event
+
+
 def test_what_the_visitor_sent_amiss_raises_nowhere() -> None:
     built = strictly("pageView", context(adct="a b", user_agent="x" * 5000))
     assert built.event.adct is None
@@ -246,26 +283,22 @@ def test_an_id_alone_gives_a_stable_cookie_value_of_this_site() -> None:
     "fields", [{}, {"email": "ada@example.com"}, {"user_id": ""}, {"device_id": GAID[:-1]}]
 )
 def test_a_visitor_with_nothing_is_an_error_that_says_what_to_pass(fields: dict[str, Any]) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=r"^visitor: ") as caught:
         leniently("formFill", BARE_WITH_PAGE, **fields)
-    assert caught.value.field == "visitor"
     for name in ("visitor=", "adct=", "first_party_cookie=", "user_id=", "device_id="):
         assert name in str(caught.value)
-
-
-def test_without_a_key_nothing_is_derived() -> None:
-    with pytest.raises(EventError, match="visitor="):
-        leniently("formFill", context(BARE_WITH_PAGE, derive_key=None), user_id="42")
+    with pytest.raises(EventError, match="visitor="):  # without a key nothing is derived
+        leniently(
+            "formFill", context(BARE_WITH_PAGE, derive_key=None), **{**fields, "user_id": "42"}
+        )
 
 
 @pytest.mark.parametrize("field", ["page_location", "ip"])
 def test_outside_of_a_request_the_error_names_what_to_pass(field: str) -> None:
     given = {"page_location": "https://app.example/", "ip": "203.0.113.9", "adct": "c"}
     del given[field]
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=f"^{field}: .*pass {field}="):
         leniently("formFill", BARE, **given)
-    assert caught.value.field == field
-    assert f"pass {field}=" in str(caught.value)
 
 
 # -- coverage --------------------------------------------------------------------------------
@@ -313,30 +346,12 @@ def test_user_agents_lose_controls_and_their_far_end() -> None:
     assert strictly("pageView", user_agent="\x00").event.user_agent is None
 
 
-# -- what is never told ----------------------------------------------------------------------
-
-
-def test_representations_name_fields_and_no_values() -> None:
-    built = strictly(**PURCHASE, email="ada@example.com", user_id="u-42")
-    for text in (repr(built.event), str(built.event), repr(built), repr(WEB), f"{built.event}"):
-        for value in ("click123", COOKIE, SHA256, "u-42", "203.0.113.9", "mug", "59.90"):
-            assert value not in text
-    assert repr(built.event).startswith("<Event purchase: order_id, user_id, products, ")
-
-
-def test_events_are_frozen_equal_by_value_and_can_be_pickled() -> None:
-    event = strictly(**PURCHASE).event
-    assert pickle.loads(pickle.dumps(event)) == event == copy.deepcopy(event)
-    with pytest.raises(Exception, match="cannot assign"):
-        event.user_id = "x"  # type: ignore[misc]
+# -- trials ----------------------------------------------------------------------------------
 
 
 def test_two_trials_are_of_two_visitors() -> None:
     first, second = (json.loads(trial_event(Account(), 1_667_065_540.0)) for _ in range(2))
     assert first["identifiers"].keys() == {"first_party_cookie"}
     assert first["identifiers"] != second["identifiers"]
-
-
-def test_a_trial_of_an_unknown_name_is_refused() -> None:
     with pytest.raises(EventError, match="event_name"):
         trial_event(Account(), 1_667_065_540.0, "bought")

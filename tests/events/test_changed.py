@@ -113,19 +113,20 @@ def test_what_went_around_the_checks_is_caught(event: Event) -> None:
 # -- schema ----------------------------------------------------------------------------------
 
 
-def test_the_schema_is_one_and_takes_what_an_event_is(event: Event) -> None:
-    schema = json_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    validator = jsonschema.Draft202012Validator(schema)
-    wire = event.wire()
-    assert validator.is_valid(wire)
-    for wrong in (
+@pytest.mark.parametrize(
+    "wrong",
+    [
         {"identifiers": {"user_id": "1"}},
         {"event_name": "add_to_cart"},
         {"conversion_value": "1,5"},
         {"colour": "red"},
-    ):
-        assert not validator.is_valid({**wire, **wrong})
+    ],
+)
+def test_the_schema_refuses_what_is_no_event(event: Event, wrong: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert validator.is_valid(event.wire())
+    assert not validator.is_valid(event.wire() | wrong)
 
 
 # -- drafts ----------------------------------------------------------------------------------
@@ -139,17 +140,13 @@ def told(fields: dict[str, Any], name: Any = "purchase", where: Any = WEB) -> di
 @pytest.mark.parametrize(
     "fields",
     [
-        {**PURCHASE, "user_id": 42, "external_data": {"a": 1}, "email": "ada@example.com"},
-        {
-            "value": 59.9,
-            "currency": "eur",
-            "total": Decimal("1E+2"),
-            "products": [{"product_id": 1, "price": Decimal("3.3333")}],
-        },
+        {"user_id": 42, "external_data": {"a": 1}, "email": "ada@example.com"},
+        {"value": 59.9, "currency": "eur", "total": Decimal("1E+2")},
+        {"products": [{"product_id": 1, "price": Decimal("3.3333")}]},
     ],
 )
 def test_a_draft_of_a_good_event_is_that_event(fields: dict[str, Any]) -> None:
-    assert told(fields) == strictly(**fields).event.wire()
+    assert told({**PURCHASE, **fields}) == strictly(**{**PURCHASE, **fields}).event.wire()
 
 
 def test_a_draft_keeps_what_is_wrong_as_it_was_given() -> None:
@@ -245,11 +242,6 @@ def test_what_says_nothing_in_the_json_is_not_refused(place: str) -> None:
     assert fixed(json.dumps({**event.wire(), place: said})) == event
 
 
-def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None:
-    with pytest.raises(EventError, match="value"):
-        event.replace(email_md5="x", ip="nowhere", value=-1)
-
-
 @pytest.mark.parametrize(
     ("change", "place"),
     [
@@ -261,16 +253,14 @@ def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None
 def test_a_fix_that_leaves_something_out_or_contradicts_itself_is_refused(
     event: Event, change: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=f"^{place}: "):
         fixed(json.dumps(event.wire() | change))
-    assert caught.value.field == place
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"7", b"[{},{}]", b"\xff", b"[" * 100_000])
 def test_what_is_no_event_is_refused(payload: bytes) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=r"^payload: "):
         fixed(payload)
-    assert caught.value.field == "payload"
 
 
 def test_an_address_that_was_fixed_in_is_hashed_unless_it_may_leave(event: Event) -> None:

@@ -33,7 +33,7 @@ WEB = event_kit.context(event_kit.WEB, **SITE)
 BARE = event_kit.context(event_kit.BARE, **SITE)
 ACCOUNT = Account()
 SCHEMA = jsonschema.Draft202012Validator(event.json_schema())
-RUNS = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+RUNS = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def faults(wire: Any, at: float = NOW) -> list[event_checks.Fault]:

@@ -94,9 +94,8 @@ def test_an_amount_has_its_currencys_decimals(amount: str, currency: str | None,
     "value", ["", "EURO", "€", "DEM", "XXX", "XAU", "XTS", "ZZZ", "E\u016fR", None, 978]
 )
 def test_what_is_no_current_currency_is_refused(value: Any) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=r"^currency: "):
         accept_currency(value)
-    assert caught.value.field == "currency"
 
 
 def test_an_apps_own_decimal_context_changes_no_amount() -> None:

@@ -64,12 +64,6 @@ def test_a_products_fields_are_those_that_the_editor_knows() -> None:
     )
 
 
-def test_the_callers_products_are_not_changed() -> None:
-    given = [{"product_id": "mug", "price": "x"}]
-    leniently("addToCart", products=given)
-    assert given == [{"product_id": "mug", "price": "x"}]
-
-
 MAP = {"product_id": "article.sku", "price": "article.unit_price", "quantity": "amount"}
 
 
@@ -98,6 +92,7 @@ def test_rows_are_mapped_by_paths_and_a_detached_one_costs_its_product_alone() -
 def test_a_map_takes_functions_paths_into_dicts_and_none() -> None:
     shop = {"article": {"sku": "mug"}, "cents": 2995, "category": object(), "quantity": 2}
     shop["category_of"] = None  # a path that leads nowhere
+    given = {**shop}
     product_map = {
         "product_id": "article.sku",
         "price": lambda line: Decimal(line["cents"]) / 100,
@@ -105,6 +100,12 @@ def test_a_map_takes_functions_paths_into_dicts_and_none() -> None:
         "category": None,
     }
     assert sent([shop], product_map=product_map) == [MUG]
+    assert shop == given, "the caller's own is not changed"
+    built = leniently(products=[shop], product_map={**product_map, "price": lambda line: 1 / 0})
+    assert built.event.products[0].product_id == "mug"
+    assert built.dropped == (
+        ("products[0].price", "is an attribute that cannot be read (ZeroDivisionError)"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,19 +120,8 @@ def test_a_map_takes_functions_paths_into_dicts_and_none() -> None:
     ],
 )
 def test_another_map_is_refused(product_map: Any, told: str) -> None:
-    with pytest.raises(EventError, match=re.escape(told)) as caught:
+    with pytest.raises(EventError, match=f"^product_map: .*{re.escape(told)}"):
         strictly("addToCart", products=[MUG], product_map=product_map)
-    assert caught.value.field == "product_map"
-
-
-def test_a_function_that_raises_costs_its_field_only() -> None:
-    built = leniently(
-        "addToCart", products=[{"product_id": 1}], product_map={"price": lambda line: 1 / 0}
-    )
-    assert built.event.products[0].product_id == "1"
-    assert built.dropped == (
-        ("products[0].price", "is an attribute that cannot be read (ZeroDivisionError)"),
-    )
 
 
 @pytest.mark.parametrize(
@@ -170,9 +160,8 @@ def test_a_bad_field_of_a_product_costs_that_field_only(name: str, bad: Any) -> 
     assert [product.product_id for product in built.event.products] == ["mug", "pot"]
     assert getattr(built.event.products[1], name, None) is None
     assert [field for field, _ in built.dropped] == [f"products[1].{name}"]
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=rf"^products\[1\]\.{name}: "):
         strictly(order_id="1", products=[MUG, {"product_id": "pot", name: bad}])
-    assert caught.value.field == f"products[1].{name}"
 
 
 def test_unknown_keys_that_are_no_names_cost_themselves_only() -> None:

@@ -60,9 +60,8 @@ def test_a_time_an_hour_ahead_is_a_clocks_and_beyond_it_a_mistake() -> None:
     ],
 )
 def test_another_time_is_refused(value: Any, told: str) -> None:
-    with pytest.raises(EventError, match=told) as caught:
+    with pytest.raises(EventError, match=f"^timestamp: .*{told}"):
         strictly("pageView", timestamp=value)
-    assert caught.value.field == "timestamp"
 
 
 # -- place -----------------------------------------------------------------------------------
@@ -102,9 +101,8 @@ def test_a_location_is_a_full_url_in_plain_ascii(url: str, kept: str) -> None:
     ],
 )
 def test_what_is_no_full_url_is_refused(url: Any) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=r"^page_location: "):
         accept_location(url)
-    assert caught.value.field == "page_location"
 
 
 def test_a_long_location_keeps_its_click_id_and_whole_parameters() -> None:
@@ -135,9 +133,8 @@ def test_a_long_path_loses_whole_parts_and_a_fragment_goes_first() -> None:
 )
 def test_a_bad_place_of_the_request_is_an_invalid_event_too(field: str, value: Any) -> None:
     for make in (strictly, leniently):
-        with pytest.raises(EventError) as caught:
+        with pytest.raises(EventError, match=f"^{field}: "):
             make("pageView", context(WEB, **{field: value}))
-        assert caught.value.field == field
 
 
 @settings(max_examples=60, deadline=None)
@@ -228,11 +225,8 @@ def test_an_event_beyond_32_kib_is_refused_at_the_call() -> None:
     small = strictly(order_id="1", external_data="x" * (MAX_BYTES - 1000))
     assert len(small.payload) <= MAX_BYTES
     for make in (strictly, leniently):
-        with pytest.raises(EventError) as caught:
+        with pytest.raises(EventError, match=r"^event: .*32 KiB.*external_data is largest"):
             make(order_id="1", external_data="x" * MAX_BYTES)
-        assert caught.value.field == "event"
-        assert "32 KiB" in str(caught.value)
-        assert "external_data is largest" in str(caught.value)
 
 
 @pytest.mark.parametrize("lines", [235, 500, 501])

@@ -38,14 +38,6 @@ def test_a_built_file_belongs_to_its_sources(name: str) -> None:
     assert sha256(name) == built["sha256"], "a built file is not edited by hand: run `make kit`"
 
 
-def test_the_consent_build_contains_the_core() -> None:
-    built = json.loads((STATIC / "built.json").read_text())
-    core, consent, origins, both = (set(built[name]["sources"]) for name in LIMITS)
-    assert core < consent
-    assert (origins, both) == (core, consent)
-    assert sorted(built) == sorted(LIMITS)
-
-
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_built_file_is_plain_ascii_and_reveals_nothing_to_a_page(name: str) -> None:
     text = (STATIC / name).read_bytes().decode("ascii")

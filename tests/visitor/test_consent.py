@@ -111,14 +111,6 @@ def test_an_async_callable_is_no_yes_and_leaves_no_warning() -> None:
     assert decided(ask) == ERROR
 
 
-def test_a_callable_that_ends_the_process_is_not_held_back() -> None:
-    def ask(request: object) -> bool:
-        raise SystemExit
-
-    with pytest.raises(SystemExit):
-        decided(ask)
-
-
 def test_the_tc_string_answers_for_adroll_alone() -> None:
     assert decided("tcf", cookies={"euconsent-v2": YES}) == GRANTED
     assert decided("tcf", cookies={"euconsent-v2": NO}, recorded=True) == REFUSED

@@ -133,9 +133,8 @@ def test_addresses_that_pedants_refuse_are_customers_too(address: str) -> None:
     ],
 )
 def test_what_is_no_address_is_refused_and_never_told(value: Any, told: str) -> None:
-    with pytest.raises(EventError, match=told) as caught:
+    with pytest.raises(EventError, match=f"^email: .*{told}") as caught:
         identifiers.email_forms(value, ("sha256", "md5", "plain"))
-    assert caught.value.field == "email"
     assert len(str(value)) < 4 or str(value) not in str(caught.value)
 
 
@@ -183,9 +182,8 @@ def test_ids_and_addresses_have_one_form(accept: Any, value: object, kept: str |
     ],
 )
 def test_other_ids_and_addresses_are_refused(accept: Any, field: str, value: object) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(EventError, match=f"^{field}: "):
         accept(value)
-    assert caught.value.field == field
 
 
 def test_an_address_is_told_from_other_ids() -> None:
