@@ -8,12 +8,19 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client
 
+import adroll_flask
 from adroll_flask import AdRoll, AdRollMiddleware
 from adroll_flask.runtime import Runtime
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
 
 Wrap = Callable[..., AdRollMiddleware]
 Either = Callable[..., tuple[Flask, Client, Runtime]]
+
+
+def forget() -> str:
+    """A view."""
+    adroll_flask.forget_visitor()
+    return PAGE
 
 
 class Later(AdRoll):

@@ -17,17 +17,15 @@ from sqlalchemy.orm import Session
 
 import adroll_flask
 from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion
-from tests.app.conftest import Either
+from tests.app.conftest import Either, forget
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, delivery_kit, eventually
 from tests.support.visits import ORDER, VISIT, invoke, kept, report, settle, visit
 
 
 def test_a_purchase_is_kept_with_all_that_is_known(app: Flask) -> None:
-    @app.post("/buy")
-    def buy() -> str:
-        return report_conversion(**ORDER, email="Jo@Example.com ").status
-
+    order = ORDER | {"email": "Jo@Example.com "}
+    app.add_url_rule("/buy", "buy", lambda: report_conversion(**order).status, methods=["POST"])
     client = app.test_client()
     client.get("/?adct=click123", base_url="https://shop.test")
     cookie = client.get_cookie("__adroll_fpc", domain="shop.test")
@@ -181,8 +179,9 @@ def test_an_incomplete_purchase_is_kept_and_told_once(make_app: AppMaker, caplog
     assert counters.get("purchase_incomplete", "value") == 1
 
 
-def test_a_failing_before_report_makes_a_dead_letter(make_app: AppMaker, caplog: Caplog) -> None:
-    adroll = AdRoll()
+def test_a_failing_before_report_makes_a_dead_letter(
+    make_app: AppMaker, adroll: AdRoll, caplog: Caplog
+) -> None:
     app = make_app(adroll, ADROLL_STRICT=False)
 
     @adroll.before_report
@@ -191,14 +190,13 @@ def test_a_failing_before_report_makes_a_dead_letter(make_app: AppMaker, caplog:
 
     receipt = report(app)
     assert receipt.status == "invalid"
-    [record] = [one for one in caplog.records if "before_report failed" in one.getMessage()]
-    lines = record.getMessage().splitlines()
-    assert lines[0].endswith("LookupError")
-    assert f"line {broken.__code__.co_firstlineno + 2}, in broken (http" in lines[-1]
-    assert __file__ in lines[-1]
-    assert "secret" not in record.getMessage()
+    [said] = [said for said in caplog.messages if "before_report failed" in said]
+    first, *_, last = said.splitlines()
+    assert first.endswith("LookupError")
+    assert f"line {broken.__code__.co_firstlineno + 2}, in broken (http" in last
+    assert __file__ in last
     assert "LookupError" in receipt.reason
-    assert "secret" not in receipt.reason
+    assert "secret" not in said + receipt.reason
     assert len(kept(app, "dead")) == 1
 
 
@@ -230,12 +228,7 @@ def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
 )
 def test_forget_visitor_takes_the_cookies(either: Either, pixel: str, gone: set[str]) -> None:
     app, client, _ = either(pixel=pixel)
-
-    @app.get("/forget")
-    def forget() -> str:
-        adroll_flask.forget_visitor()
-        return ""
-
+    app.add_url_rule("/forget", "forget", forget)
     client.get("/?adct=click123", base_url="https://shop.test")
     names = ("__ar_v4", "__adroll_consent", "__adroll_consent_params", "theme")
     for name in names:

@@ -10,15 +10,15 @@ from flask import Flask
 from adroll_flask import (
     AdRoll,
     cancel_conversion,
-    forget_visitor,
     release_conversion,
     report_conversion,
     report_event,
 )
 from adroll_flask.sandbox import running
 from adroll_flask.testing import Reported, reports
+from tests.app.conftest import forget
 from tests.conftest import AppMaker, Capsys
-from tests.support.visits import at, report, visit
+from tests.support.visits import ORDER, at, report, visit
 
 
 @pytest.fixture
@@ -28,15 +28,12 @@ def app(make_app: AppMaker) -> Flask:
 
 def shop(make_app: AppMaker, **config: Any) -> Flask:
     app = make_app(**config)
-
-    @app.post("/buy")
-    def buy() -> str:
-        return report_conversion(order_id="1001", value="59.90", currency="EUR").status
-
-    @app.post("/bad")
-    def bad() -> str:
-        return report_event("signup").status  # type: ignore[arg-type]
-
+    for path, call in (
+        ("buy", lambda: report_conversion(**ORDER).status),
+        ("bad", lambda: report_event("signup").status),  # type: ignore[arg-type]
+        ("forget", forget),
+    ):
+        app.add_url_rule(f"/{path}", path, call, methods=["POST"])
     return app
 
 
@@ -55,18 +52,13 @@ def test_what_a_view_reports_is_collected_and_reaches_neither_outbox_nor_thread(
 
 
 def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> None:
-    @app.post("/forget")
-    def forget() -> str:
-        forget_visitor()
-        return "forgotten"
-
     leaving = app.test_client()
     leaving.set_cookie("__adroll_fpc", "46d41c62e88bb2e267c1e15314bb8837-1667065540836")
     with reports(app) as reported:
         leaving.post("/buy")
         report(app, "1002")
         assert len(reported) == 2
-        assert leaving.post("/forget").text == "forgotten"
+        leaving.post("/forget")
     assert [event.order_id for event in reported] == ["1002"]
 
 
@@ -106,9 +98,8 @@ def test_the_fixture_uses_the_suites_app(app: Flask, reported: Reported) -> None
 
 def test_a_visitor_without_cookies_is_not_the_programmers_fault_a_script_is(app: Flask) -> None:
     assert app.test_client().post("/buy").text == "invalid"
-    sale: dict[str, Any] = {"order_id": 1, "value": 1, "currency": "EUR"}
     with app.app_context(), pytest.raises(ValueError, match="visitor"):
-        report_conversion(**sale, ip="203.0.113.7", page_location="https://a.test/")
+        report_conversion(**ORDER, ip="203.0.113.7", page_location="https://a.test/")
 
 
 # -- ``ADROLL_DEBUG``: what a shop's terminal says of its events ----------------------------------

@@ -76,24 +76,6 @@ def test_whatever_the_model_accepts_the_sandbox_accepts(
         assert "plain" in email_forms
 
 
-@RUNS
-@given(_fields)
-def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str, Any]) -> None:
-    needed = {name: SOUND[name] for name in ("order_id", "value", "currency")}
-    place = dict.fromkeys(("page_location", "ip", "deduplication_key"))  # the request's own
-    optional = fields | place
-    try:
-        built = build("purchase", {**optional, **needed}, WEB, strict=False)
-    except errors.EventError as problem:
-        # Four products of four texts each can be too much; nothing else.
-        if problem.field != "event":
-            raise
-        assume(False)
-    wire = json.loads(built.payload)
-    assert faults(wire) == []
-    assert wire["conversion_value"] == "59.90"
-
-
 def test_all_thirteen_events_pass_the_sandboxs_door() -> None:
     client = sandbox.create_app().test_client()
     app = {"device_os": "iOS", "device_type": "phone", "package_app_name": "com.example.App"}
