@@ -25,8 +25,7 @@ CLICKED: dict[str, Any] = {"adct": "click123", "ip": "203.0.113.9"}
 
 
 def test_a_token_and_a_page_location_name_the_host_too(shop: Flask) -> None:
-    with shop.test_request_context("/?adct=click123", base_url="https://shop.fr/"):
-        of_token = {"visitor": adroll_flask.current_visitor().token(), "ip": "203.0.113.9"}
+    of_token = {"visitor": token_of(shop, "https://shop.fr/"), "ip": "203.0.113.9"}
     french, ours = FRENCH["advertisable_eid"], ADVERTISABLE
     for fields, eid in (
         (of_token, french),

@@ -28,9 +28,7 @@ def with_views(adroll: AdRoll, app: Flask) -> Flask:
         await asyncio.sleep(0)
         return f"<html><head></head><body>{current_visitor().adct}</body></html>"
 
-    @app.post("/buy/<order>")
-    async def bought(order: str) -> str:
-        return await buy(order)
+    app.add_url_rule("/buy/<order>", "buy", buy, methods=["POST"])
 
     @app.post("/all")
     async def all_at_once() -> list[str]:

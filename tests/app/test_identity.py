@@ -83,6 +83,8 @@ def test_a_known_visitor_is_not_parsed_again(app: Flask, monkeypatch: pytest.Mon
     [
         "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",
         "46d41c62e88bb2e267c1e15314bb8837",
+        "46D41C62E88BB2E267C1E15314BB8837-1667065540836",
+        "46d41c62e88bb2e267c1e15314bb8837-a_1730238675",
         A,
         "GA1.2.1234567890.1667065540",
     ],

@@ -179,25 +179,27 @@ def test_an_incomplete_purchase_is_kept_and_told_once(make_app: AppMaker, caplog
     assert counters.get("purchase_incomplete", "value") == 1
 
 
-def test_a_failing_before_report_makes_a_dead_letter(
-    make_app: AppMaker, adroll: AdRoll, caplog: Caplog
+@pytest.mark.parametrize(("where", "state"), [("before_report", "dead"), ("identity", "waiting")])
+def test_a_function_of_the_site_s_that_fails_is_told_by_its_line(
+    make_app: AppMaker, adroll: AdRoll, caplog: Caplog, where: str, state: str
 ) -> None:
     app = make_app(adroll, ADROLL_STRICT=False)
 
-    @adroll.before_report
-    def broken(event: Any) -> Any:
+    def broken(*_: object) -> Any:
         raise LookupError("secret")
 
+    getattr(adroll, where)(broken)
     receipt = report(app)
-    assert receipt.status == "invalid"
-    [said] = [said for said in caplog.messages if "before_report failed" in said]
+    [said] = [said for said in caplog.messages if " failed: " in said]
     first, *_, last = said.splitlines()
     assert first.endswith("LookupError")
-    assert f"line {broken.__code__.co_firstlineno + 2}, in broken (http" in last
+    assert f"line {broken.__code__.co_firstlineno + 1}, in broken (http" in last
     assert __file__ in last
-    assert "LookupError" in receipt.reason
+    assert receipt.status == ("queued" if where == "identity" else "invalid")
+    assert ("LookupError" in receipt.reason) is (where == "before_report")
     assert "secret" not in said + receipt.reason
-    assert len(kept(app, "dead")) == 1
+    assert app.extensions["adroll"].counters.get("identity_failed") == (where == "identity")
+    assert len(kept(app, state)) == 1
 
 
 def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.event import MAX_BYTES, Event, EventProduct, json_schema, wire_bytes
+from adroll_flask.events.event import MAX_BYTES, Event, EventProduct, json_schema
 from adroll_flask.events.fix import draft, rebuilt
 from adroll_flask.events.names import FIELD_NAMES, EventDefaults
 from tests.support.anything import ANYTHING
@@ -65,16 +65,6 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
 def test_what_may_not_change_is_refused(event: Event, change: dict[str, Any], told: str) -> None:
     with pytest.raises(EventError, match=told):
         event.replace(**change)
-
-
-@pytest.mark.parametrize("data", ["", "plain", "7", 7, {"a": 1}, "{not json", '"quoted"'])
-def test_external_data_is_encoded_once(event: Event, data: Any) -> None:
-    built = strictly("pageView", external_data=data).event
-    assert again(built).external_data == built.external_data
-    assert fixed(wire_bytes(built)).external_data == built.external_data
-    assert event.replace(external_data=data).external_data == built.external_data
-    assert built.external_data is not None
-    assert json.loads(built.external_data) == data
 
 
 def test_an_address_that_a_hook_adds_leaves_hashed_too(event: Event) -> None:

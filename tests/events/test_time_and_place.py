@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from adroll_flask import app_location
 from adroll_flask.errors import EventError
 from adroll_flask.events.event import MAX_BYTES
+from adroll_flask.events.fix import rebuilt
 from adroll_flask.events.location import MAX_LOCATION, accept_location
 from tests.support.event_kit import NOW, WEB, context, leniently, strictly
 
@@ -191,7 +192,8 @@ def test_keywords_are_a_text_or_words(given_: Any, kept: str | None) -> None:
     [
         ({"a": 1}, '{"a":1}'),
         ([1, None, True, "ü"], '[1,null,true,"ü"]'),
-        ("plain", '"plain"'),
+        *((plain, f'"{plain}"') for plain in ("plain", "", "7")),
+        (7, "7"),
         ('{"already": "json"}', '{"already": "json"}'),
         ("{not json", '"{not json"'),
         ("[NaN]", '"[NaN]"'),
@@ -204,7 +206,11 @@ def test_keywords_are_a_text_or_words(given_: Any, kept: str | None) -> None:
     ],
 )
 def test_external_data_leaves_as_a_json_text(value: Any, text: str) -> None:
-    assert strictly("pageView", external_data=value).event.wire()["external_data"] == text
+    built = strictly("pageView", external_data=value)
+    assert built.event.wire()["external_data"] == text
+    # Once, whatever it goes through.
+    for event in (built.changed(built.event).event, rebuilt(built.payload, WEB).event):
+        assert event == built.event == event.replace(external_data=value)
 
 
 def test_what_json_cannot_say_is_left_out() -> None:
