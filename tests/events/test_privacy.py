@@ -16,9 +16,7 @@ from adroll_flask.events.event import Event
 from adroll_flask.events.location import without_persons
 from adroll_flask.events.names import HASHED, kept_key
 from tests.conftest import AppMaker, Caplog
-from tests.support.visits import invoke, kept, visit
-
-ORDER: Mapping[str, Any] = {"order_id": "17", "value": "59.90", "currency": "EUR"}
+from tests.support.visits import ORDER, invoke, kept, report, visit
 
 
 def bought(
@@ -97,10 +95,7 @@ def test_an_order_id_with_an_address_is_a_hash(
     outbox = app.extensions["adroll"].outbox
 
     def told(**key: Any) -> str:
-        with visit(app):
-            return report_conversion(
-                **{**ORDER, "order_id": " trial:ann@example.com", **key}
-            ).status
+        return str(report(app, " trial:ann@example.com", **key).status)
 
     with caplog.at_level(logging.WARNING, "adroll_flask"):
         assert [told(), told()] == ["queued", "duplicate"]
