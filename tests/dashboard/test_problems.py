@@ -16,11 +16,6 @@ from tests.support.dashboard_shop import DELIVERED, NOW, DashboardShop
 DAY = 86_400.0
 
 
-def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:
-    """The open problems by title."""
-    return {one["title"]: one for one in shop.json("problems")["open"]}
-
-
 def test_a_shop_without_problems_says_so(shop: DashboardShop) -> None:
     shop.bury("1001")
     shop.runtime.outbox.admin.forget(lambda wire: True)
@@ -33,7 +28,7 @@ def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> N
     any_shop.bury("1003", error="http_400: products.7.price: takes a decimal")
     any_shop.bury("1005", error="http_400: currency: unknown")
     any_shop.report("1004", currency="EURO")
-    found = problems(any_shop)
+    found = {one["title"]: one for one in any_shop.json("problems")["open"]}
     assert {title: one["events"] for title, one in found.items()} == {
         "AdRoll refused what the event says: products.price": 3,
         "AdRoll refused what the event says: currency": 1,

@@ -88,6 +88,27 @@ def test_an_unsure_order_is_sent_again_five_times_and_rests(tmp_path: Path, capl
     assert (row.state, row.unsure) == ("delivered", True), "the mark stays"
 
 
+def test_on_unsure_drop(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, AdRoll(refusal(502)), on_unsure="drop", orders=3)
+    assert shop.step() == 3
+    assert {(row.state, row.unsure) for row in shop.rows().values()} == {("dead", True)}
+    shop.adroll.judge = OK
+    shop.drain(after=3601)
+    assert shop.adroll.taken == []
+
+
+def test_a_gateway_s_502_doubles_each_order_once_a_day(tmp_path: Path) -> None:
+    adroll = AdRoll(refusal(502))  # and AdRoll behind it took them all the same
+    shop = Shop(tmp_path, adroll, orders=3)
+    shop.steps(150, DAY / 150)
+    assert adroll.requests == [orders(3)]
+    assert len(adroll.trials) > 100
+    adroll.judge = OK
+    shop.drain(after=31)
+    assert sorted(adroll.taken) == orders(3)
+    assert {(row.state, row.unsure) for row in shop.rows().values()} == {("delivered", True)}
+
+
 def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Path) -> None:
     def dies(_batch: list[str], _dry: bool) -> Reply:
         raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import delivery_kit, eventually, free_port, in_a_child
 from tests.support.delivery_kit import OK, AdRoll
-from tests.support.sandbox_shop import DAY, Shop
+from tests.support.sandbox_shop import Shop
 
 ORDERS = ["o1", "o2", "o3"]
 O1, O2, O3 = (["o1"], ["o2"], ["o3"])
@@ -45,11 +45,6 @@ def open_shop(sandbox: Sandbox, tmp_path: Path) -> Iterator[Opener]:
             return one
 
         yield open_shop
-
-
-@pytest.fixture
-def shop(open_shop: Opener) -> Shop:
-    return open_shop()
 
 
 def arrived(sandbox: Sandbox) -> Counter[str]:
@@ -219,31 +214,7 @@ def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, open_shop: Opene
     assert (destination.stopped, destination.failures) == (None, 0)
 
 
-def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
-    shop = open_shop(on_unsure="drop")
-    sandbox.fault(status=502, times=1)
-    shop.report(*ORDERS)
-    assert shop.deliverer.drain(until=0.0) == 3
-    assert shop.facts() == dict.fromkeys(ORDERS, ("dead", True))
-    shop.drain(after=3601)
-    assert arrived(sandbox) == {}
-
-
 # The house itself
-
-
-def test_a_gateway_s_502_doubles_each_order_once_a_day(sandbox: Sandbox, shop: Shop) -> None:
-    shop.report(*ORDERS)
-    sandbox.fault(status=502, take=True)
-    for _ in range(150):
-        shop.deliverer.drain()
-        shop.clock.sleep(DAY / 150)
-    assert shop.network.requests.count(ORDERS) == 1
-    assert set(map(str, shop.network.requests)) == {str(ORDERS), "trial"}
-    sandbox.clear_faults()
-    shop.drain(after=31)
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
 
 
 def no_more_disk(allowed: bool = False) -> None:
