@@ -205,24 +205,17 @@ def test_what_nobody_delivers_is_said(make: Maker, monkeypatch: Patch, caplog: C
     eventually(lambda: "have been waiting for 17 minutes" in caplog.text)
 
 
-@pytest.mark.parametrize(
-    ("delivery", "at_exit"), [("thread", False), ("worker", False), ("thread", True)]
-)
+@pytest.mark.parametrize("delivery", ["thread", "worker"])
 def test_it_tells_what_was_lost_without_another_report(
-    tmp_path: Path, make: Maker, monkeypatch: Patch, delivery: str, at_exit: bool
+    tmp_path: Path, make: Maker, delivery: str
 ) -> None:
-    (shop, thread), go_on = make(delivery=delivery), threading.Event()
-    if at_exit:
-        monkeypatch.setattr("adroll_flask.events.build.warm", go_on.wait)
+    shop, thread = make(delivery=delivery)
     thread.start()
     journal = tmp_path / "adroll-journal"
     journal.write_text("in the way")
     with pytest.raises(OutboxFailed):
         shop.report("o001")
     journal.unlink()
-    if at_exit:  # which begins before the thread has taken a step
-        thread.stop(0.0)
-        go_on.set()
     eventually(lambda: [one.outcome for one in shop.outbox.lookups.history(0, ["outcome"])])
     (lost,) = shop.outbox.lookups.history(0, ("outcome", "reason"))
     assert (lost.outcome, lost.reason) == ("failed", "no_folder")
