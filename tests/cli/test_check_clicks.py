@@ -160,15 +160,11 @@ def test_the_pages_nginx_hands_it_on(make_app: AppMaker, tmp_path: Path, section
         # The test's nginx speaks no TLS: where the line names https, it is played by /secure.
         played = line.replace("https://$host", "$scheme://$http_host/secure")
         where = f"location = /landing {{ {played} }} location = /secure {{ return 204; }}"
-        with behind_nginx(make_app(), tmp_path / name, identity=None, location=ROOT(where)) as site:
+        beside = f"}} {where} location /unused {{"  # the test's own, which it closes first
+        with behind_nginx(make_app(), tmp_path / name, identity=None, location=beside) as site:
             finding = look(site.url("/landing"))
         arrived[name] = finding.severity == "ok"
     assert arrived == {"broken": False, "fixed": True}
-
-
-def ROOT(where: str) -> str:
-    """*where* beside the location that the test's nginx has, which it closes first."""
-    return f"}} {where} location /unused {{"
 
 
 # -- one side only -----------------------------------------------------------------------------

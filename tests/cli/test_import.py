@@ -289,20 +289,14 @@ def test_without_room_nothing_is_kept(app: Flask, run: Run, monkeypatch: Patch) 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /proc")
 
 
-HEAD = "order_id,value,currency,user_id\n"
-
-
 def lines(count: int) -> str:
-    return HEAD + "".join(f"{number},59.90,EUR,u{number}\n" for number in range(count))
+    return "order_id,value,currency,user_id\n" + "".join(
+        f"{number},59.90,EUR,u{number}\n" for number in range(count)
+    )
 
 
 def said(process: subprocess.Popen[str], text: str | None = None) -> str:
     return process.communicate(text, timeout=PATIENCE)[0]
-
-
-def keys(folder: Path) -> list[int]:
-    rows = said(started(folder, "outbox", "export")).splitlines()
-    return sorted(int(json.loads(row)["key"]) for row in rows)
 
 
 def journal(folder: Path) -> list[Path]:
@@ -338,7 +332,8 @@ def test_an_import_that_is_killed_while_it_keeps_goes_on_where_it_was(tmp_path: 
     output = said(started(tmp_path, "import", "orders.csv", *SET))
     found = (re.search(rf"([\d,]+) {what}", output) for what in ("queued", "duplicate"))
     assert sum(int(one[1].replace(",", "")) for one in found if one) == count
-    assert keys(tmp_path) == [*range(count)]
+    rows = said(started(tmp_path, "outbox", "export")).splitlines()
+    assert sorted(int(json.loads(row)["key"]) for row in rows) == [*range(count)]
     # What was good lay in a file without a name: nobody has to find and remove it.
     assert {path.name.split(".")[0] for path in (tmp_path / "instance").iterdir()} <= {
         "adroll-journal",

@@ -301,10 +301,7 @@ def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Pa
             assert answer.status_code == 200, path
     for command in (
         *(f"history --since 13m --by {by}" for by in ("hour", "day", "event", "reason")),
-        "history --since 13m --by identifier",
-        "check",
-        "outbox",
-        "outbox list",
+        *("history --since 13m --by identifier", "check", "outbox", "outbox list"),
     ):
         began = time.process_time()
         said = runner.invoke(commands, command.split())

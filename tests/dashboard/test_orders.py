@@ -181,12 +181,6 @@ def test_a_list_that_is_none_is_told(
     assert shop.press("orders/compare").startswith("Choose a file")
 
 
-def sentences(page: str) -> list[str]:
-    """What a comparison says, with its sums."""
-    found = re.findall(r'<li class="[a-z]*">([^<]*(?: <b>[^<]*</b>)?)</li>', page)
-    return [html.unescape(re.sub("</?b>", "", one)) for one in found]
-
-
 def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     """One sum of all dead letters stood beside each reason, and that of others beside the good."""
     shop.bury("1001", error="http_422: must be positive")
@@ -197,7 +191,8 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     shop.settle(o1003=DELIVERED, o1004=DELIVERED)
     lines = ("1001;59.90", "1002;12.00", "1003;50", "1004;61", "1005;72")
     page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
-    assert sentences(page) == [
+    said = re.findall(r'<li class="[a-z]*">([^<]*(?: <b>[^<]*</b>)?)</li>', page)
+    assert [html.unescape(re.sub("</?b>", "", one)) for one in said] == [
         "1 was given up: AdRoll refused what the event says 59.90 EUR",
         "1 was given up: The shop reported a wrong currency 12.00 EUR",
         "2 were reported with another value than the list's 133.00 EUR",

@@ -355,21 +355,17 @@ def test_what_another_sent_while_the_token_was_fetched_is_not_sent(tmp_path: Pat
     assert (shop.adroll.taken, other.adroll.taken) == ([], ["o001"])
 
 
-def test_what_lies_in_the_database_is_sent_by_one_whose_token_is_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dead_worker", [{}, {"begin": False}, {"begin": True}])
+def test_what_is_due_is_sent_by_one_whose_token_is_asked_for(
+    tmp_path: Path, dead_worker: dict[str, bool]
+) -> None:
+    """It waited until another event came: only what waits counted as due."""
     shop = Shop(tmp_path, access_token=lambda: "token", outbox_commit="database")
     shop.outbox.database.create_tables()
     shop.report("o001")
-    assert (shop.step(), shop.adroll.taken) == (1, ["o001"])
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_what_a_dead_worker_had_is_sent_by_one_whose_token_is_asked_for(
-    tmp_path: Path, begun: bool
-) -> None:
-    """It waited until another event came: only what waits counted as due."""
-    shop = Shop(tmp_path, access_token=lambda: "token", orders=1)
-    shop.outbox.queue.claim(EID, lease=60.0, begin=begun)
-    assert shop.step() == 0
+    if dead_worker:
+        assert shop.outbox.queue.claim(EID, lease=60.0, **dead_worker)
+        assert shop.step() == 0
     shop.step(after=61)
     assert shop.adroll.taken == ["o001"]
 

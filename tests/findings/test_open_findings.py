@@ -89,6 +89,7 @@ def test_a_shop_where_all_is_well_has_none(shop: DashboardShop) -> None:
     assert said["code"] == "nothing-reported"
     assert said in check(shop)[0]
     shop.deliver("1001")
+    assert open_findings(Moment(shop.runtime, look=False)) == [], "nobody can look for reports"
     shop.report("1002", gpc=True)  # a visitor's no
     assert shop.json("overview")["findings"] == []
     assert shop.json("overview")["verdict"]["sentence"].startswith("Yes. The one order ")
@@ -348,11 +349,6 @@ def test_an_address_at_which_no_outbox_can_be_is_told_once_by_every_view(
     answer = shop.client.get("/adroll-dashboard/")
     assert answer.status_code == 503
     assert said in html.unescape(answer.text)
-
-
-def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
-    shop.deliver("1001")
-    assert open_findings(Moment(shop.runtime, look=False)) == []
 
 
 def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
