@@ -58,21 +58,6 @@ def test_a_form_with_a_fault_is_shown_again(client: FlaskClient, reported: Repor
     assert list(reported) == reported.named("addToCart"), "what is in the cart, no more"
 
 
-def test_the_visitor_sees_the_record_and_has_it_forgotten(client: FlaskClient) -> None:
-    client.get("/?adct=from-the-ad")
-    cookie = client.get_cookie("__adroll_fpc")
-    assert cookie is not None
-    page = client.get("/me").text
-    assert "from-the-ad" in page
-    assert cookie.value in page
-    assert "Made by this shop." in page
-
-    assert client.post("/me/forget").location == "/me"
-    page = client.get("/me").text
-    assert "from-the-ad" not in page
-    assert cookie.value not in page
-
-
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_is_well_formed_and_needs_no_other_site(
     client: FlaskClient, reported: Reported, path: str

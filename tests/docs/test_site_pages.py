@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
 from adroll_flask import AdRoll, event_delivered, event_rejected, report_conversion, report_event
-from adroll_flask.outbox.schema import create_tables
 from adroll_flask.sandbox import running
 from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
@@ -417,8 +416,7 @@ def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shop.sqlite'}"
     app = make_app(ADROLL_OUTBOX_URL=url)
     engine = create_engine(url)
-    with engine.begin() as connection:
-        create_tables(connection)
+    app.extensions["adroll"].outbox.database.create_tables()
     named: dict[str, Any] = {}
     context = SimpleNamespace(configure=lambda *_given, **given: named.update(given))
     order = SimpleNamespace(id="1001", total="59.90")

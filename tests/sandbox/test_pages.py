@@ -297,7 +297,7 @@ def test_events_can_be_picked_by_name_order_and_verdict(api: Api) -> None:
     assert picked(after=2) == [None, "3"]
 
 
-def test_state_survives_in_a_file(tmp_path: Path) -> None:
+def test_state_survives_in_a_bounded_file(tmp_path: Path) -> None:
     file = tmp_path / "state.jsonl"
     for _ in range(2):
         api = Api.of(create_app(state_file=file))
@@ -318,10 +318,7 @@ def test_state_survives_in_a_file(tmp_path: Path) -> None:
     assert after == before
     assert [one["duplicate"] for one in after[0]] == [False, True]
     assert after[0][-1]["journey"]["matched_by"] == "first-party cookie"
-
-
-def test_the_file_is_bounded_and_a_line_cut_short_is_skipped(tmp_path: Path) -> None:
-    file = tmp_path / "state.jsonl"
+    # It is bounded, and a line that is cut short is skipped.
     state = State(journal=file, keep=10)
     for number in range(95):
         state.add_click(f"click{number}", "http://shop.test/")

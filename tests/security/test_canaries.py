@@ -10,10 +10,12 @@ import contextlib
 import gc
 import gzip
 import hashlib
+import importlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +40,7 @@ from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.conftest import Caplog
 from tests.support import eventually
 from tests.support.sites import HOST, Clock, Site, configuration
+from tests.support.sources import modules
 
 EMAIL = "zzcanary.person@mail.example"
 CANARIES = {
@@ -268,6 +271,35 @@ def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
             assert not found_in(repr(thing)), type(thing)
     assert names >= {"Settings", "Runtime", "Record", "Client", "Visitor", "Counters"}
     assert names >= {"Event", "Claim", "Row", "TrackedRequest", "RequestCookies"}
+
+
+SENSITIVE = re.compile(
+    r"adct|(first_party_)?cookie|email\w*|user_id|device_id|ip|user_agent|payload|(access_)?token"
+    r"|secret_key|keys?|fields|body|headers|page_location|url|external_data"
+)
+#: Not a visitor's: a claim's id, and a deduplication key.
+HARMLESS = {"Claim.token", "NewEvent.key", "Finding.key", "Row.key", "_Kept.key", "Verdict.key"}
+
+
+def test_no_dataclass_shows_a_sensitive_field_by_default() -> None:
+    """Nor one that lives too short for the test above."""
+    shown = set()
+    for name in [name for name in modules() if "__" not in name]:
+        with contextlib.suppress(ImportError):  # an extra that is not installed
+            for kind in vars(importlib.import_module(f"adroll_flask.{name}")).values():
+                if isinstance(kind, type) and is_dataclass(kind):
+                    shown |= {f"{kind.__name__}.{name}" for name in shown_by(kind)}
+
+    assert shown <= HARMLESS
+
+
+def shown_by(kind: type[Any]) -> list[str]:
+    """The sensitive fields that the representation of a dataclass shows."""
+    thing = object.__new__(kind)
+    for field in fields(kind):
+        told = CANARIES["click"] if SENSITIVE.fullmatch(field.name) else None
+        object.__setattr__(thing, field.name, told)
+    return re.findall(rf"(\w+)='{CANARIES['click']}", repr(thing))
 
 
 #: What nearly no argument takes, each of it with an address in it.
