@@ -77,14 +77,18 @@ def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: O
     assert shown(outbox, second.events[0].id).unsure
 
 
-def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
+def test_after_an_extended_lease_who_sent_settles(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
-    claim = claimed(outbox, lease=60)
-
+    claim = claimed(outbox, lease=60, begin=True)
     assert outbox.queue.extend(claim, 600) == 1
-
     bench.pass_time(61)
     assert not outbox.queue.claim(EID)
+    bench.pass_time(600)
+
+    assert settle(outbox, claim) == 1, "nobody has taken it"
+
+    assert not shown(outbox, claim.events[0].id).unsure
+    assert outbox.lookups.counts()["delivered"] == 1
 
 
 @pytest.mark.parametrize("delay", [7200.0, float("inf")])

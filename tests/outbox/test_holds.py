@@ -184,17 +184,20 @@ def test_a_cancellation_once_it_is_sent_counts_if_it_returns(
     assert bench.counters.get("hold_too_late", "cancelled") == (kind == "delivered")
 
 
-def test_a_cancellation_of_the_forgotten_changes_nothing(bench: Bench, outbox: Outbox) -> None:
-    """That it was lost stays counted: nobody could have sent it any more."""
-    outbox.put(bench.event("1001"))
+def test_a_cancelled_dead_letter_is_no_loss_unless_it_is_forgotten(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """Nobody could have sent it any more."""
+    outbox.put(bench.event("1001", payload=b'{"of":"ann"}'))
+    outbox.put(bench.event("1002"))
     bury(outbox)
-    assert outbox.admin.forget(lambda wire: True) == 1
-    told = history(outbox)
+    assert outbox.admin.forget(lambda wire: wire.get("of") == "ann") == 1
 
-    outbox.decide(cancel())
+    for key in ("1001", "1002"):
+        outbox.decide(cancel(key))
 
-    assert states(outbox) == {"dead": 1}
-    assert history(outbox) == told
+    assert states(outbox) == {"dead": 1, "cancelled": 1}
+    assert history(outbox) == {("dead", "refused"): 1, ("cancelled", "cancelled"): 1}
 
 
 def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:

@@ -23,6 +23,7 @@ from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive
 from tests.conftest import Patch
 from tests.support import ROOT, forked, in_a_child
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
+from tests.support.shops import Shop
 
 pytestmark = pytest.mark.patient
 
@@ -296,6 +297,17 @@ def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> 
     with turn(folder) as alone:
         assert not alone
     assert not folder.exists()
+
+
+def test_a_copy_whose_journal_is_read_is_not_said_to_rest(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop")
+    shop.report("order:1")
+
+    with turn(shop.folder / "adroll-journal"):  # as a worker that was left running
+        said = shop.adroll("outbox", "restored", check=False)
+
+    assert "another process reads the journal; stop it first" in said
+    assert shop.adroll("outbox", "restored").startswith("1 event ")
 
 
 # -- clocks -----------------------------------------------------------------------------------

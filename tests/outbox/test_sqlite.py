@@ -184,9 +184,7 @@ def test_a_read_only_file_is_written_once_it_may_be(sqlite: Bench, folder_of_nob
 
 
 def test_in_the_shop_s_own_file_the_journal_mode_is_the_shop_s(sqlite: Bench) -> None:
-    with sqlite3.connect(sqlite.path) as shop:
-        shop.execute("CREATE TABLE orders (id INTEGER)")
-    shop.close()
+    sqlite.execute("CREATE TABLE orders (id INTEGER)")
     outbox = sqlite.open()
 
     outbox.put(sqlite.event("1"))

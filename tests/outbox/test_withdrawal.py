@@ -265,18 +265,15 @@ def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outb
 def test_a_no_from_before_what_sends_it_counts_if_it_is_read_after_it(
     bench: Bench, outbox: Outbox, what: str
 ) -> None:
-    if what == "retry":
-        outbox.put(event(bench, dead=("invalid:value", "no amount")))
-    else:
-        outbox.put(event(bench, "1", held_for=86_400.0))
+    dead = ("invalid:value", "no amount") if what == "retry" else None
+    outbox.put(event(bench, "1", dead=dead, held_for=86_400.0))
     outbox.ingest.take_in()
     bench.pass_time(60)
     if what == "retry":
         assert retry(outbox) == 1
-    else:
-        order = OrderKey(EID, False, "purchase", "1")
-        outbox.decide(Verdict(bench.now(), "release", order))
-        assert outbox.queue.waiting() == 1
+    order = OrderKey(EID, False, "purchase", "1")
+    outbox.decide(Verdict(bench.now(), "release", order))
+    assert outbox.queue.waiting() == 1
 
     outbox.record(Withdrawal(bench.now() - 30, None, ANN))
 
