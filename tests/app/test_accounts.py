@@ -268,9 +268,7 @@ def test_in_a_copied_database_a_token_of_the_real_site_is_no_way_out(app: Flask)
     assert sorted(dry_runs(app)) == [False, True, True]
 
 
-def test_a_dry_run_takes_no_order_id_from_the_real_site_and_the_first_is_logged(
-    app: Flask, caplog: Caplog
-) -> None:
+def test_a_dry_run_is_logged_and_takes_no_real_order_id(app: Flask, caplog: Caplog) -> None:
     statuses = [report(app, at) for at in (STAGING, STAGING, REAL, REAL)]
     assert statuses == ["queued", "duplicate", "queued", "duplicate"]
     [line] = [record.getMessage() for record in caplog.records if "dry run" in record.getMessage()]

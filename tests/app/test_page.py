@@ -314,9 +314,7 @@ def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
     assert runtime.counters.get("visitor_unread", "fault") > 0
 
 
-def test_a_no_stands_though_the_visitor_could_not_be_read(
-    make_app: AppMaker, monkeypatch: Patch
-) -> None:
+def test_a_no_of_an_unread_visitor_stands(make_app: AppMaker, monkeypatch: Patch) -> None:
     faults, read = iter([broken]), Visitors.read
 
     def once(records: Visitors, header: str) -> Any:
@@ -458,9 +456,7 @@ def test_the_page_is_the_same_for_a_yes_a_no_and_no_answer(make_app: AppMaker) -
     ("nonce", "tag"),
     [("bm9uY2U=", '<script nonce="bm9uY2U=" async src='), ('"><script>', "<script async src=")],
 )
-def test_a_nonce_goes_with_the_tag_in_its_form_alone(
-    make_app: AppMaker, nonce: str, tag: str
-) -> None:
+def test_a_nonce_goes_with_the_tag_in_its_form(make_app: AppMaker, nonce: str, tag: str) -> None:
     page = make_app(ADROLL_CSP_NONCE=lambda: nonce).test_client().get("/").text
     assert (page.count(tag), page.count("<script")) == (1, 1)
 

@@ -319,9 +319,7 @@ def test_an_error_of_the_shops_own_transaction_is_the_shops(make_app: AppMaker) 
 
 
 @pytest.mark.parametrize("wrong", ["currency", "before_report"])
-def test_an_invalid_event_is_rolled_back_with_the_order(
-    make_app: AppMaker, adroll: AdRoll, wrong: str
-) -> None:
+def test_an_invalid_event_is_rolled_back(make_app: AppMaker, adroll: AdRoll, wrong: str) -> None:
     app = make_app(adroll, ADROLL_STRICT=False)
     if wrong == "before_report":  # which keeps its key
         adroll.before_report(lambda event: event if event.value == 6 else 1 / 0)  # type: ignore[arg-type,return-value]

@@ -402,9 +402,7 @@ def test_identify_keeps_what_it_can_and_may(
     assert last(app) == {"adct": "c"} | known
 
 
-def test_a_missing_secret_key_is_told_once_and_by_identify(
-    make_app: AppMaker, caplog: Caplog
-) -> None:
+def test_no_secret_key_is_told_once_and_by_identify(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(SECRET_KEY=None)
     with (
         app.test_request_context("/"),

@@ -503,20 +503,6 @@ def test_a_later_error_page_replaces_the_first(wrap: Wrap, lint: Lint) -> None:
     assert response.data.count(b"data-adroll") == 1
 
 
-def test_an_error_page_that_begins_after_the_headers_keeps_its_length(wrap: Wrap) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        def failing() -> Iterator[bytes]:
-            error = (LookupError, LookupError(), None)
-            length = ("Content-Length", str(len(PAGE)))
-            start_response("500 Internal Server Error", [*HTML, length], error)
-            yield PAGE.encode()
-
-        start_response("200 OK", HTML)
-        return failing()
-
-    assert b"".join(wrap(app)(create_environ("/"), lambda *_: lambda data: None)) == PAGE.encode()
-
-
 def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) -> None:
     with pytest.raises(adroll_flask.ConfigurationError) as caught:
         wrap(plain, befor_report=None, pixel="sometimes", Acces_Token="x")

@@ -95,9 +95,6 @@ def test_what_went_around_the_checks_is_caught(event: Event) -> None:
     for name, bad in amiss:
         with pytest.raises(EventError, match=name):
             again(replace(event, **{name: bad}))
-    event.__dict__["user_id"] = "x" * 1000
-    with pytest.raises(EventError, match="user_id"):
-        again(event)
 
 
 # -- schema ----------------------------------------------------------------------------------
@@ -178,9 +175,7 @@ def test_no_address_is_in_a_draft_but_in_forms_that_may_leave() -> None:
 @pytest.mark.parametrize(
     ("fields", "more"), [({"user_id": 42}, {"user_id"}), ({"email": "a@x.de"}, HASHES)]
 )
-def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie(
-    fields: dict[str, Any], more: set[str]
-) -> None:
+def test_a_draft_of_no_browser_has_a_derived_cookie(fields: dict[str, Any], more: set[str]) -> None:
     known = told(fields, where=BARE)["identifiers"]
     assert known["first_party_cookie"].endswith("-1577836800000")
     assert known.keys() == {"first_party_cookie", *more}
@@ -240,7 +235,7 @@ def test_what_says_nothing_in_the_json_is_not_refused(place: str) -> None:
         ({"event_attributes": {"user_id": "43"}}, "event_attributes.user_id"),
     ],
 )
-def test_a_fix_that_leaves_something_out_or_contradicts_itself_is_refused(
+def test_an_incomplete_or_odd_fix_is_refused(
     event: Event, change: dict[str, Any], place: str
 ) -> None:
     with pytest.raises(EventError, match=f"^{place}: "):

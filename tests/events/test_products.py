@@ -13,7 +13,6 @@ import pytest
 from adroll_flask.errors import EventError
 from adroll_flask.events.event import EventProduct
 from adroll_flask.events.names import PRODUCT_FIELDS, Product
-from adroll_flask.events.products import MAX_PRODUCTS
 from tests.support.event_kit import leniently, strictly
 
 MUG = {"product_id": "mug", "price": "29.95", "quantity": 2}
@@ -179,12 +178,3 @@ def test_a_product_without_an_id_costs_that_product_only(bad: Any) -> None:
     assert [field[:11] for field, _ in built.dropped] == ["products[0]", "products[2]"]
     with pytest.raises(EventError, match=r"^products\[0\]"):
         strictly(order_id="1", products=[bad])
-
-
-def test_an_endless_list_ends() -> None:
-    def endless() -> Iterator[dict[str, Any]]:
-        while True:
-            yield {"product_id": 1}
-
-    with pytest.raises(EventError, match=f"at most {MAX_PRODUCTS}"):
-        strictly("addToCart", products=endless())

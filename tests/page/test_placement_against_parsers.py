@@ -95,10 +95,7 @@ def archive(package: Package) -> Path:
             try:
                 package.fetch(Path(folder))
             except (OSError, subprocess.SubprocessError) as error:
-                problem = (
-                    f"{package.name} {package.version} is not to be had from {package.registry}"
-                )
-                lacking(f"{problem}: {error}")
+                lacking(f"{package.file} is not to be had from {package.registry}: {error}")
             cache.mkdir(parents=True, exist_ok=True)
             made = cache / f"{package.file}.{os.getpid()}"
             made.write_bytes((Path(folder) / package.file).read_bytes())
