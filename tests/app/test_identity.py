@@ -138,17 +138,6 @@ def test_a_changed_browser_value_updates_the_record(app: Flask) -> None:
     assert client.get("/who").get_json()["adct"] == "click123"
 
 
-def test_one_identity_over_the_hosts_of_a_domain(make_app: AppMaker) -> None:
-    client = make_app(ADROLL_COOKIE_DOMAIN="auto").test_client()
-    response = client.get("/?adct=click123", base_url="https://www.shop.co.uk")
-    assert "Domain=shop.co.uk" in cookies(response)["adroll_visitor"]
-    assert "Domain=www.shop.co.uk" in cookies(response)["__adroll_fpc"]
-    fpc = value(client, "__adroll_fpc", domain="www.shop.co.uk")
-    response = client.get("/", base_url="https://pay.shop.co.uk")
-    assert cookies(response)["__adroll_fpc"].startswith(f"__adroll_fpc={fpc};")
-    assert "Domain=pay.shop.co.uk" in cookies(response)["__adroll_fpc"]
-
-
 CACHEABLE = [
     {"Cache-Control": "public"},
     {"Expires": "Fri, 01 Jan 2100 00:00:00 GMT"},

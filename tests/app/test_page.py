@@ -411,22 +411,6 @@ def test_with_a_consent_callable_the_endpoint_answers_its_state(make_app: AppMak
     assert client.get_cookie("adroll_visitor") is not None
 
 
-def test_the_browsers_answer_holds_where_the_server_cannot_see_it(make_app: AppMaker) -> None:
-    client = make_app(ADROLL_CONSENT="tcf").test_client()
-    client.get("/?adct=click123")
-    assert client.get_cookie("adroll_visitor") is None
-    tell(client, {"consent": True, "adct": "click123"})
-    client.delete_cookie("__adroll_fpc")
-    client.get("/")
-    assert client.get_cookie("__adroll_fpc") is not None
-    with client.session_transaction() as kept:
-        assert kept["adroll"]["adct"] == "click123"
-    tell(client, {"consent": False})
-    assert client.get_cookie("adroll_visitor") is client.get_cookie("__adroll_fpc") is None
-    with client.session_transaction() as kept:
-        assert "adroll" not in kept
-
-
 # -- the kit -------------------------------------------------------------------------------
 
 

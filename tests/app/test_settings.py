@@ -39,6 +39,7 @@ def test_every_setting_is_checked_and_nothing_else() -> None:
 
 
 SECRET = "s3cret-value"
+TOKEN = {"access_token": SECRET}
 FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
 MULLER = "müller.example"
 
@@ -60,18 +61,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_ACCOUNTS", [], "takes accounts by host"),
     ("ADROLL_ACCOUNTS", {"https://shop.fr": FRENCH}, "a text of another form"),
     ("ADROLL_ACCOUNTS", {"shop.fr": {**FRENCH, "token": SECRET}}, "another thing for 'shop.fr'"),
-    (
-        *("ADROLL_ACCOUNTS", {"shop.fr": {**FRENCH, "access_token": 12345}}),
-        "'shop.fr' another: access_token: takes",
-    ),
-    (
-        *("ADROLL_ACCOUNTS", {"shop.fr": {"advertisable_eid": EID}}),
-        "one without both ids for 'shop.fr'",
-    ),
-    (
-        *("ADROLL_ACCOUNTS", {"shop.fr": FRENCH, "shop.be": FRENCH | {"access_token": SECRET}}),
-        "one pixel and one token for an advertisable",
-    ),
+    ("ADROLL_ACCOUNTS", {"a.fr": {**FRENCH, "access_token": 1}}, "'a.fr' another: access_token: "),
+    ("ADROLL_ACCOUNTS", {"a.fr": {"advertisable_eid": EID}}, "one without both ids for 'a.fr'"),
+    ("ADROLL_ACCOUNTS", {"a.fr": FRENCH, "b.fr": FRENCH | TOKEN}, "one pixel and one token"),
     ("ADROLL_ACCOUNTS", {MULLER: FRENCH}, "xn--"),
     ("ADROLL_HOSTS", [MULLER], "xn--"),
     *(

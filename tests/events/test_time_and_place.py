@@ -21,18 +21,12 @@ from tests.support.event_kit import NOW, WEB, context, leniently, strictly
 # -- time ------------------------------------------------------------------------------------
 
 MOMENT = datetime(2022, 10, 29, 17, 45, 40, 836_000, tzinfo=UTC)
+INDIA = timezone(timedelta(hours=5, minutes=30))
 
 
 @pytest.mark.parametrize(
     "value",
-    [
-        MOMENT,
-        MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30))),
-        NOW,
-        Decimal("1667065540.836"),
-        1667065540.8364999,
-        None,
-    ],
+    [MOMENT, MOMENT.astimezone(INDIA), NOW, Decimal("1667065540.836"), 1667065540.8364999, None],
 )
 def test_a_time_is_kept_to_the_millisecond(value: Any) -> None:
     event = strictly("pageView", timestamp=value).event
