@@ -4,7 +4,7 @@ Whoever writes a journal file holds ``flock`` on it, which says only that it liv
 the open file, so that a reader in the same process (which opens the file anew) neither loses nor
 shares it. A POSIX lock would be dropped by that reader's ``close``, the file would look dead, and
 another process would remove it under its writer. The price is that a child inherits it by ``fork``:
-a reader believes the kernel that a process is gone before it believes a lock.
+the file of a writer that was killed is read, and lies there until its child reports or ends.
 
 A command that root runs (an import, say) in the app user's folder would leave files there that the
 app cannot open. What root makes is given to the owner of the folder that it is in.
@@ -65,21 +65,8 @@ def is_held(file: int) -> bool | None:
     return None if is_ours is None else not is_ours
 
 
-def is_gone(pid: int) -> bool:
-    """True where this PID namespace certainly has no such process."""
-    if fcntl is None:  # os.kill ends processes on Windows
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
 def boot() -> str:
-    """One boot of one host: only there does a PID or a lock of a local disk mean something.
+    """One boot of one host: only there does a lock of a local disk mean something.
 
     Imports nothing, no codec either: a thread that imports while another one forks would leave the
     child a lock that nobody releases.
@@ -93,14 +80,6 @@ def boot() -> str:
         return os.read(file, 36).decode()
     finally:
         os.close(file)
-
-
-def pid_namespace() -> int:
-    """The PID namespace of this process; 0 where there is no such thing."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
 
 
 # -- on the disk -----------------------------------------------------------------------------------

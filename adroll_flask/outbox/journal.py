@@ -21,7 +21,7 @@ Reading needs no lock and disturbs no writer. How far a file is read stands in t
 transaction that took its entries in. Beside it, whoever reads leaves a note in ``reader.note``
 (how far, and in which boot): a database that is not the one which took entries in is noticed by it.
 
-A file is named ``<made, ms>-<PID>-<where the PID means something>-<random>.journal``.
+A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``.
 """
 
 from __future__ import annotations
@@ -277,26 +277,21 @@ SUFFIX: Final = ".journal"
 #: another boot or another host, where the file system or the platform has no locks, or where it
 #: is empty, since it may not be locked yet.
 QUIET: Final = 900.0
-#: Digits of a file's scope that name the boot; the rest name the PID namespace.
-_BOOT: Final = 8
 #: Seconds after which the one whose turn it is is taken for stopped.
 TURN_LASTS: Final = 10.0
-_NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{12})-[0-9a-f]{16}")
+_NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}")
 _TURN: Final = "reader.lock"
 _NOTE: Final = "reader.note"
 
 
-def _scope() -> str:
-    """Where a PID of this process means something: this boot, this PID namespace."""
-    parts = ((files.boot(), 4), (str(files.pid_namespace()), 2))
-    return "".join(
-        hashlib.blake2b(part.encode(), digest_size=size).hexdigest() for part, size in parts
-    )
+def _boot() -> str:
+    """The boot of this host, in short: the kernel's locks tell of its own files alone."""
+    return hashlib.blake2b(files.boot().encode(), digest_size=4).hexdigest()
 
 
 def file_name(created: int, pid: int) -> str:
     """The name of a file that a process makes; nobody else can make the same."""
-    return f"{created:013d}-{pid}-{_scope()}-{os.urandom(8).hex()}{SUFFIX}"
+    return f"{created:013d}-{pid}-{_boot()}-{os.urandom(8).hex()}{SUFFIX}"
 
 
 class JournalFile(NamedTuple):
@@ -391,10 +386,6 @@ def read(
 
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file that is not may be removed."""
-    _, pid, theirs, _ = file.name.split("-")
-    scope = _scope()
-    if theirs == scope and files.is_gone(int(pid)):
-        return False  # whoever holds the lock inherited it, and will never write
     try:
         handle = os.open(file.path, os.O_RDONLY | files.BINARY | files.NO_FOLLOW)
     except FileNotFoundError:
@@ -404,7 +395,7 @@ def is_alive(file: JournalFile) -> bool:
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
         if is_quiet or status.st_size:  # else a look at the lock might keep its writer from it
             held = files.is_held(handle)
-            if held is not None and (held or theirs[:_BOOT] == scope[:_BOOT]):
+            if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
         # No lock to go by. A living writer looks whether its file is still there before it goes
         # on after a pause, so that giving up a quiet one too early costs nothing.
