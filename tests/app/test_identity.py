@@ -226,16 +226,6 @@ def test_where_it_is_switched_off_it_does_nothing(either: Either) -> None:
     assert client.get("/visitor?adct=click123").text == "''", "a checkout keeps it"
 
 
-@pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "image"}, {"HX-Request": "true"}])
-def test_no_fragment_undoes_what_the_kit_tells(app: Flask, headers: dict[str, str]) -> None:
-    # Asked for before the kit's answer came, answered after it: the pixel's cookie alone.
-    client = app.test_client()
-    client.set_cookie("__adroll_fpc", A)
-    assert not cookies(client.get("/", headers=headers))
-    assert not cookies(client.get("/favicon.ico", headers=headers))
-    assert "adroll_visitor" in cookies(client.get("/", headers={"Sec-Fetch-Dest": "document"}))
-
-
 # -- ``session["adroll"]``: from the first visit on, or only in sessions that the site has anyway -
 
 

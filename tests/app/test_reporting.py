@@ -157,9 +157,8 @@ def test_each_functions_answer_is_checked_before_the_next(app: Flask, adroll: Ad
 @pytest.mark.parametrize("missing", ["order_id", "value"])
 def test_a_purchase_without_order_id_or_value_raises_if_strict(app: Flask, missing: str) -> None:
     fields: dict[str, Any] = {name: value for name, value in ORDER.items() if name != missing}
-    with visit(app), pytest.raises(EventError, match=f"{missing}: a purchase takes") as caught:
+    with visit(app), pytest.raises(EventError, match=f"^{missing}: a purchase takes"):
         report_conversion(**fields)
-    assert caught.value.field == missing
     with visit(app), pytest.raises(EventError, match=f"did you mean '{missing}'"):
         report_conversion(**fields | {f"{missing}s": "1001"})
     assert kept(app) == []
