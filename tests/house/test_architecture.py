@@ -289,7 +289,10 @@ def test_the_public_names_are_there_and_no_others() -> None:
     }
     assert {name for name in there if not name.startswith("_")} <= {*PUBLIC_NAMES}
     for name in PUBLIC_NAMES:
-        assert getattr(adroll_flask, name) is not None
+        public = getattr(adroll_flask, name)
+        assert public.__doc__, name
+        for method, value in vars(public).items() if isinstance(public, type) else ():
+            assert method.startswith("_") or not callable(value) or value.__doc__, method
 
 
 @pytest.mark.parametrize("name", ["counters", "flush"])

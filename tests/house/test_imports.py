@@ -81,6 +81,10 @@ def test_each_wing_keeps_its_budget_of_lines() -> None:
         )
 
 
+def test_the_top_of_the_package_can_be_taken_in_at_a_glance() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 25
+
+
 def test_there_is_no_circle_of_imports() -> None:
     graph = {name: imports(name, path) for name, path in modules(sandbox=True).items()}
     graphlib.TopologicalSorter(graph).prepare()  # its error names the circle
