@@ -12,9 +12,9 @@ PAGE = "docs/how-to/consent.md"
 YES, NO = {"adct": "click123", "consent": True}, {"consent": False}
 
 
-def html() -> str:
-    [code] = [block.code for block in blocks(PAGE, "In the page") if block.language == "html"]
-    return code
+def usercentrics(kind: str, yes: str) -> str:
+    detail = f"{{event: 'consent_status', type: '{kind}', AdRoll: {yes}}}"
+    return f"dispatchEvent(new CustomEvent('ucEvent', {{detail: {detail}}}))"
 
 
 #: By platform: what its script does when the visitor says yes, and no.
@@ -29,29 +29,20 @@ ANSWERS = {
         "window.Cookiebot = {consent: {marketing: false}};"
         "dispatchEvent(new Event('CookiebotOnDecline'))",
     ),
-    "Usercentrics": (
-        "dispatchEvent(new CustomEvent('ucEvent', {detail:"
-        " {event: 'consent_status', type: 'EXPLICIT', AdRoll: true}}))",
-        "dispatchEvent(new CustomEvent('ucEvent', {detail:"
-        " {event: 'consent_status', type: 'explicit', AdRoll: false}}))",
-    ),
+    "Usercentrics": (usercentrics("EXPLICIT", "true"), usercentrics("explicit", "false")),
 }
-#: What Usercentrics assumes is no answer.
-ASSUMED = (
-    "dispatchEvent(new CustomEvent('ucEvent', {detail:"
-    " {event: 'consent_status', type: 'implicit', AdRoll: true}}))"
-)
 
 
 @pytest.mark.parametrize("platform", ANSWERS)
 @pytest.mark.parametrize("early", [False, True], ids=["after the kit", "before the kit"])
 def test_the_page_tells_each_answer(site: KitSite, page: Page, platform: str, early: bool) -> None:
+    [html] = [block.code for block in blocks(PAGE, "In the page") if block.language == "html"]
     yes, no = ANSWERS[platform]
     asked = f"<script>{yes}</script>" if early else ""
-    site.open(page, html() + asked + site.tag(consent="callable", pixel="none"), "/?adct=click123")
+    site.open(page, html + asked + site.tag(consent="callable", pixel="none"), "/?adct=click123")
     if not early:
         page.wait_for_function("window.adrollKit.on")
-        page.evaluate(ASSUMED)
+        page.evaluate(usercentrics("implicit", "true"))  # what it assumes is no answer
         page.wait_for_timeout(100)
         assert site.told == []
         page.evaluate(yes)

@@ -115,7 +115,9 @@ def test_the_rest_of_a_list_is_downloaded(address: str, page: Page) -> None:
     assert "9999,missing" in download.value.path().read_text()
 
 
-def test_a_problem_is_fixed_and_sent_again(either: Page, address: str, shop: DashboardShop) -> None:
+def test_a_problem_is_fixed_and_sent_again_or_dropped(
+    either: Page, address: str, shop: DashboardShop
+) -> None:
     open_problem(either, address, "The shop reported a wrong currency")
     expect(either.get_by_label("Field")).to_have_value("currency")
     either.get_by_label("Value in all 2").fill("EUR")
@@ -123,9 +125,6 @@ def test_a_problem_is_fixed_and_sent_again(either: Page, address: str, shop: Das
     expect(either.locator(".notice")).to_have_text("2 events will be sent again.")
     expect(either.locator("#open")).not_to_contain_text("The shop reported")
     assert (shop.states()["1006"], shop.states()["1007"]) == ("waiting", "waiting")
-
-
-def test_who_is_sure_drops_a_problem(either: Page, address: str, shop: DashboardShop) -> None:
     open_problem(either, address, "AdRoll refused")
     drop = either.get_by_role("button", name="Drop 2 events")
     drop.click()

@@ -60,12 +60,3 @@ def test_diagrams_are_drawn(address: str, page: Page, console: Console) -> None:
     assert drawings.count() == 3
     assert "commit" in (drawings.nth(1).text_content() or "")
     assert [line for line in console.lines if "failed" in line] == []
-
-
-def test_the_search_finds_without_a_network(address: str, page: Page) -> None:
-    asked = foreign(page, address)
-    page.goto(f"{address}search.html?q=release_conversion")
-    page.locator("#search-results li a", has_text="Functions and classes").first.wait_for()
-    page.goto(f"{address}search.html?q=401")
-    page.locator("#search-results li a", has_text="Delivery, and what an answer").first.wait_for()
-    assert asked == []

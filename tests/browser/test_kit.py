@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route
 
 from adroll_flask.visitor.identifiers import normalise_first_party_cookie
-from tests.support import eventually, kit_site
+from tests.support import browsing, eventually, kit_site
 from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, OLD_METHODS, KitSite
 
 #: What is told of a landing: without the pixel's answer, and with it.
@@ -99,21 +99,18 @@ def test_a_browser_that_keeps_no_navigation_tells_the_click_id(site: KitSite, pa
 # -- once per tab ------------------------------------------------------------------------------
 
 
-def test_the_tabs_next_pages_do_not_tell_it_again(site: KitSite, page: Page) -> None:
+def test_the_tabs_next_pages_do_not_tell_it_again_and_another_tab_does(
+    site: KitSite, page: Page
+) -> None:
     site.open(page, site.tag(), "/?adct=first")
     site.wait_told(page, 1)
     for path, count in (("/?adct=first", 1), ("/", 1), ("/?adct=second", 2), ("/", 2)):
         page.goto(site.url(path))
         site.wait_told(page, count)  # a page that is left before its answer is told again
     assert [body["adct"] for body in site.after_wait(page)] == ["first", "second"]
-
-
-def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserContext) -> None:
-    site.open(page, site.tag())
-    site.wait_told(page, 1)
-    other = context.new_page()
+    other = page.context.new_page()
     other.goto(site.url())
-    assert site.wait_told(other, 2) == [{"first_party_cookie": COOKIE}] * 2
+    assert site.wait_told(other, 3)[2] == {"first_party_cookie": COOKIE}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +131,8 @@ def test_the_next_page_tells_what_was_not_taken_and_not_what_was_refused(
         page.route("**" + kit_site.IDENTITY, lose)
     site.open(page, site.tag(), LANDING)
     # The browser's own line about a failed request is the only one.
-    assert line in console.only()
+    browsing.wait_in(page, lambda: console.lines)
+    assert line in console.lines.pop()
     site.answer = 204
     page.unroute_all()
     for _ in range(2):
@@ -148,7 +146,8 @@ def test_who_leaves_before_the_answer_has_it_told_again(site: KitSite, page: Pag
     site.serve(site.tag(), "/next")
     site.open(page, site.tag(wait=3_600_000, src=no_answer(site)), LANDING)
     page.goto(site.url("/next"))
-    assert site.wait_told(page, 2) == [CLICK, KNOWN]
+    # Who is in a hurry may be overtaken.
+    assert sorted(site.wait_told(page, 2), key=len) == [CLICK, KNOWN]
 
 
 def test_two_shops_of_one_host_tell_each_their_own(site: KitSite, page: Page) -> None:
@@ -160,14 +159,14 @@ def test_two_shops_of_one_host_tell_each_their_own(site: KitSite, page: Page) ->
 # -- without an answer -------------------------------------------------------------------------
 
 
-def test_half_the_wait_is_the_cookies(site: KitSite, page: Page, context: BrowserContext) -> None:
-    kit_site.set_cookies(context, ".shop.test")
+def test_half_the_wait_is_the_cookies(site: KitSite, page: Page) -> None:
+    kit_site.set_cookies(page.context, ".shop.test")
     site.open(page, site.tag(wait=2000, src=no_answer(site)), LANDING)
     assert site.after_wait(page, 2000, count=1) == [CLICK]
     entry = "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name))"
     page.wait_for_function(entry)
     assert page.evaluate(f"{entry}.startTime") >= 1000
-    assert [cookie["value"] for cookie in context.cookies()] == [kit_site.SERVER_COOKIE]
+    assert [cookie["value"] for cookie in page.context.cookies()] == [kit_site.SERVER_COOKIE]
 
 
 def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> None:
@@ -228,21 +227,17 @@ def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page
 # -- pages that the server never saw -----------------------------------------------------------
 
 
-def test_a_cached_page_asks_for_a_cookie_once(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_a_cached_page_asks_once_and_without_news_is_silent(site: KitSite, page: Page) -> None:
     site.open(page, site.tag(src=blocked(site)))
+    # A page from a cache asks for a cookie; who takes none is not asked for with every page.
     assert site.wait_told(page, 1) == [{}]
-    # A browser that takes no cookies does not ask with every page.
-    assert context.cookies() == []
+    assert page.context.cookies() == []
     page.goto(site.url())
     assert site.after_wait(page, count=1) == [{}]
-
-
-def test_a_page_without_news_is_silent(site: KitSite, page: Page, context: BrowserContext) -> None:
-    kit_site.set_cookies(context, ".shop.test")
-    site.open(page, site.tag(src=blocked(site)))
-    assert site.after_wait(page) == []
+    kit_site.set_cookies(page.context, ".shop.test")
+    other = page.context.new_page()
+    other.goto(site.url())
+    assert site.after_wait(other, count=1) == [{}]
 
 
 # -- the pixel ---------------------------------------------------------------------------------
@@ -251,13 +246,8 @@ def test_a_page_without_news_is_silent(site: KitSite, page: Page, context: Brows
 def test_the_pixel_is_loaded_as_adrolls_loader_does(site: KitSite, page: Page) -> None:
     site.open(page, site.tag())
     site.wait_told(page, 1)
-    assert page.evaluate("seen") == {
-        "runs": 1,
-        "tracked": ["pageView"],
-        "adv": "ADV",
-        "pix": "PIX",
-        "version": "2.0",
-    }
+    seen = "[seen.adv, seen.pix, seen.version, seen.runs, ...seen.tracked]"
+    assert page.evaluate(seen) == ["ADV", "PIX", "2.0", 1, "pageView"]
 
 
 def test_the_stub_takes_all_five_methods_until_the_script_comes(site: KitSite, page: Page) -> None:
@@ -362,15 +352,6 @@ def test_no_storage_is_survived(site: KitSite, page: Page) -> None:
     none = f"<script>Object.defineProperty(window, 'sessionStorage', {refusing})</script>"
     site.open(page, none + site.tag(), LANDING)
     assert site.wait_told(page, 1) == [KNOWN]
-
-
-def test_junk_in_the_tabs_storage_is_survived(site: KitSite, page: Page) -> None:
-    junk = ["null", "5", '"text"', "{", "[1]"]
-    for number, text in enumerate(junk):
-        script = f"<script>{kit_site.KEPT} = {text!r}</script>"
-        site.serve(script + site.tag(), f"/{number}")
-        page.context.new_page().goto(site.url(f"/{number}?adct={number}"))
-    assert sorted(body["adct"] for body in site.wait_told(page, len(junk))) == list("01234")
 
 
 def test_a_fetch_that_the_page_broke_is_survived(site: KitSite, page: Page) -> None:

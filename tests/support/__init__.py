@@ -163,14 +163,11 @@ def said(process: subprocess.Popen[str], log: Path, pattern: str, within: float 
 
 
 @contextmanager
-def listening_at(port: int, said: Path, *command: str, **given: Any) -> Iterator[None]:
-    """Meanwhile *command* runs and listens at *port*; what it says is in *said*, and in a fault."""
-    with started(*command, log=said, gently=True, **given) as run:
-        until = time.monotonic() + PATIENCE
-        while not answers(port):
-            assert run.poll() is None, said.read_text()[-3000:]
-            assert time.monotonic() < until, said.read_text()[-3000:]
-            time.sleep(0.05)
+def listening_at(port: int, log: Path, *command: str, **given: Any) -> Iterator[None]:
+    """Meanwhile *command* runs and listens at *port*; what it says is in *log*, and in a fault."""
+    with started(*command, log=log, gently=True, **given) as run:
+        eventually(lambda: answers(port) or run.poll() is not None, said=log.read_text)
+        assert run.poll() is None, log.read_text()[-3000:]
         yield
 
 

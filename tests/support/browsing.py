@@ -150,20 +150,11 @@ class Console:
 
     def __init__(self, context: BrowserContext) -> None:
         self.lines: list[str] = []
-        self._context = context
         context.on("console", self._message)
         context.on("weberror", lambda error: self.lines.append(f"uncaught: {error.error}"))
 
     def _message(self, message: ConsoleMessage) -> None:
         self.lines.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
-
-    def only(self) -> str:
-        """Takes the one line there is, once it is there."""
-        if not self.lines:
-            self._context.wait_for_event("console", timeout=1000 * PATIENCE)
-        line = self.lines.pop()
-        assert self.lines == []
-        return line
 
     def without(self, part: str) -> list[str]:
         """The lines that do not hold *part*, such as the URL of a script that the test blocks."""

@@ -179,17 +179,12 @@ class Family:
         child.start()
         self.children[child] = kind
 
-    def kill(self, child: Any, *, again: bool = True) -> None:
-        kind = self.children.pop(child)
+    def kill(self, child: Any) -> str:
+        """Kill it; its kind."""
         self.kills += child.is_alive()  # or it crashed, which is reported in the end
         child.kill()
         child.join()
-        if again:
-            self.start(kind)
-
-    def kill_all(self) -> None:
-        for child in list(self.children):
-            self.kill(child, again=False)
+        return self.children.pop(child)
 
 
 def set_faults(sandbox: Any, **first: Any) -> int:
@@ -218,7 +213,7 @@ def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: boo
     time.sleep(rng.uniform(0.0, 0.3))
     for child, kind in list(family.children.items()):
         if kind != "reporter":
-            family.kill(child)
+            family.start(family.kill(child))
     set_faults(sandbox)
     return True
 
@@ -243,10 +238,11 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
                 if hung < hangs and rng.random() < 0.4:
                     hung += hang_and_kill(sandbox, family, rng, take=hung % 2 == 0)
                 else:
-                    family.kill(rng.choice(list(family.children)))
+                    family.start(family.kill(rng.choice(list(family.children))))
             sandbox.clear_faults()
         finally:
-            family.kill_all()
+            for child in list(family.children):
+                family.kill(child)
         left, code = drain(folder)
         arrived = Counter(record["order_id"] for record in sandbox.purchases())
     acknowledged = [

@@ -17,6 +17,7 @@ from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.signals import event_rejected
 from tests.support.outbox_engines import EID as EID
 from tests.support.outbox_engines import Clock as Clock
+from tests.support.outbox_engines import shown
 
 PIXEL = "PIXEL00000000000000001"
 START = 1_700_000_000.0
@@ -152,9 +153,7 @@ class Shop:
         return {row.key or "": row for row in self.outbox.lookups.list(limit=10_000)}
 
     def payload(self, order: str) -> bytes | None:
-        row = self.outbox.lookups.show(self.rows()[order].id)
-        assert row is not None
-        return row.payload
+        return shown(self.outbox, self.rows()[order].id).payload
 
     def states(self) -> dict[str, str]:
         return {key: row.state for key, row in sorted(self.rows().items())}

@@ -30,13 +30,10 @@ def built_site(factory: pytest.TempPathFactory) -> Path:
         place = place.parent
     with open(place / "site.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = place / "site" / "html"
-        return done if (done / "objects.inv").is_file() else _build(place / "site")
-
-
-def _build(folder: Path) -> Path:
-    """Build the site below *folder*, every warning an error, without a network."""
-    options = ("-W", "-n", "--keep-going", "-q", "-b", "html", "-d", str(folder / "doctrees"))
-    env = os.environ | {"PYTHONWARNINGS": "", "DOCS_BASE_URL": ""}
-    ran(sys.executable, "-c", OFFLINE, *options, ROOT / "docs", folder / "html", env=env)
-    return folder / "html"
+        site = place / "site"
+        # Every warning an error, without a network.
+        options = ("-W", "-n", "--keep-going", "-q", "-b", "html", "-d", str(site / "doctrees"))
+        env = os.environ | {"PYTHONWARNINGS": "", "DOCS_BASE_URL": ""}
+        if not (site / "html" / "objects.inv").is_file():
+            ran(sys.executable, "-c", OFFLINE, *options, ROOT / "docs", site / "html", env=env)
+        return site / "html"

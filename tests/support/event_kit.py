@@ -29,12 +29,8 @@ WEB = EventDefaults(
     derive_key=b"a key of thirty-two bytes, about",
 )
 #: No browser: a webhook, a script, an app's back end.
-BARE = EventDefaults(
-    advertisable_eid=WEB.advertisable_eid,
-    pixel_eid=WEB.pixel_eid,
-    now=NOW,
-    email_forms=("sha256", "md5"),
-    derive_key=WEB.derive_key,
+BARE = replace(
+    WEB, page_location=None, ip=None, user_agent=None, adct=None, first_party_cookie=None
 )
 PURCHASE: Mapping[str, Any] = {
     "order_id": "1001",

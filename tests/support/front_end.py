@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ class TwoServers(Site):
     """The running shop: its pages are at the port, its app is the API."""
 
     api_port: int = 0
-    #: What the API saw of our requests: method and, where a browser sends it, Sec-Fetch-Site.
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 def buy(page: Page) -> str:
@@ -65,14 +63,7 @@ def open_front_end(
     with adroll_origin(adroll, tls) as origin, serving(page, tls) as front_port:
         at = f"{scheme}://{host}:{front_port}"
         api = make_api(folder, adroll, origin, at, config)
-        asked: list[tuple[str, str | None]] = []
-
-        def noting(environ: Any, start_response: Any) -> Any:
-            if environ["PATH_INFO"] == "/_adroll/identity":
-                asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_SEC_FETCH_SITE")))
-            return api(environ, start_response)
-
-        with serving(noting, tls) as api_port:
+        with serving(api, tls) as api_port:
             base = f"{scheme}://api.shop.test:{api_port}"
             tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
             own, other = (block.code for block in blocks(DOC) if block.language == "js")
@@ -80,9 +71,7 @@ def open_front_end(
                 "https://api.shop.example", base
             )
             page.set_data(SHOP.format(tag=tag, report=report))
-            yield TwoServers(
-                adroll, origin, scheme, front_port, api, api_port=api_port, asked=asked
-            )
+            yield TwoServers(adroll, origin, scheme, front_port, api, api_port)
         api.extensions["adroll"].flush(2)
 
 
@@ -97,11 +86,6 @@ def make_api(
     api = shop.app
     CORS(api, origins=[front], supports_credentials=True)
 
-    def page_of(data: dict[str, Any]) -> str | None:
-        page = data.get("page")
-        ours = tuple(f"{origin}/" for origin in api.config["ADROLL_ORIGINS"])
-        return page if isinstance(page, str) and page.startswith(ours) else None
-
     @api.post("/orders")
     def order() -> dict[str, str]:
         data = request.get_json()
@@ -112,7 +96,7 @@ def make_api(
             order_id=data["order"],
             value="29.95",
             currency="EUR",
-            page_location=page_of(data),
+            page_location=data.get("page"),
             **fields,
         )
         return {"report": receipt.status}

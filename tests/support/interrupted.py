@@ -29,13 +29,12 @@ def at_each_moment(call: Callable[[int], object], error: type[Exception]) -> Ite
                 if not left[0]:
                     raise error
 
+        struck = False
         sys.setprofile(strike)
         try:
             call(moment)
         except error:
             struck = True
-        else:
-            struck = False
         finally:
             sys.setprofile(None)
         if left[0] > 0:

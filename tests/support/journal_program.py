@@ -1,6 +1,6 @@
 """Appends numbered records and prints each number once it is acknowledged.
 
-``python -m tests.support.journal_program FOLDER [--count N] [--sync] [--server gevent]``
+``python -m tests.support.journal_program FOLDER [--count N] [--sync] [--name NAME]``
 
 Without ``--count`` until it is killed or refused; with it, waits then for the end of its input.
 """

@@ -96,12 +96,9 @@ GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
 
 def set_cookies(context: BrowserContext, *domains: str) -> None:
     """``__adroll_fpc`` for domains (with a dot) and hosts alone (without)."""
-    context.add_cookies(
-        [
-            {"name": "__adroll_fpc", "value": SERVER_COOKIE, "domain": domain, "path": "/"}
-            for domain in domains
-        ]
-    )
+    for domain in domains:
+        cookie: Any = {"name": "__adroll_fpc", "domain": domain, "path": "/"}
+        context.add_cookies([cookie | {"value": SERVER_COOKIE}])
 
 
 class KitSite:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,9 @@ http {{
   }}
 }}
 """
+ENDPOINTS = """
+    location /_adroll/ {{ {forwarding} proxy_pass http://127.0.0.1:{upstream}; {identity} }}
+"""
 
 
 @dataclass
@@ -111,12 +114,8 @@ def behind_nginx(
 
     folder.mkdir(exist_ok=True)
     config, log = folder / "nginx.conf", folder / "nginx.log"
-    with ExitStack() as stack:
-        upstream = stack.enter_context(serving(noting))
-        more = (
-            f"location /_adroll/ {{ {forwarding} proxy_pass http://127.0.0.1:{upstream};"
-            f" {identity} }}"
-        )
+    with serving(noting) as upstream, listening:
+        more = ENDPOINTS.format(forwarding=forwarding, upstream=upstream, identity=identity)
         config.write_text(
             CONFIG.format(
                 folder=folder,
@@ -130,9 +129,7 @@ def behind_nginx(
             )
         )
         command = [nginx, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
-        environ = os.environ | {"NGINX": f"{listening.fileno()};"}
-        stack.enter_context(listening)
-        stack.enter_context(
-            listening_at(port, log, *command, env=environ, pass_fds=[listening.fileno()])
-        )
-        yield site
+        handed: dict[str, Any] = {"pass_fds": [listening.fileno()]}
+        handed["env"] = os.environ | {"NGINX": f"{listening.fileno()};"}
+        with listening_at(port, log, *command, **handed):
+            yield site

@@ -20,7 +20,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.outbox import model, transitions
 from adroll_flask.outbox.model import Claim, NewEvent, Outcome, Row, new_id
 from adroll_flask.outbox.outbox import Outbox
-from tests.support import lacking
+from tests.support import eventually, lacking
 from tests.support.sites import Clock as Clock
 
 EID = "ADVERTISABLE0000000001"
@@ -35,6 +35,13 @@ SERVERS = {
 }
 _NUMBERS = itertools.count()
 _TABLES = "event account stop inbox journal mark history"
+#: What lies in a database and ages.
+_TIMES = {
+    "event": "queued_at due_at refused_at released_at learnt_at",
+    "account": "paused_until probe_until stopped_since last_error_at",
+    "stop": "began_at ended_at",
+    "mark": "marked_at forget_at",
+}
 
 
 def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
@@ -119,17 +126,9 @@ class Bench:
             return
         for outbox in self.opened[:1]:  # what lies in the journal ages as well
             outbox.queue.waiting()
-        for statement in (
-            "UPDATE adroll_event SET queued_at = queued_at - :s, due_at = due_at - :s,"
-            " refused_at = refused_at - :s, released_at = released_at - :s,"
-            " learnt_at = learnt_at - :s",
-            "UPDATE adroll_account SET paused_until = paused_until - :s,"
-            " probe_until = probe_until - :s,"
-            " stopped_since = stopped_since - :s, last_error_at = last_error_at - :s",
-            "UPDATE adroll_stop SET began_at = began_at - :s, ended_at = ended_at - :s",
-            "UPDATE adroll_mark SET marked_at = marked_at - :s, forget_at = forget_at - :s",
-        ):
-            self.execute(statement, s=seconds)
+        for table, columns in _TIMES.items():
+            earlier = ", ".join(f"{column} = {column} - :s" for column in columns.split())
+            self.execute(f"UPDATE adroll_{table} SET {earlier}", s=seconds)
         self._housekeeping_went_along()
 
     def _housekeeping_went_along(self) -> None:
@@ -199,7 +198,8 @@ def database(engine: str, *, whole: bool = False) -> Iterator[str]:
 
     :param whole: a database also where a schema would do: for tools that know nothing of schemas.
     """
-    require(engine)
+    if why := missing(engine):
+        lacking(why)
     name = f"adroll_test_{os.getpid()}_{next(_NUMBERS)}"
     url = sa.make_url(SERVERS[engine])
     admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
@@ -215,21 +215,15 @@ def database(engine: str, *, whole: bool = False) -> Iterator[str]:
         yield own.render_as_string(hide_password=False)
     finally:
         also = " CASCADE" if is_schema else " WITH (FORCE)" if engine == "postgresql" else ""
-        # An app's thread may still be at it: PostgreSQL ends one of the two.
-        for tries_left in reversed(range(10)):
-            try:
-                with admin.connect() as connection:
-                    connection.execute(sa.text(f"DROP {kind} {name}{also}"))
-                break
-            except sa.exc.OperationalError:
-                if not tries_left:
-                    raise
 
+        def is_gone() -> bool:
+            # An app's thread may still be at it: PostgreSQL ends one of the two.
+            with contextlib.suppress(sa.exc.OperationalError), admin.connect() as connection:
+                connection.execute(sa.text(f"DROP {kind} {name}{also}"))
+                return True
+            return False
 
-def require(engine: str) -> None:
-    """Skip, saying so, where *engine* is missing; on CI that is a failure."""
-    if why := missing(engine):
-        lacking(why)
+        eventually(is_gone)
 
 
 def status(outbox: Outbox, event: NewEvent, **how: Any) -> str:

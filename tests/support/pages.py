@@ -25,7 +25,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.conftest import ADVERTISABLE, PIXEL
@@ -157,9 +156,7 @@ class Page:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: object, _where: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_about: object) -> None:
         if kind is None:
             assert not self._left, f"not run: {', '.join(map(str, self._left))}"
 

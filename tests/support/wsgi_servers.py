@@ -95,9 +95,8 @@ class Server:
 
         def all_do() -> bool:
             # Several at once: one client alone may meet the same worker all the time.
-            for one in clients.map(self.ask, ["/"] * CLIENTS):
-                if one["delivers"]:
-                    delivering.add(one["pid"])
+            told = clients.map(self.ask, ["/"] * CLIENTS)
+            delivering.update(one["pid"] for one in told if one["delivers"])
             return len(delivering) == self._kind.workers
 
         with ThreadPoolExecutor(CLIENTS) as clients:
