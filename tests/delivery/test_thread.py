@@ -205,17 +205,23 @@ def test_what_nobody_delivers_is_said(make: Maker, monkeypatch: Patch, caplog: C
     eventually(lambda: "have been waiting for 17 minutes" in caplog.text)
 
 
-@pytest.mark.parametrize("delivery", ["thread", "worker"])
+@pytest.mark.parametrize("case", ["thread", "worker", "exit"])
 def test_it_tells_what_was_lost_without_another_report(
-    tmp_path: Path, make: Maker, delivery: str
+    tmp_path: Path, make: Maker, monkeypatch: Patch, case: str
 ) -> None:
-    shop, thread = make(delivery=delivery)
+    go_on = threading.Event()
+    shop, thread = make(delivery="worker" if case == "worker" else "thread")
+    if case == "exit":
+        monkeypatch.setattr("adroll_flask.events.build.warm", go_on.wait)
     thread.start()
     journal = tmp_path / "adroll-journal"
     journal.write_text("in the way")
     with pytest.raises(OutboxFailed):
         shop.report("o001")
     journal.unlink()
+    if case == "exit":  # which begins before the thread has taken a step
+        thread.stop(0.0)
+        go_on.set()
     eventually(lambda: [one.outcome for one in shop.outbox.lookups.history(0, ["outcome"])])
     (lost,) = shop.outbox.lookups.history(0, ("outcome", "reason"))
     assert (lost.outcome, lost.reason) == ("failed", "no_folder")

@@ -294,3 +294,15 @@ def test_there_is_one_function_which_under_the_middleware_is_an_argument(shop: P
         shop.extension.paid_orders(lambda _since, _until: [])
     middleware = AdRollMiddleware(lambda _e, _s: [], paid_orders=lambda _since, _until: [])
     assert middleware.runtime.paid_orders.is_known
+
+
+def test_an_order_lost_just_before_a_span_takes_nothing_from_it(make_app: AppMaker) -> None:
+    """A day of Kolkata begins within an hour of the history's."""
+    shop = PayingShop(make_app, ADROLL_TIME_ZONE="Asia/Kolkata")
+    shop.now += 18.25 * HOUR - shop.now % DAY
+    shop.runtime.outbox.note_failure("purchase", "disk_full")
+    shop.runtime.outbox.tell_failures()
+    shop.now += 6.25 * DAY
+    shop.look()
+    shop.deliver("1001")
+    assert shop.json("overview", period="days")["health"]["could"] == 1
