@@ -50,4 +50,6 @@ def test_auto_without_its_extra_is_told(make_app: AppMaker, monkeypatch: Patch) 
     with pytest.raises(ConfigurationError, match=r"adroll-flask\[domains\]") as raised:
         make_app(ADROLL_COOKIE_DOMAIN="auto")
     assert raised.value.key == "ADROLL_COOKIE_DOMAIN"
-    make_app(ADROLL_COOKIE_DOMAIN="shop.test").test_client().get("/?adct=click123")
+    client = make_app(ADROLL_COOKIE_DOMAIN="shop.test").test_client()
+    page = client.get("/?adct=click123", base_url="https://www.shop.test")
+    assert "Domain=shop.test" in page.headers["Set-Cookie"]
