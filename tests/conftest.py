@@ -72,6 +72,21 @@ DAILY = tuple(
 )
 
 
+#: What `make quick` runs, but for tests that wait (`patient`) or need a browser or a server.
+QUICK = tuple(f"tests/{name}/" for name in ("visitor", "page", "events", "outbox", "delivery"))
+QUICK += ("tests/app/test_settings.py", "tests/house/test_imports.py")
+NOT_QUICK = ("slow", "browser", "patient")
+SERVERS = ("postgresql", "mariadb")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of `-m quick`, each worker reads no more than where such tests are."""
+    if config.option.markexpr != "quick":
+        return None
+    name = collection_path.relative_to(config.rootpath).as_posix() + "/" * collection_path.is_dir()
+    return not any(name.startswith(one) or one.startswith(name) for one in ("./", *QUICK)) or None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
@@ -87,6 +102,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             or (test.startswith("tests/dashboard/") and "postgresql" in test)
         ):
             item.add_marker(pytest.mark.slow)
+        kept_out = any(item.get_closest_marker(name) for name in NOT_QUICK)
+        if test.startswith(QUICK) and not kept_out and not any(name in test for name in SERVERS):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(autouse=True)
