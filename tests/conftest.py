@@ -61,7 +61,9 @@ _DAILY = {
     "dashboard_actions": ("a_problem_is_fixed",),
     "front_end_elsewhere": ("a_front_end", "the_pages_script"),
     "journeys": ("1_", "2", "6"),
-    "journeys_elsewhere": ("1_",),
+    "journeys_elsewhere": tuple(
+        f"1_from_the_ad_to_the_purchase[{one}-http]" for one in ("firefox", "webkit")
+    ),
     "kit": ("a_", "half_the_wait", "click", "the_next_page", "what", "who_leaves_early"),
     "kit_consent": ("any_no", "a_platforms", "the_server", "withdrawn"),
     "kit_lifecycle": ("",),

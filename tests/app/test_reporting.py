@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 import adroll_flask
 from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion
+from adroll_flask.reporting.reporter import Status
 from tests.app.conftest import Either, forget
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, delivery_kit, eventually
@@ -423,6 +424,8 @@ def test_a_receipt_says_where_this_process_knows_no_hold(
         assert (receipt.status, receipt.id, bool(receipt)) == (status, None, status == "released")
         assert receipt.reason.startswith("no hold of this order was seen by this process")
         assert decide("").status == decide(5.5).status == "invalid"
+    others: tuple[Status, ...] = ("duplicate", "suppressed", "invalid", "failed", "cancelled")
+    assert not any(Receipt(None, status) for status in others)
 
 
 @pytest.mark.parametrize("kind", ["release", "cancel"])
