@@ -60,7 +60,7 @@ def deliver_with(
     )
     def drain() -> int:
         """Deliver until nothing is due; how many events ended."""
-        stop, ended, more = threading.Event(), 0, True
+        stop, ended, more = threading.Event(), 0, runtime.settings.enabled
         timer = threading.Timer(LONGEST_RUN, stop.set)  # also within a step of many requests
         timer.daemon = True
         timer.start()

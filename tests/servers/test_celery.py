@@ -17,6 +17,7 @@ from flask import Flask
 
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox.model import NewEvent
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import PATIENCE, answers, eventually, lacking, started
 from tests.support.shops import Shop, orders
@@ -117,6 +118,14 @@ def test_beat_delivers_what_requests_and_tasks_report(
         worker.stop()
     wanted = [*(f"task-{number}" for number in range(20)), *map(str, range(1, 21)), "parent"]
     assert Counter(orders(sandbox)) == dict.fromkeys(wanted, 1)
+
+
+def test_where_all_is_off_the_task_delivers_nothing(make_app: Callable[..., Flask]) -> None:
+    app = make_app(ADROLL_ENABLED=False)
+    outbox = app.extensions["adroll"].outbox
+    outbox.put(NewEvent("f" * 32, "purchase", "", False, None, b"{}", 0.0))
+    deliver_with(Celery("shop", set_as_current=False), app)()
+    assert outbox.lookups.bytes_waiting(), "of a copy of the real site's"
 
 
 def test_only_an_app_whose_workers_deliver_can_have_celery(make_app: Callable[..., Flask]) -> None:
