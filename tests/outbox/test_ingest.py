@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import files, journal, model
@@ -21,7 +22,7 @@ from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import Caplog, Patch
-from tests.support import forked, in_a_child, peak_memory
+from tests.support import PATIENCE, forked, in_a_child, peak_memory
 from tests.support.outbox_engines import EID, Bench, claimed, settle
 from tests.support.patching import replace_method
 
@@ -231,6 +232,21 @@ def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatc
     release.join()
     os.waitpid(other, 0)
     os.close(ready)
+
+
+def test_a_reader_waits_for_another_s_positions(server: Bench) -> None:
+    """One that was passed over, and goes on."""
+    outbox = server.open()
+    server.insert(outbox, "1")
+    server.report(outbox, "2")
+    reader = threading.Thread(target=outbox.ingest.take_in)
+    with server.sql().begin() as other:
+        other.execute(sa.text("SELECT position FROM adroll_journal FOR UPDATE"))
+        reader.start()
+        reader.join(0.3)
+        other.execute(sa.text("UPDATE adroll_journal SET position = 1000000"))
+    reader.join(PATIENCE)
+    assert server.execute("SELECT dedupe_key FROM adroll_event") == [("1",)]
 
 
 # -- files ---------------------------------------------------------------------------------------

@@ -55,15 +55,16 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     outbox.put(event(bench, "3", adct="click-bob"))
     outbox.put(event(bench))
     outbox.put(event(bench, "4", dead=("invalid:before_report", "raised")))
+    outbox.put(event(bench, dead=("invalid:currency", "raised")))
     assert outbox.queue.waiting() == 4
     with caplog.at_level(logging.INFO, "adroll_flask.audit"):
         withdraw(bench, outbox, cookie=COOKIE)
 
         assert keys(outbox) == ["3"]
 
-    assert bench.counters.get("event_forgotten") == 4
+    assert bench.counters.get("event_forgotten") == 5
     (line,) = caplog.messages
-    assert line.startswith("AdRoll: 4 events erased on request, by the visitor's own request (")
+    assert line.startswith("AdRoll: 5 events erased on request, by the visitor's own request (")
     everything = str(bench.execute("SELECT * FROM adroll_event"))
     assert "click-ann" not in everything
     assert COOKIE not in everything
@@ -76,7 +77,8 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     assert retry(outbox) == 0
     happened = outbox.lookups.history(0, ("outcome", "reason"))
     told = {(one.outcome, one.reason): one.events for one in happened}
-    assert told == {("suppressed", "consent_withdrawn"): 3, ("invalid", "invalid:before_report"): 1}
+    invalid = {("invalid", f"invalid:{why}"): 1 for why in ("before_report", "currency")}
+    assert told == {("suppressed", "consent_withdrawn"): 3} | invalid
 
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
