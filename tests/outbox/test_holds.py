@@ -58,7 +58,10 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert outbox.lookups.list("held")[0].id == id
     assert [row.id for row in outbox.lookups.pages("held")] == [id]
 
+    bench.pass_time(DAY)
     assert outbox.decide(release()) == id
+    settle(outbox, claimed(outbox), "return")
+    assert (outbox.queue.oldest_due() or 0.0) < 60, "it is late from its release on"
     row = outbox.lookups.list("waiting")[0]
     assert (row.unsure, row.digest) == (0, "59.90 EUR")
     assert deliver(outbox) == ["1001"]
