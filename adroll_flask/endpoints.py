@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Response
 
 from .page.cookies import delete_cookies, write_cookies
-from .page.snippet import Snippet
 from .runtime import Runtime
-from .visitor.identifiers import accept_adct, normalise_first_party_cookie
+from .visitor.kit_message import KitMessage, Refused, parse
 from .visitor.record import Record
 from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
 LONGEST_BODY = 2048
-#: The name of the kit's file below the prefix.
-KIT = re.compile(r"kit(?:\.([0-9a-f]{8,64}))?\.js\Z")
 #: Seconds for which a browser need not ask again; Chromium's own most.
 _PREFLIGHT_AGE = 7200
-
-
-class Refused(Exception):
-    """A request that the identity endpoint does not take: the status of its answer, why as it is
-    counted, and the answer's text."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class KitMessage:
-    """What the kit said, checked."""
-
-    adct: str | None = None
-    first_party_cookie: str | None = None
-    consent: bool | None = None
-    #: The page wants a visitor token, to send along with a call of its own.
-    token: bool | None = None
 
 
 def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> Response:
@@ -49,7 +28,8 @@ def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> Response:
         return Response(status=405, headers={"Allow": ", ".join(takes)})
     if name == "identity":
         return _identity(tracked, runtime)
-    return _kit(tracked, runtime.snippet, name)
+    file = runtime.snippet.file(tracked, name)
+    return _json({"error": "there is no such file"}, 404) if file is None else file
 
 
 def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
@@ -103,7 +83,7 @@ def _take(
     if visitors.settings.consent is not None:
         answer["consent"] = decision.granted
     granted = False if told.consent is False else decision.granted
-    record = _told_record(tracked, told) if granted else Record()
+    record = told.record_of(tracked) if granted else Record()
     if told.token:
         # As the front end hands it on; of a visitor who said no it holds nothing but the no.
         visitor = tracked.visitor_of(record, granted)
@@ -122,20 +102,6 @@ def _take(
     if visitors.can_sign and not (unchanged or foreign):
         write_cookies(tracked, response.headers, record)
     return response
-
-
-def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
-    """What the cookies say, with what the kit told."""
-    record = tracked.seen.merged
-    if told.adct is not None:
-        record = record.with_adct(told.adct, tracked.visitors.clock(), "kit")
-    if told.first_party_cookie is not None:
-        record = record.with_cookie(told.first_party_cookie, "pixel")
-    elif record.first_party_cookie is None:
-        record = record.with_cookie(tracked.new_cookie, "server")
-    if told.consent is not None:
-        record = replace(record, consent=told.consent)
-    return record
 
 
 # -- who may ask -----------------------------------------------------------------------------
@@ -181,65 +147,10 @@ def _body(tracked: TrackedRequest) -> bytes:
     return body
 
 
-#: The type of what the kit tells, what gives it as it is kept or else ``None``, what it has to be.
-_TAKES: Mapping[str, tuple[type, Callable[[Any], Any], str]] = {
-    # A script reads a plus sign in the URL as a space; a click id has none.
-    "adct": (str, lambda text: accept_adct(text.replace(" ", "+")), "is malformed"),
-    "first_party_cookie": (str, normalise_first_party_cookie, "is malformed"),
-    "consent": (bool, lambda answer: answer, "has to be true or false"),
-    "token": (bool, lambda wanted: wanted or None, "has to be true"),
-}
-
-
-def parse(body: bytes, *, token: bool = False) -> KitMessage:
-    """The checked content of an identity request.
-
-    :param token: the page may ask for a visitor token.
-    :raises Refused: with status 400.
-
-    >>> parse(b'{"adct": "click123"}').adct
-    'click123'
-    """
-    try:
-        data = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise Refused(400, "json", "the body has to be a JSON object")
-    keys = [key for key in _TAKES if token or key != "token"]
-    if not data.keys() <= set(keys):
-        raise Refused(400, "keys", f"the keys are {', '.join(keys)}")
-    for key, value in data.items():
-        kind, check, takes = _TAKES[key]
-        data[key] = check(value) if isinstance(value, kind) else None
-        if data[key] is None and value is not None:
-            raise Refused(400, key, f"{key} {takes}")
-    return KitMessage(**data)
-
-
 def _json(data: object, status: int) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if data is not None:
         return Response(json.dumps(data), status, headers, mimetype="application/json")
     response = Response(status=status, headers=headers)
     del response.headers["Content-Type"]
-    return response
-
-
-def _kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
-    """The kit's file. Any hash is served, for pages that a cache kept from before an update.
-
-    Without a hash it is the address that a pasted tag names: it lives short.
-    """
-    match = KIT.match(name)
-    if match is None:
-        return _json({"error": "there is no such file"}, 404)
-    age = "31536000, immutable" if match[1] == snippet.hash else "300"
-    headers = {"Cache-Control": f"public, max-age={age}", "X-Content-Type-Options": "nosniff"}
-    response = Response(snippet.kit, headers=headers, mimetype="text/javascript")
-    if tracked.visitors.settings.origins:
-        # Pages of other origins may be isolated (Cross-Origin-Embedder-Policy).
-        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    response.set_etag(snippet.hash)
-    response.make_conditional(tracked.environ)
     return response

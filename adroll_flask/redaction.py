@@ -140,7 +140,7 @@ def safe_url(url: str) -> str:
 
 
 #: What of an event says nothing of its visitor.
-_PLAIN = (
+PLAIN = (
     *("advertisable_eid", "pixel_eid", "event_name", "timestamp", "conversion_value", "currency"),
     *("device_os", "device_type", "package_app_name", "package_app_version", "order_id", "total"),
 )
@@ -170,7 +170,7 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
             shown[name] = len(value)
         elif name == "page_location" and isinstance(value, str):
             shown[name] = redact_text(safe_url(value))
-        elif name in _PLAIN and (text or isinstance(value, bool | int | float)):
+        elif name in PLAIN and (text or isinstance(value, bool | int | float)):
             shown[name] = value
     return shown
 
@@ -198,21 +198,6 @@ def csv_safe(value: object) -> object:
     """
     runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if runs else value
-
-
-def identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every text of *wire* that names its visitor, for ``redact_text(..., secrets=...)``.
-
-    >>> identifying_values({"ip": "192.0.2.7", "identifiers": {"adct": "click123"}})
-    ('192.0.2.7', 'click123')
-    """
-    found: list[object] = []
-    for name, value in wire.items():
-        if isinstance(value, Mapping):
-            found += identifying_values(value)
-        elif name not in (*_PLAIN, "page_location", "products"):
-            found += value if isinstance(value, list | tuple) else [value]
-    return tuple(value for value in found if isinstance(value, str) and value)
 
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,40}\Z|[0-9A-Z]{5}\Z")

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from adroll_flask._version import __version__
 from adroll_flask.errors import DeliveryError, let_through
 from adroll_flask.outbox.model import Attempt
-from adroll_flask.redaction import describe, identifying_values, redact_text
+from adroll_flask.redaction import PLAIN, describe, redact_text
 from adroll_flask.settings import Account, Settings
 
 from .transport import NoAnswer, Response, Transport
@@ -171,7 +171,18 @@ def _secrets(token: str, payloads: Sequence[bytes]) -> Iterator[str]:
     yield token
     for payload in payloads:
         with suppress(ValueError, RecursionError):  # damaged behind its account
-            yield from identifying_values(json.loads(payload))
+            yield from _identifying_values(json.loads(payload))
+
+
+def _identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every text of *wire* that names its visitor."""
+    found: list[object] = []
+    for name, value in wire.items():
+        if isinstance(value, Mapping):
+            found += _identifying_values(value)
+        elif name not in (*PLAIN, "page_location", "products"):
+            found += value if isinstance(value, list | tuple) else [value]
+    return tuple(value for value in found if isinstance(value, str) and value)
 
 
 # -- answers ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The bytes of the one tag that we add to a page: the same for every visitor, a nonce excepted."""
+"""The kit's file, and the one tag that loads it: the same for every visitor, a nonce excepted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from werkzeug.wrappers import Response
+
 from adroll_flask.host_names import host_of
 from adroll_flask.settings import Account, Settings
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
 _NONCE = re.compile(r"[A-Za-z0-9+/_=-]{1,256}\Z")
+#: The name of the kit's file below our prefix.
+_FILE = re.compile(r"kit(?:\.([0-9a-f]{8,64}))?\.js\Z")
 
 
 def static_file(name: str) -> bytes:
@@ -67,6 +71,25 @@ class Snippet:
         account = self._settings.account_of(host_of(base))
         made = self._make(base.rstrip("/"), "kit.js", self._settings.pixel, account)
         return made.decode("ascii")
+
+    def file(self, tracked: TrackedRequest, name: str) -> Response | None:
+        """The answer with the kit's file; ``None``: *name* is not the file's.
+
+        Any hash is served, for pages that a cache kept from before an update. Without a hash it is
+        the address that a pasted tag names: it lives short.
+        """
+        match = _FILE.match(name)
+        if match is None:
+            return None
+        age = "31536000, immutable" if match[1] == self.hash else "300"
+        headers = {"Cache-Control": f"public, max-age={age}", "X-Content-Type-Options": "nosniff"}
+        response = Response(self.kit, headers=headers, mimetype="text/javascript")
+        if self._settings.origins:
+            # Pages of other origins may be isolated (Cross-Origin-Embedder-Policy).
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        response.set_etag(self.hash)
+        response.make_conditional(tracked.environ)
+        return response
 
     def _make_at(self, root: str, host: str) -> bytes:
         settings = self._settings

@@ -14,8 +14,9 @@ from adroll_flask import TokenExpiredError
 from adroll_flask.errors import AdRollError, ConfigurationError, DeliveryError, EventError
 from adroll_flask.events.event import matcher
 from adroll_flask.outbox.model import OutboxFailed
-from adroll_flask.redaction import describe, identifying_values, redact_event, redact_text, safe_url
+from adroll_flask.redaction import describe, redact_event, redact_text, safe_url
 from tests.support import event_kit
+from tests.support.anything import JSON
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -174,17 +175,9 @@ def test_a_shown_event_says_what_happened_and_not_to_whom() -> None:
     assert redact_event({"order_id": "ann@example.com"}) == {"order_id": "present"}
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
-
-
 @given(st.dictionaries(st.sampled_from([*PURCHASE, "surprise"]), JSON))
 def test_a_damaged_event_can_still_be_shown(wire: dict[str, object]) -> None:
     json.dumps(redact_event(wire))
-    identifying_values(wire)
 
 
 def test_an_exception_is_described_by_the_names_along_its_chain() -> None:

@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from adroll_flask.delivery.client import Answer, Client
 from adroll_flask.delivery.transport import Transport
 from adroll_flask.settings import Account, Settings
+from tests.support.anything import JSON
 from tests.support.delivery_kit import EID, PIXEL, AdRoll, refusal
 
 
@@ -72,3 +76,12 @@ def test_words_hide_the_token_and_the_visitors_of_the_batch() -> None:
     answer = send(client(transport), json.dumps(payload).encode())
     assert "canary" not in answer.words
     assert "is unknown" in answer.words
+
+
+NAMES = ("identifiers", "ip", "products", "page_location", "surprise")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
+def test_the_answer_to_a_damaged_event_can_still_be_read(wire: dict[str, object]) -> None:
+    transport = AdRoll(lambda *_: refusal(400, {"code": "E7"}))
+    assert send(client(transport), json.dumps(wire).encode()).words == "http_400: E7"

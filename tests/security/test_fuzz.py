@@ -20,12 +20,12 @@ from werkzeug.test import Client
 
 from adroll_flask import Receipt, TokenError, Visitor, identify, report_event
 from adroll_flask.counters import Counters
-from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
 from adroll_flask.visitor import identifiers
+from adroll_flask.visitor.kit_message import Refused, parse
 from adroll_flask.visitor.record import Record, Visitors, pack, unpack
 from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.support.anything import ANYTHING, SPICE, spiced

@@ -78,3 +78,10 @@ ANYTHING = st.recursive(
     ),
     max_leaves=8,
 )
+
+#: What JSON may hold, wherever it stands.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
