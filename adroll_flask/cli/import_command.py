@@ -29,8 +29,8 @@ from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
 from adroll_flask.events.build import build
+from adroll_flask.files import make_folder
 from adroll_flask.outbox import admin, model
-from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.kept_events import UNPAID

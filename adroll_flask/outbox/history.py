@@ -242,15 +242,18 @@ _SHORTEST: Final = 3 * 3600.0
 LOOKS_BACK: Final = 91 * 86_400
 
 
-def watch(name: str, by_hour: Mapping[int, int], now: float) -> model.Silence | None:
+def watch(
+    name: str, by_hour: Mapping[int, int], reported: float, now: float
+) -> model.Silence | None:
     """The event *name*, where it comes often enough to be missed; else ``None``.
 
     :param by_hour: how often it came, by hours since the epoch.
+    :param reported: when one was reported last, seconds since the epoch.
 
     >>> daily = {day * 24 + 12: 1 for day in range(28)}
-    >>> watch("purchase", daily, now=(27 * 24 + 37) * 3600).is_silent
+    >>> watch("purchase", daily, 0.0, now=(27 * 24 + 37) * 3600).is_silent
     False
-    >>> watch("purchase", daily, now=(27 * 24 + 50) * 3600).is_silent
+    >>> watch("purchase", daily, 0.0, now=(27 * 24 + 50) * 3600).is_silent
     True
     """
     last = max(by_hour, default=0)
@@ -259,9 +262,10 @@ def watch(name: str, by_hour: Mapping[int, int], now: float) -> model.Silence | 
     if events < _FEWEST or last - hours[0] < _KNOWN - 24:
         return None
     longest = max(after - before for before, after in pairwise(hours)) * 3600.0
-    ended = min((last + 1) * 3600.0, now)
-    away = max(0.0, now - ended)
-    return model.Silence(name, ended, events, away, longest, max(_SHORTEST, _TIMES * longest))
+    ended = min(max((last + 1) * 3600.0, reported), now)
+    return model.Silence(
+        name, ended, events, now - ended, longest, max(_SHORTEST, _TIMES * longest)
+    )
 
 
 def told(silence: model.Silence, zone: tzinfo = UTC) -> str:

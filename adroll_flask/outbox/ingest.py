@@ -23,12 +23,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from adroll_flask import files
 from adroll_flask.counters import Counters
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
-from . import destination, files, history, journal, model, schema, transitions
+from . import destination, history, journal, model, schema, transitions
 from .model import BATCH, NewEvent, OutboxFailed, State
 from .schema import T, Tx, one
 

@@ -40,10 +40,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
+from adroll_flask import files
 from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
-from . import files
 from .model import OutboxFailed, body_of, line_of
 
 #: Seconds between two looks whether the file is still where it was.

@@ -310,8 +310,6 @@ class Lookups:
     def note_silences(self) -> tuple[model.Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
         silent = {f"{_SILENT}{one.name}": one for one in self.watched() if one.is_silent}
-        if self.notes(_SILENT).keys() == silent.keys():
-            return ()
         new = self.replace_notes(_SILENT, dict.fromkeys(silent, "1"))
         return tuple(one for name, one in silent.items() if name in new)
 
@@ -330,28 +328,15 @@ def _watched(tx: Tx) -> tuple[model.Silence, ...]:
         since=int((tx.now - history.LOOKS_BACK) // 3600),
     ):
         found.setdefault(name, {})[int(hour)] = int(number)
-    seen = (history.watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
-    return tuple(
-        one._replace(last=tx.now, away=0.0) if one.is_silent and _has_come(tx, one) else one
-        for one in seen
-        if one is not None
+    # In no hour as yet: what waits or is held, and what was reported long after it happened.
+    newest = f"SELECT event_name, queued_at FROM adroll_event WHERE {_EVENTS} ORDER BY id DESC"
+    last = f"SELECT event_name, max(queued_at) FROM ({newest} LIMIT {MOST_DUE}) AS newest"
+    reported = dict(tx.rows(f"{last} GROUP BY event_name"))
+    seen = (
+        history.watch(name, by_hour, reported.get(name, 0.0), tx.now)
+        for name, by_hour in sorted(found.items())
     )
-
-
-def _has_come(tx: Tx, one: model.Silence) -> bool:
-    """Whether such an event waits, or was reported lately: held, or long after it happened."""
-    names, most = "SELECT event_name FROM", f"LIMIT {MOST_DUE}"
-    newest = f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC {most}"
-    looked_at = [f"{names} adroll_event WHERE state = {state} {most}" for state in model.UNSENT]
-    looked_at.append(f"{names} ({newest}) AS newest WHERE queued_at > :since AND {_EVENTS}")
-    return any(
-        tx.rows(
-            f"SELECT 1 FROM ({query}) AS come WHERE event_name = :name LIMIT 1",
-            name=one.name,
-            since=tx.now - one.alarm_after,
-        )
-        for query in looked_at
-    )
+    return tuple(one for one in seen if one is not None)
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:

@@ -182,7 +182,7 @@ class Outbox:
                 raise OutboxFailed("full")
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
-            self._keep(event.id, model.encode_event(event), session)
+            self._keep(event.id, model.encode(event), session)
         except OutboxFailed as failure:
             if known is None:  # else the one that was kept before is there
                 self.note_failure(event.name, failure.reason)

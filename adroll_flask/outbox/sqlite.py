@@ -14,11 +14,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
+from adroll_flask import files
 from adroll_flask.forks import PerProcess, at_fork, each, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
-from . import files, schema
+from . import schema
 from .model import BATCH, OutboxFailed
 from .schema import T, Tx
 

@@ -289,8 +289,7 @@ class Holds:
     def expire(self, tx: Tx, ids: Sequence[str]) -> int:
         """End holds that nobody released in time; how many there were."""
         ended = move(tx, "expire", ids, reason="hold_expired")
-        if ended:
-            self.counters.add("hold_expired", "hold_expired", ended)
+        self.counters.add("hold_expired", "hold_expired", ended)
         return ended
 
     def forget(self, tx: Tx, ids: Sequence[str]) -> int:

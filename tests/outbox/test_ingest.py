@@ -17,7 +17,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import files, journal, model
+from adroll_flask import files
+from adroll_flask.outbox import journal, model
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import Tx
@@ -181,7 +182,7 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     bench.clock.now = now
     reports = [(late, now - 10, "2 EUR"), (early, now - 20, "1 EUR"), (late, now - 5, "1 EUR")]
     for shop, at, digest in reports:
-        shop._append(model.encode_event(bench.event("1001", at=at, digest=digest)))
+        shop._append(model.encode(bench.event("1001", at=at, digest=digest)))
     outbox = bench.open()
 
     assert outbox.queue.waiting() == 3
@@ -258,7 +259,7 @@ def dead_file(bench: Bench, *events: model.NewEvent, torn: bytes = b"") -> Path:
 
     def write() -> None:
         for event in events:
-            writer.append(model.encode_event(event))
+            writer.append(model.encode(event))
 
     assert in_a_child(write)
     (file,) = [file for file in files_of(bench.journal) if file.name not in before]
@@ -283,7 +284,7 @@ def put_back(bench: Bench) -> None:
 def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Bench) -> None:
     """The database was put back while this process, which had read the file, went on."""
     outbox, writer = bench.open(), Journal(bench.journal)
-    writer.append(model.encode_event(bench.event("1")))
+    writer.append(model.encode(bench.event("1")))
     assert outbox.queue.waiting() == 1
     put_back(bench)
     writer.close()
@@ -303,7 +304,7 @@ def test_in_an_older_database_what_was_read_is_in_doubt_and_the_held_is_held(ben
     writers = [Journal(bench.journal) for _ in range(2)]
     for order in range(6):
         event = bench.event(str(order), held_for=60.0 if order > 3 else None)
-        writers[order % 2].append(model.encode_event(event))
+        writers[order % 2].append(model.encode(event))
     paid = model.OrderKey(EID, False, "purchase", "5")
     writers[1].append(model.encode(model.Verdict(1.8e9, "release", paid)))
     assert bench.open().queue.waiting() == 5
@@ -322,7 +323,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     bench: Bench, monkeypatch: Patch
 ) -> None:
     writer = Journal(bench.journal)  # which lives: else a slow reader removes what it has read
-    writer.append(model.encode_event(bench.event("1")))
+    writer.append(model.encode(bench.event("1")))
     assert bench.open().queue.waiting() == 1
     put_back(bench)
     monkeypatch.setattr(files, "boot", lambda: "after the cut")
@@ -389,14 +390,14 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
     """250 processes of one host live, and the newest of them has reported."""
     writers = [Journal(bench.journal) for _ in range(250)]
     for order, writer in enumerate(writers):
-        writer.append(model.encode_event(bench.event(str(order))))
+        writer.append(model.encode(bench.event(str(order))))
     outbox = bench.open()
     assert outbox.queue.waiting() == 250
 
-    writers[-1].append(model.encode_event(bench.event("newest")))
+    writers[-1].append(model.encode(bench.event("newest")))
 
     assert bench.open().queue.waiting() == 251, "one who knows nothing yet"
-    writers[-2].append(model.encode_event(bench.event("newer")))
+    writers[-2].append(model.encode(bench.event("newer")))
     assert len(claimed(outbox, limit=300).events) == 252
     for writer in writers:
         writer.close()
@@ -535,8 +536,8 @@ def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: s
 def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench, outbox: Outbox) -> None:
     """NUL in a text on PostgreSQL, a name that is too long on both servers."""
     outbox.put(bench.event("1"))
-    outbox._append(model.encode_event(bench.event("2", name="n" * 60)))
-    outbox._append(model.encode_event(bench.event("a\x00b")))
+    outbox._append(model.encode(bench.event("2", name="n" * 60)))
+    outbox._append(model.encode(bench.event("a\x00b")))
     outbox.put(bench.event("3"))
 
     found = keys(outbox)

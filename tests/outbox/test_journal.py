@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox import files
+from adroll_flask import files
 from adroll_flask.outbox import journal as journals
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove
 from adroll_flask.outbox.model import OutboxFailed

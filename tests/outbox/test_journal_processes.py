@@ -18,7 +18,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from adroll_flask.outbox import files, journal
+from adroll_flask import files
+from adroll_flask.outbox import journal
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
 from tests.support import ROOT, forked, in_a_child

@@ -43,13 +43,13 @@ ALWAYS = dict.fromkeys(range(NOON - 28 * 24, NOON), 9)
 def test_an_event_is_silent_after_its_own_pauses(
     by_hour: dict[int, int], later: int, silent: bool
 ) -> None:
-    found = watch("purchase", by_hour, (NOON + later) * HOUR)
+    found = watch("purchase", by_hour, 0.0, (NOON + later) * HOUR)
     assert (found is not None and found.is_silent) == silent
 
 
 def test_the_pause_of_an_outage_is_forgotten_after_four_weeks() -> None:
     sales = {hour: n for hour, n in by_day(days=60).items() if not 40 < (NOON - hour) / 24 < 45}
-    found = watch("purchase", sales, NOON * HOUR)
+    found = watch("purchase", sales, 0.0, NOON * HOUR)
     assert found is not None
     assert (found.longest_pause, found.alarm_after) == (13 * HOUR, 19.5 * HOUR)
 

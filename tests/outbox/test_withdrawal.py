@@ -13,7 +13,7 @@ from adroll_flask.outbox.model import (
     OutcomeKind,
     Verdict,
     Withdrawal,
-    encode_event,
+    encode,
 )
 from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Caplog
@@ -158,7 +158,7 @@ def test_what_another_s_file_holds_is_erased_when_read(bench: Bench, outbox: Out
     assert not outbox.queue.claim(EID)
     bench.pass_time(10)
     for key, at in (("late", bench.now() - 15), ("after", bench.now() - 5)):
-        newer._append(encode_event(event(bench, key, at=at)))
+        newer._append(encode(event(bench, key, at=at)))
 
     assert keys(outbox) == ["after"]
     assert bench.counters.get("event_forgotten") == 2
@@ -199,7 +199,7 @@ def test_what_was_known_before_the_no_is_erased_later_too(bench: Bench, outbox: 
 def test_of_one_moment_the_order_is_erased(bench: Bench, outbox: Outbox, first: str) -> None:
     """Hosts' clocks are not quite alike, and a transaction has the time of its beginning."""
     now = bench.now() - 10
-    line = encode_event(event(bench, "1", at=now + 0.2))
+    line = encode(event(bench, "1", at=now + 0.2))
     if first == "order":
         bench.open()._append(line)
         assert outbox.queue.waiting() == 1

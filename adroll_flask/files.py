@@ -86,12 +86,8 @@ def boot() -> str:
 
 
 def sync_data(handle: int) -> None:
-    """The disk has the file's content when this returns."""
-    command = getattr(fcntl, "F_FULLFSYNC", None)
-    if command is not None:  # macOS: fsync leaves it in the disk's cache
-        fcntl.fcntl(handle, command)
-    else:
-        getattr(os, "fdatasync", os.fsync)(handle)
+    """The disk has the file's content when this returns (on macOS, perhaps only its cache)."""
+    getattr(os, "fdatasync", os.fsync)(handle)
 
 
 def sync_folder(folder: Path) -> None:
