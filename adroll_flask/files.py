@@ -25,8 +25,6 @@ except ImportError:  # Windows
 
 BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-#: Root, where there is one.
-_ROOT: Final = 0
 
 
 # -- locks ---------------------------------------------------------------------------------------
@@ -105,7 +103,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _give(made: int | Path, folder: Path) -> None:
-    if not hasattr(os, "geteuid") or os.geteuid() != _ROOT:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     owner = folder.stat()
     change: Callable[..., None] = os.fchown if isinstance(made, int) else os.lchown

@@ -22,9 +22,7 @@ def is_listed(host: str, listed: Collection[str]) -> bool:
     (True, False)
     """
     host = in_ascii(host)
-    return any(
-        f".{host}".endswith(name) if name.startswith(".") else host == name for name in listed
-    )
+    return host in listed or f".{host}".endswith(tuple(one for one in listed if one[0] == "."))
 
 
 def in_ascii(host: str) -> str:
@@ -38,15 +36,6 @@ def in_ascii(host: str) -> str:
         with suppress(UnicodeError):
             host = host.encode("idna").decode()
     return host.lower().rstrip(".")
-
-
-def has_domain(hostname: str) -> bool:
-    """False for addresses, ``localhost`` and other names without a dot.
-
-    Browsers take no ``Domain`` for these (RFC 6265, section 5.1.3, for addresses).
-    """
-    named = "." in hostname and not hostname.endswith((".", ".localhost"))
-    return named and not is_ip(hostname)
 
 
 def host_of(url: object) -> str:

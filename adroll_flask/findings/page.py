@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from html import unescape
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -21,10 +22,11 @@ from werkzeug.http import parse_date
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.host_names import host_of
 from adroll_flask.page.caching import cache_directives, is_shared_cacheable, read_headers
+from adroll_flask.page.cookies import cookies_in
+from adroll_flask.page.snippet import tags_in
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
 from .finding import Finding, Severity, found, ok, texts
 
@@ -66,16 +68,8 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
 
 
 def _set_by_us(response: Any, settings: Settings) -> dict[str, dict[str, str]]:
-    """Our cookies, each with its value and attributes, whether or not a browser would take it."""
-    found = {}
-    for one in [*response.history, response]:
-        for line in one.raw.headers.getlist("Set-Cookie"):
-            pair, *more = (part.strip() for part in line.split(";"))
-            name, _, value = pair.partition("=")
-            if name in (settings.cookie_name, FIRST_PARTY_COOKIE) and value:
-                attributes = (attribute.lower().partition("=")[::2] for attribute in more)
-                found[name] = {"value": value, "domain": "", **dict(attributes)}
-    return found
+    headers = (one.raw.headers for one in [*response.history, response])
+    return cookies_in(chain.from_iterable(one.getlist("Set-Cookie") for one in headers), settings)
 
 
 # -- caches --------------------------------------------------------------------------------
@@ -127,7 +121,7 @@ def _snippet(subject: str, response: Any, settings: Settings) -> Iterator[Findin
     if "text/html" not in response.headers.get("Content-Type", "").lower():
         yield found("no-html", subject)
         return
-    tags = _tags(response)
+    tags = tags_in(response.text)
     if not tags:
         severity: Severity = "error" if settings.inject else "warning"
         yield found("snippet-missing", subject, severity=severity)
@@ -179,21 +173,12 @@ def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
         )
 
 
-def _tags(response: Any) -> list[str]:
-    return _SIGNS["snippet"].findall(_SIGNS["comment"].sub("", response.text))
-
-
-def _attribute(tag: str, name: str) -> str:
-    found = re.search(rf'\s{name}="([^"]*)"', tag)
-    return unescape(found[1]) if found else ""
-
-
 # -- our endpoints, through whatever stands before the app -----------------------------------
 
 
 def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
-    tags, prefix = _tags(page), settings.url_prefix
-    path = _attribute(tags[0], "data-identity") if tags else f"{prefix}/identity"
+    tags, prefix = tags_in(page.text), settings.url_prefix
+    path = tags[0].get("data-identity", "") if tags else f"{prefix}/identity"
     # Without Fetch Metadata, as browsers of before 2023 ask: then the hosts have to agree.
     parts = urlsplit(page.url)
     origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
@@ -206,7 +191,7 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
         if settings.inject and got == 404:
             yield found("bypassed", subject)
         return
-    kit = requests.get(urljoin(page.url, _attribute(tags[0], "src")), timeout=_TIMEOUT)
+    kit = requests.get(urljoin(page.url, tags[0].get("src", "")), timeout=_TIMEOUT)
     kind = kit.headers.get("Content-Type", "no type")
     if kit.status_code != 200 or "javascript" not in kind:
         said = f"{kit.status_code} ({kind})"
@@ -225,10 +210,8 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
         yield found("cookies-removed", subject)
     else:
         yield ok(subject, "answers browsers")
-    insecure = (
-        any("secure" not in one for one in cookies.values()) and settings.cookie_secure is None
-    )
-    if insecure and parts.scheme == "https":
+    insecure = any("secure" not in one for one in cookies.values())
+    if insecure and settings.cookie_secure is None and parts.scheme == "https":
         yield found("cookie-insecure/page", subject)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +20,7 @@ from werkzeug.test import Client
 from adroll_flask.delivery import thread
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
-from adroll_flask.outbox.location import network_places, wrong_places
+from adroll_flask.outbox.location import places, wrong_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
@@ -244,8 +246,34 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
     folder = Path(runtime.folder).absolute()
     for variant, key, place, problem in wrong_places(runtime.settings, folder):
         yield found(f"folder-not-writable{variant}", key, problem=problem, place=place)
-    for key, place, kind in network_places(runtime.settings, folder):
-        yield found("folder-on-network", key, place=place, kind=kind)
+    for key, place in places(runtime.settings, folder):
+        kind = _file_system(place.resolve())
+        if _NETWORK.fullmatch(kind):
+            yield found("folder-on-network", key, place=place, kind=kind)
+
+
+#: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
+MOUNTS: Final = Path("/proc/self/mountinfo")
+#: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
+#: network (https://sqlite.org/wal.html), and a lock of one machine may mean nothing on another.
+_NETWORK: Final = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs"
+    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|ceph|glusterfs|blobfuse2?|juicefs|davfs)"
+)
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system of *path*; empty where nobody tells."""
+    found = Path(), ""
+    with suppress(OSError):
+        for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
+            about, _, kind = line.partition(" - ")
+            escaped = about.split(" ")[4]
+            place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
+            # The last one that is mounted at a place hides those before.
+            if path.is_relative_to(place) and len(place.parts) >= len(found[0].parts):
+                found = place, kind.partition(" ")[0]
+    return found[1]
 
 
 def _addresses(runtime: Runtime) -> Iterator[Finding]:

@@ -93,17 +93,14 @@ def add(tx: Tx, entries: Iterable[Counted]) -> None:
     present = int(tx.now // 3600)
     # One for all that a transaction counts: two that count twice do not wait in a circle.
     slot = 0 if tx.dialect == "sqlite" else int(tx.now * 1_000_000) % _SLOTS
-    for entry in each(entries):
-        hour = min(int(entry.at // 3600), present)
-        key = (
-            *(hour, slot, entry.name, entry.outcome),
-            *(entry.reason, entry.identifiers, entry.currency),
-        )
+    for one in each(entries):
+        hour = min(int(one.at // 3600), present)
+        key = (hour, slot, one.name, one.outcome, one.reason, one.identifiers, one.currency)
         row = sums.setdefault(key, [0] * len(_SUMS))
-        row[0] += entry.amount
-        row[1] += entry.value * entry.amount
-        if entry.delay is not None:
-            row[2 + bisect_left(schema.DELAYS, entry.delay)] += 1
+        row[0] += one.amount
+        row[1] += one.value * one.amount
+        if one.delay is not None:
+            row[2 + bisect_left(schema.DELAYS, one.delay)] += 1
     if sums:
         _add_up(tx, sums)
 
@@ -121,13 +118,8 @@ def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
             for key, row in sums.items()
         }
     # In one order everywhere, so that two workers do not wait for each other in a circle.
-    tx.many(
-        statement,
-        [
-            dict(zip(names, (*key, *row), strict=True))
-            for key, row in sorted(sums.items(), key=lambda item: str(item[0]))
-        ],
-    )
+    ordered = sorted(sums.items(), key=lambda item: str(item[0]))
+    tx.many(statement, [dict(zip(names, (*key, *row), strict=True)) for key, row in ordered])
 
 
 #: Hours from a Monday's first to the epoch, a Thursday's: with it weeks begin on Mondays.

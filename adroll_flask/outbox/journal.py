@@ -272,14 +272,13 @@ def _failure(exc: OSError) -> OutboxFailed:
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
-SUFFIX: Final = ".journal"
 #: Seconds without a write after which a file is given up whose writer shows no other sign: on
 #: another boot or another host, where the file system or the platform has no locks, or where it
 #: is empty, since it may not be locked yet.
 QUIET: Final = 900.0
 #: Seconds after which the one whose turn it is is taken for stopped.
 TURN_LASTS: Final = 10.0
-_NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}")
+_NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}\.journal")
 _TURN: Final = "reader.lock"
 _NOTE: Final = "reader.note"
 
@@ -291,7 +290,7 @@ def _boot() -> str:
 
 def file_name(created: int, pid: int) -> str:
     """The name of a file that a process makes; nobody else can make the same."""
-    return f"{created:013d}-{pid}-{_boot()}-{os.urandom(8).hex()}{SUFFIX}"
+    return f"{created:013d}-{pid}-{_boot()}-{os.urandom(8).hex()}.journal"
 
 
 class JournalFile(NamedTuple):
@@ -310,16 +309,13 @@ def files_of(folder: Path) -> list[JournalFile]:
     """All files of a journal, oldest first; opens none of them."""
     found: list[JournalFile] = []
     try:
-        entries = os.scandir(folder)
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    with entries:
-        for entry in entries:
-            name, suffix = os.path.splitext(entry.name)
-            if suffix == SUFFIX and _NAME.fullmatch(name):
-                with suppress(FileNotFoundError):
-                    size = entry.stat(follow_symlinks=False).st_size
-                    found.append(JournalFile(name, folder / entry.name, size))
+        return found
+    for name in filter(_NAME.fullmatch, names):
+        with suppress(FileNotFoundError):
+            path = folder / name
+            found.append(JournalFile(path.stem, path, path.lstat().st_size))
     return sorted(found)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,14 +29,6 @@ JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
 #: By the kind of a server, the driver that is used.
 _DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-#: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
-MOUNTS: Final = Path("/proc/self/mountinfo")
-#: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
-#: network (https://sqlite.org/wal.html), and a lock of one machine may mean nothing on another.
-_NETWORK: Final = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs"
-    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|ceph|glusterfs|blobfuse2?|juicefs|davfs)"
-)
 
 
 def locate(url: str | None, folder: Path) -> Path | URL:
@@ -70,7 +61,7 @@ def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, P
     :param folder: the instance folder.
     """
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    for key, path in _places(settings, folder):
+    for key, path in places(settings, folder):
         there = next(place for place in (path, *path.parents) if os.path.exists(place))
         nearest = there if there.is_dir() else there.parent
         about = nearest.stat()
@@ -100,29 +91,11 @@ def _unwritable(path: Path, there: Path) -> str:
     return f"{wrong} {_NOT_OURS}" if wrong else ""
 
 
-def network_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """The settings of places on another machine, with the type of the file system there."""
-    for key, path in _places(settings, folder):
-        kind = _file_system(path.resolve())
-        if _NETWORK.fullmatch(kind):
-            yield key, path, kind
+def places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The settings of the places where events are kept on this host, and these.
 
-
-def _file_system(path: Path) -> str:
-    """The type of the file system of *path*; empty where nobody tells."""
-    found = Path(), ""
-    with suppress(OSError):
-        for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
-            about, _, kind = line.partition(" - ")
-            escaped = about.split(" ")[4]
-            place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
-            # The last one that is mounted at a place hides those before.
-            if path.is_relative_to(place) and len(place.parts) >= len(found[0].parts):
-                found = place, kind.partition(" ")[0]
-    return found[1]
-
-
-def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
+    :param folder: the instance folder.
+    """
     yield "ADROLL_JOURNAL_FOLDER", journal_folder(settings, folder)
     if (settings.outbox_url or "sqlite:").startswith("sqlite"):
         with suppress(ConfigurationError):  # raised where it is used
@@ -134,10 +107,8 @@ def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start what each report would fail at."""
     for variant, key, _, problem in wrong_places(settings, folder):
-        if variant:
-            logger.warning("AdRoll's events: %s: %s [folder-not-writable]", key, problem)
-        else:
-            logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
+        log = logger.warning if variant else logger.error
+        log("AdRoll may be unable to keep events: %s: %s [folder-not-writable]", key, problem)
 
 
 def _may_write(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -124,8 +123,7 @@ class Queue:
         return False
 
     def _is_work(self, account: str, tx: Tx) -> bool:
-        is_due = lookups.oldest_due(tx, [account]) is not None
-        return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
+        return _may_take([account], tx) or self._may_be_far(tx, account)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -134,11 +132,8 @@ class Queue:
 
         What lies in the journal or the inbox counts, whosever it is.
         """
-
-        def look(tx: Tx) -> bool:
-            return lookups.oldest_due(tx, accounts) is not None or is_inbox_full(tx)
-
-        return bool(waiting_bytes(self.ingest.folder)) or self.database.read(look)
+        has_entries = waiting_bytes(self.ingest.folder) > 0
+        return has_entries or self.database.read(partial(_may_take, accounts))
 
     def is_leased(self) -> bool:
         """Whether a worker has events at the moment."""
@@ -349,6 +344,11 @@ class Queue:
         return len(rows)
 
 
+def _may_take(accounts: Sequence[str], tx: Tx) -> bool:
+    """Whether an event of *accounts* is due, or there are entries in the inbox, whosever."""
+    return lookups.oldest_due(tx, accounts) is not None or is_inbox_full(tx)
+
+
 # -- attempts --------------------------------------------------------------------------------------
 #
 # What AdRoll said to the requests that an event was answered for: JSON, kept with the event until
@@ -359,12 +359,10 @@ class Queue:
 def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Attempt) -> None:
     """Keep one more attempt with those of *rows* that have their content."""
     made = asked._replace(at=round(tx.now, 3), words=asked.words[:_WORDS])
-    logs: defaultdict[tuple[model.Attempt, ...], list[str]] = defaultdict(list)
-    for row in rows:
-        if row.whole:
-            logs[row.attempt_log].append(row.id)
-    for log, ids in logs.items():
-        noted = json.dumps([*log[1 - _ATTEMPTS :], made])
-        tx.execute(
-            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}", log=noted, ids=ids
-        )
+    logs = [
+        {"id": row.id, "log": json.dumps([*row.attempt_log[1 - _ATTEMPTS :], made])}
+        for row in rows
+        if row.whole
+    ]
+    if logs:
+        tx.many("UPDATE adroll_event SET attempt_log = :log WHERE id = :id", logs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import Headers
 from werkzeug.http import dump_cookie
 
-from adroll_flask.host_names import has_domain
+from adroll_flask.host_names import is_ip
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.record import COOKIE_LIFE, FIRST_PARTY_COOKIE, Record
 from adroll_flask.visitor.tracked_request import TrackedRequest
@@ -135,7 +136,7 @@ def _is_secure(tracked: TrackedRequest) -> bool:
 
 def page_domain(hostname: str) -> str | None:
     """The domain of ``__adroll_fpc``: the page's host, as the pixel writes it."""
-    return hostname if has_domain(hostname) else None
+    return hostname if _has_domain(hostname) else None
 
 
 def record_domain(hostname: str, settings: Settings) -> str | None:
@@ -145,7 +146,7 @@ def record_domain(hostname: str, settings: Settings) -> str | None:
     'shop.co.uk'
     """
     setting = settings.cookie_domain
-    if setting is None or not has_domain(hostname):
+    if setting is None or not _has_domain(hostname):
         return page_domain(hostname)
     if setting == "auto":
         return _registrable(hostname)
@@ -167,3 +168,25 @@ def _suffixes() -> PublicSuffixList:
     from publicsuffixlist import PublicSuffixList
 
     return PublicSuffixList()
+
+
+def _has_domain(hostname: str) -> bool:
+    """False for addresses, ``localhost`` and other names without a dot.
+
+    Browsers take no ``Domain`` for these (RFC 6265, section 5.1.3, for addresses).
+    """
+    named = "." in hostname and not hostname.endswith((".", ".localhost"))
+    return named and not is_ip(hostname)
+
+
+def cookies_in(lines: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
+    """Those that a response has in the *lines* of its ``Set-Cookie``, each with its value and
+    attributes, whether or not a browser would take it."""
+    found = {}
+    for line in lines:
+        pair, *more = (part.strip() for part in line.split(";"))
+        name, _, value = pair.partition("=")
+        if name in (settings.cookie_name, FIRST_PARTY_COOKIE) and value:
+            attributes = (attribute.lower().partition("=")[::2] for attribute in more)
+            found[name] = {"value": value, "domain": "", **dict(attributes)}
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import sha256
-from html import escape
+from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
 
@@ -122,3 +122,20 @@ def _attributes(settings: Settings, pixel: str, account: Account) -> str:
     if not settings.honor_gpc:
         pairs["gpc"] = "0"
     return "".join(f' data-{name}="{escape(value)}"' for name, value in sorted(pairs.items()))
+
+
+# -- as a page has it ------------------------------------------------------------------------------
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_TAG = re.compile(r"<script\b[^>]*\sdata-adroll(?=[\s=>/])[^>]*>", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r'\s([\w-]+)="([^"]*)"')
+
+
+def tags_in(html: str) -> list[dict[str, str]]:
+    """The attributes of each of our tags in a page.
+
+    >>> tags_in('<script src="/_adroll/kit.js" data-adroll data-wait="1"></script>')
+    [{'src': '/_adroll/kit.js', 'data-wait': '1'}]
+    """
+    tags = _TAG.findall(_COMMENT.sub("", html))
+    return [{name: unescape(its) for name, its in _ATTRIBUTE.findall(tag)} for tag in tags]

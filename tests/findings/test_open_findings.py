@@ -17,8 +17,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import AdRoll, prometheus, signals
+from adroll_flask.findings import site_settings
 from adroll_flask.findings.rules import Moment, open_findings
-from adroll_flask.outbox import ingest, location
+from adroll_flask.outbox import ingest
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, eventually, shops, visits
 from tests.support.dashboard_shop import DELIVERED, DashboardShop
@@ -414,15 +415,16 @@ def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
     shop: DashboardShop, monkeypatch: Patch
 ) -> None:
     shop.deliver("1001")
-    folder, scandir = shop.runtime.outbox.folder, os.scandir
+    folder, listdir = shop.runtime.outbox.folder, os.listdir
 
     def refused(path: Any) -> Any:
         if Path(path) == folder:
             raise PermissionError(13, "Permission denied")
-        return scandir(path)
+        return listdir(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", refused)
+        patch.setattr(os, "listdir", refused)
+        patch.setattr(os, "access", lambda path, _mode: Path(path) != folder)
         assert "sudo chown" in seen(shop, "outbox-unavailable")["todo"]
     assert is_gone(shop, "outbox-unavailable")
 
@@ -442,7 +444,7 @@ def test_a_network_folder_is_told(shop: DashboardShop, tmp_path: Path, monkeypat
     (tmp_path / "disk one").mkdir()
     shop.runtime.folder = str(tmp_path / "disk one" / "instance")
     mounts = tmp_path / "mountinfo"
-    monkeypatch.setattr(location, "MOUNTS", mounts)
+    monkeypatch.setattr(site_settings, "MOUNTS", mounts)
     root = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
     here = str(tmp_path / "disk one").replace(" ", "\\040")
     network = f"40 22 0:35 / {here} rw,relatime shared:9 master:3 - nfs4 10.0.0.1:/x rw\n"
