@@ -377,7 +377,7 @@ def move_from(old: str) -> None:
     This one is the outbox of ADROLL_OUTBOX_URL. OLD is an address as ADROLL_OUTBOX_URL takes it;
     ADROLL_OLD_OUTBOX_URL of the environment is one that no process list shows. The site and its
     workers are stopped meanwhile. What was moved is not sent from the old outbox any more. A move
-    that was stopped goes on if it is run again.
+    that was stopped is run again.
     """
     runtime = current_runtime()
     try:

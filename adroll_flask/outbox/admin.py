@@ -186,24 +186,18 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 # -- from one database into another ----------------------------------------------------------------
 #
 # An outbox moves with all that it knows: events that wait or are held, dead letters, the keys of
-# reported orders, who said no, history, and how far journals were read. Rows are copied in steps; a
-# move that was stopped goes on where it is begun again. In the end nothing in the old outbox is
-# sent by itself any more.
+# reported orders, who said no, history, and how far journals were read. One transaction of the new
+# database copies it, so that a move that was stopped left all there or nothing, and is begun anew.
+# In the end nothing in the old outbox is sent by itself any more.
 
-#: In the new outbox until all is there.
-_UNDER_WAY: Final = "moving_from"
-_ALL_THERE: Final = "all_there"
-_NEW_ID: Final = "UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'"
+#: The name under which the old outbox keeps the id of its next move. The new one has
+#: ``moved:<that id>`` once all is there. An equal ``outbox_id`` would not say so: a backup has it.
+_MOVE: Final = "move"
 _WORDS: Final = "this event was moved to another outbox, which sends it. Do not retry it here."
 #: What is known of AdRoll: the new outbox has none of it before anybody sends; and sums.
 _AT_ONCE: Final = ("adroll_account", "adroll_stop", "adroll_history")
 #: Tables that may be long; each has its key in the first column.
-_LONG: Final = (
-    "adroll_journal",
-    "adroll_inbox",
-    "adroll_mark",
-    "adroll_event",
-)
+_LONG: Final = ("adroll_journal", "adroll_inbox", "adroll_mark", "adroll_event")
 
 
 class NotMoved(Exception):
@@ -215,60 +209,54 @@ def move(old: schema.Database, new: schema.Database) -> Counter[str]:
 
     Nobody may report into *new* meanwhile, nor deliver from either.
 
-    :raises NotMoved: the one is in use, or the other is not empty.
-    :raises OutboxFailed: a database cannot be worked with. Call it again, and it goes on.
+    :raises NotMoved: the one is in use, or the other is not empty, or both are the same.
+    :raises OutboxFailed: a database cannot be worked with. Call it again.
     """
-    for database in (old, new):
-        database.create_tables()
-    old.read(_refuse_in_use)
-    outbox_id = old.read(lambda tx: schema.meta(tx, "outbox_id"))
-    new.write(lambda tx: _begin(tx, str(outbox_id)))
-    if old.read(lambda tx: schema.meta(tx, _UNDER_WAY)):
-        new.write(_end)
-        raise NotMoved("both addresses are of the same outbox")
+    ids = old.write(_begin)
+    new.write(partial(_copy, old, *ids))
     # Where a move was stopped after that, the old outbox may be at rest already.
-    if new.read(lambda tx: schema.meta(tx, _UNDER_WAY)) != _ALL_THERE:
-        for table in _AT_ONCE:
-            new.write(partial(_replace, table, _read(old, table)))
-        for table in _LONG:
-            last = ""
-            while rows := _read(old, table, last):
-                new.write(partial(_insert, table, rows))
-                last = rows[-1][schema.columns_of(table)[0]]
-        copied = "UPDATE adroll_meta SET value = :value WHERE name = :name"
-        new.write(lambda tx: tx.execute(copied, name=_UNDER_WAY, value=_ALL_THERE))
     old.repeat(partial(let_rest, error=_WORDS, states=(*UNSENT, State.held)))
-    # No session takes the old one for the new one.
-    old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
-    new.write(_end)
-    counts = (
-        f"SELECT state, count(*) FROM adroll_event WHERE state <> {State.decided} GROUP BY state"
-    )
-    found = new.read(lambda tx: tx.rows(counts))
+    # No session takes the old one for the new one, and what it may hold later is another move's.
+    new_ids = f"UPDATE adroll_meta SET value = :id WHERE name IN ('outbox_id', '{_MOVE}')"
+    old.write(lambda tx: tx.execute(new_ids, id=secrets.token_hex(16)))
+    by_state = f"state <> {State.decided} GROUP BY state"
+    found = new.read(lambda tx: schema.events(tx, "state, count(*)", by_state))
     return Counter({State(state).name: int(count) for state, count in found})
 
 
-def _refuse_in_use(tx: Tx) -> None:
-    """A worker that goes on would send what the new outbox sends, too."""
+def _begin(tx: Tx) -> tuple[str | None, str | None]:
+    """The ids of the move and of the old outbox; a move that was stopped keeps its id.
+
+    A worker that goes on would send what the new outbox sends, too.
+    """
     leased = f"{schema.in_states(*LEASED)} AND due_at > :now"
     if count := schema.one(schema.events(tx, "count(*)", leased)):
         raise NotMoved(
             f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
             "claimed): stop the site and its workers first, and try again in a minute"
         )
+    schema.insert(tx, "adroll_meta", name=_MOVE, value=secrets.token_hex(16))
+    return schema.meta(tx, _MOVE), schema.meta(tx, "outbox_id")
 
 
-def _begin(tx: Tx, outbox_id: str) -> None:
-    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1") and not schema.meta(tx, _UNDER_WAY):
+def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: Tx) -> None:
+    if schema.meta(tx, _MOVE) == move_id:
+        raise NotMoved("both addresses are of the same outbox, or the new one is its copy")
+    if not schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value=""):
+        return  # All is there: it was stopped after this, or the answer to this commit was lost.
+    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1"):
         raise NotMoved("the outbox of ADROLL_OUTBOX_URL has events already: it has to be empty")
-    if schema.insert(tx, "adroll_meta", name=_UNDER_WAY, value=outbox_id):
-        # The key of the visitors' hashes moves with them. Where a move was stopped, it may have
-        # taken it from the old outbox already.
-        tx.execute(_NEW_ID, id=outbox_id)
-
-
-def _end(tx: Tx) -> None:
-    tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=_UNDER_WAY)
+    # The key of the visitors' hashes moves with them.
+    tx.execute("UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'", id=outbox_id)
+    for table in _AT_ONCE:
+        tx.execute(f"DELETE FROM {table}")
+        for step in schema.steps(_read(old, table)):
+            _insert(tx, table, step)
+    for table in _LONG:
+        last = ""
+        while rows := _read(old, table, last):
+            _insert(tx, table, rows)
+            last = rows[-1][schema.columns_of(table)[0]]
 
 
 def _read(database: schema.Database, table: str, last: str | None = None) -> list[dict[str, Any]]:
@@ -281,24 +269,12 @@ def _read(database: schema.Database, table: str, last: str | None = None) -> lis
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
-def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
-    tx.execute(f"DELETE FROM {table}")
-    for step in schema.steps(rows):
-        _insert(table, step, tx)
-
-
-def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
-    written = tx.many(schema.insert_into(table, rows[0]), [_fitting(row) for row in rows])
+def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    # SQLite has no Decimal.
+    fitting = [row | {"value": int(row["value"])} if "value" in row else row for row in rows]
+    written = tx.many(schema.insert_into(table, rows[0]), fitting)
     if table == "adroll_event" and written < len(rows):
-        # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
-        ids = [row["id"] for row in rows]
-        if len(schema.ids_of(tx, "id {in_ids}", ids=ids)) < len(rows):
-            raise OutboxFailed("data")
-
-
-def _fitting(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as any database takes it."""
-    return row | {"value": int(row["value"])} if "value" in row else row  # SQLite has no Decimal
+        raise OutboxFailed("data")  # INSERT IGNORE hides what the database refuses.
 
 
 # -- now and then ----------------------------------------------------------------------------------
