@@ -70,7 +70,6 @@ class Queue:
             would make them: for a request that leaves at once.
         """
         token, state = secrets.token_hex(16), State.sending if begin else State.claimed
-        its_name = state.name
         is_again = False
 
         def take(tx: Tx, batch: Batch | None) -> Claim:
@@ -87,7 +86,7 @@ class Queue:
                 name = "claim_begun" if begin else "claim"
                 transitions.move(tx, name, [row.id for row in rows], claim=token, until=until)
             for row in rows:
-                row.state = its_name
+                row.state = state.name
             rows.sort(key=attrgetter("queued_at", "id"))
             more = self._more[account] = left or len(rows) >= limit
             return Claim(token, tuple(rows), tx.now, more)
@@ -312,12 +311,10 @@ class Queue:
         return self.database.repeat(lambda tx: self._adopt(tx, account))
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        keyless = f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}"
         rows = []
-        # By one index, and what is in no unique one by the other.
-        for those in ("dedupe_key IS NOT NULL", keyless):
-            where = f"advertisable_eid = '' AND {those} LIMIT {STEP} {{skip_locked}}"
-            rows += schema.rows(tx, where)
+        for state in State:
+            those = f"{of_account(state)} LIMIT {STEP} {{skip_locked}}"
+            rows += schema.rows(tx, those, account="")
         destination.know(tx, [account])
         alone, verdicts = list[str](), list[model.Verdict]()
         for row in rows:

@@ -358,11 +358,8 @@ def ids_of(tx: Tx, where: str, **values: Any) -> list[str]:
 
 def metas(tx: Tx, prefix: str) -> dict[str, str]:
     """Those whose names begin with *prefix*."""
-    rows = tx.rows(
-        "SELECT name, value FROM adroll_meta WHERE name LIKE :pattern ORDER BY name",
-        pattern=f"{prefix}%",
-    )
-    return dict(rows)
+    query = "SELECT name, value FROM adroll_meta WHERE name LIKE :pattern ORDER BY name"
+    return dict(tx.rows(query, pattern=f"{prefix}%"))
 
 
 def in_states(*states: State) -> str:
