@@ -195,6 +195,15 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     assert told == {"": 1, "another_value": 1}
 
 
+def test_the_log_names_ten_orders_of_another_value(sqlite: Bench, caplog: Caplog) -> None:
+    outbox, keys = sqlite.open(), [str(number) for number in range(12)]
+    ids = sqlite.insert(outbox, *keys, digest="1 EUR")
+    sqlite.insert(sqlite.open(), *keys, digest="2 EUR")
+
+    [told] = [text for text in caplog.messages if "reported-with-another-value" in text]
+    assert sum(id in told for id in ids) == 10
+
+
 def test_a_file_that_is_known_takes_no_statement_of_its_own(bench: Bench) -> None:
     """After an outage there are thousands, all of which each batch looks at."""
     for number in range(40):
