@@ -367,7 +367,7 @@ def is_inbox_full(tx: Tx) -> bool:
 
 
 def _weight_of(tx: Tx) -> int:
-    total = 0.0
+    total = float(one(tx.rows("SELECT sum(length(line)) FROM adroll_inbox")) or 0)
     for state in (State.waiting, State.dead, State.held):
         here = f"FROM adroll_event WHERE state = {state}"
         newest = f"SELECT length(payload) AS size {here} ORDER BY id DESC LIMIT 100"

@@ -158,10 +158,6 @@ class Outbox:
         self._weigh_at = float("-inf")
         self.bell: Bell = Bell()
 
-    def __repr__(self) -> str:
-        engine = "sqlite" if isinstance(self.place, Path) else self.place.get_backend_name()
-        return f"<Outbox on {engine}>"
-
     # -- reports ----------------------------------------------------------------------------
 
     def put(self, event: model.NewEvent, *, session: Any = None) -> str:
@@ -215,6 +211,7 @@ class Outbox:
             failed[name, reason] += 1
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
+        self._check_room()
         if session is not None:
             self._inbox.put(session, id, line)
             return
@@ -227,11 +224,14 @@ class Outbox:
                 return
         self._append(line)
 
-    def _append(self, line: bytes) -> None:
+    def _check_room(self) -> None:
         if self._used >= 1.0:
             self._count()  # a command has no thread that does, nor has every server
         if self._used >= 1.0:
             raise OutboxFailed("full")
+
+    def _append(self, line: bytes) -> None:
+        self._check_room()
         self._journal.append(line)
         # Until the thread counts again, which may be at a request to AdRoll that hangs.
         if most := self._settings.outbox_max_bytes:

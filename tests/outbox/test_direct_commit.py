@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.model import OutboxFailed
@@ -85,6 +86,21 @@ def test_where_no_thread_starts_the_journal_takes_it(sqlite: Bench, monkeypatch:
     assert status(outbox, sqlite.event("2")) == "queued"
     assert rows(sqlite) == 1, "and the next is committed in its call"
     assert outbox.queue.waiting() == 2
+
+
+def test_the_size_bound_holds_here_as_well(bench: Bench, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)
+    outbox = bench.open(outbox_commit="database", outbox_max_bytes=70_000)
+    outbox.database.create_tables()
+    for _ in range(7):
+        outbox.put(bench.event(payload=b"x" * 10_000))
+    outbox.measure()
+
+    for how in (None, Session(bench.sql())):
+        with pytest.raises(OutboxFailed, match="full"):
+            outbox.put(bench.event(), session=how)
+    assert rows(bench) == 7
+    assert in_journal(bench) == 0
 
 
 def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
