@@ -30,5 +30,6 @@ event_suppressed: NamedSignal = _signals.signal("adroll-event-suppressed")
 
 #: An event has stopped coming: ``name``, ``last`` (when it came last, seconds since the epoch),
 #: ``events`` (how often in the four weeks before), and in seconds ``away``, ``longest_pause`` of
-#: these weeks and ``alarm_after``. Sent once as it begins, by one process of those that deliver.
+#: these weeks and ``alarm_after``. Sent once as it begins, by one of the
+#: processes of the shop and its workers that run: connect the receiver in each.
 reports_silent: NamedSignal = _signals.signal("adroll-reports-silent")

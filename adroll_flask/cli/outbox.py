@@ -321,8 +321,8 @@ def fix(id: str, file: Any) -> None:
 def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 
-    An order that was dropped can be reported again at once. Where it was reported on another host,
-    that host's processes call it a duplicate for up to 15 minutes.
+    An order that was dropped can be reported again at once. The process that had reported it still
+    says duplicate, for up to 15 minutes; the order is taken all the same.
 
     One that a worker is about to send, or is sending, stays.
     """
@@ -356,7 +356,7 @@ def restored() -> None:
 
 @outbox.command("create-table")
 def create_table() -> None:
-    """Make or upgrade the outbox's tables.
+    """Make the outbox's tables where they are missing.
 
     Safe to run at any time, from many processes.
     """

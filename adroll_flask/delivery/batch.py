@@ -1,7 +1,7 @@
 """One claim's way to AdRoll: its requests, and which event answers for a refusal.
 
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
-blamed only while AdRoll demonstrably takes others: one was accepted since the claim, or a trial
+blamed only while AdRoll demonstrably takes others: one of the same claim was accepted, or a trial
 event passes; for its size only the trial counts, filled to the same size. Else it is the
 destination that refuses everything, which is stopped, and nobody is blamed.
 """

@@ -11,8 +11,9 @@ it had been lost is kept beside it, so that monitoring's sums only grow.
 It also tells which events have stopped coming: a page that no longer reports makes no error
 anywhere. Silence is total. An event that came at least 20 times in four weeks is watched; it is
 silent once it has stayed away for longer than one and a half times its longest pause in them, three
-hours at least. It ends only with an event. A shop that sells by day is not silent at night, since
-each of its nights is a pause; one that rests for a week has no alarm in the next such week.
+hours at least. It ends with an event, or after thirteen weeks. A shop that sells by day is not
+silent at night, since each of its nights is a pause; one that rests for a week has no alarm in the
+next such week.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
-    """Log at the start what each report would fail at."""
+    """Log at the start where events cannot be kept, or may not be for long."""
     for variant, key, _, problem in wrong_places(settings, folder):
         log = logger.warning if variant else logger.error
         log("AdRoll may be unable to keep events: %s: %s [folder-not-writable]", key, problem)

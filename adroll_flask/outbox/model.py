@@ -40,7 +40,7 @@ class State(IntEnum):
     dead = 4
     #: Reported, and not to be sent before it is released.
     held = 5
-    #: Held, and cancelled or never released: the key alone is kept.
+    #: Cancelled before it was delivered, or held and never released: the key alone is kept.
     cancelled = 6
     #: No event yet: a release or a cancellation that came before its order, under the order's key.
     decided = 7
