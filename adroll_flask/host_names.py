@@ -22,7 +22,7 @@ def is_listed(host: str, listed: Collection[str]) -> bool:
     (True, False)
     """
     host = in_ascii(host)
-    return host in listed or f".{host}".endswith(tuple(one for one in listed if one[0] == "."))
+    return host in listed or f".{host}".endswith(tuple(one for one in listed if one[:1] == "."))
 
 
 def in_ascii(host: str) -> str:

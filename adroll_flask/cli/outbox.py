@@ -376,8 +376,8 @@ def move_from(old: str) -> None:
 
     This one is the outbox of ADROLL_OUTBOX_URL. OLD is an address as ADROLL_OUTBOX_URL takes it;
     ADROLL_OLD_OUTBOX_URL of the environment is one that no process list shows. The site and its
-    workers are stopped meanwhile. What was moved is not sent from the old outbox any more. A move
-    that was stopped is run again.
+    workers are stopped meanwhile. What was moved is not sent from the old outbox any more. Run a
+    move that was stopped again, before anything else uses either outbox.
     """
     runtime = current_runtime()
     try:

@@ -187,8 +187,8 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 #
 # An outbox moves with all that it knows: events that wait or are held, dead letters, the keys of
 # reported orders, who said no, history, and how far journals were read. One transaction of the new
-# database copies it, so that a move that was stopped left all there or nothing, and is begun anew.
-# In the end nothing in the old outbox is sent by itself any more.
+# database copies it, so that a move that was stopped left all there or nothing, and it can be run
+# again. In the end nothing in the old outbox is sent by itself any more.
 
 #: The name under which the old outbox keeps the id of its next move. The new one has
 #: ``moved:<that id>`` once all is there. An equal ``outbox_id`` would not say so: a backup has it.
@@ -214,7 +214,7 @@ def move(old: schema.Database, new: schema.Database) -> Counter[str]:
     """
     ids = old.write(_begin)
     new.write(partial(_copy, old, *ids))
-    # Where a move was stopped after that, the old outbox may be at rest already.
+    # Where a move was stopped after this began, part of the old outbox is at rest already.
     old.repeat(partial(let_rest, error=_WORDS, states=(*UNSENT, State.held)))
     # No session takes the old one for the new one, and what it may hold later is another move's.
     new_ids = f"UPDATE adroll_meta SET value = :id WHERE name IN ('outbox_id', '{_MOVE}')"
@@ -242,10 +242,12 @@ def _begin(tx: Tx) -> tuple[str | None, str | None]:
 def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: Tx) -> None:
     if schema.meta(tx, _MOVE) == move_id:
         raise NotMoved("both addresses are of the same outbox, or the new one is its copy")
-    if not schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value=""):
+    there = schema.metas(tx, "moved:")
+    if f"moved:{move_id}" in there:
         return  # All is there: it was stopped after this, or the answer to this commit was lost.
-    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1"):
-        raise NotMoved("the outbox of ADROLL_OUTBOX_URL has events already: it has to be empty")
+    if there or tx.rows("SELECT 1 FROM adroll_event LIMIT 1"):
+        raise NotMoved("the outbox of ADROLL_OUTBOX_URL has been used already: it has to be new")
+    schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value="")
     # The key of the visitors' hashes moves with them.
     tx.execute("UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'", id=outbox_id)
     for table in _AT_ONCE:

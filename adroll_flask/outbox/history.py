@@ -67,8 +67,7 @@ def of(event: Row | model.NewEvent, outcome: str, reason: str, now: float = 0.0)
         outcome = "expired"
     became = model.outcome_of(outcome, reason[:40], event.dry_run)
     value, currency = amount_of(event.digest)
-    its = event.identifiers
-    return Counted(at, event.name, *became, 1, None, its, value, currency, delay)
+    return Counted(at, event.name, *became, 1, None, event.identifiers, value, currency, delay)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
@@ -235,18 +234,15 @@ _SHORTEST: Final = 3 * 3600.0
 LOOKS_BACK: Final = 91 * 86_400
 
 
-def watch(
-    name: str, by_hour: Mapping[int, int], reported: float, now: float
-) -> model.Silence | None:
+def watch(name: str, by_hour: Mapping[int, int], now: float) -> model.Silence | None:
     """The event *name*, where it comes often enough to be missed; else ``None``.
 
     :param by_hour: how often it came, by hours since the epoch.
-    :param reported: when one was reported last, seconds since the epoch.
 
     >>> daily = {day * 24 + 12: 1 for day in range(28)}
-    >>> watch("purchase", daily, 0.0, now=(27 * 24 + 37) * 3600).is_silent
+    >>> watch("purchase", daily, now=(27 * 24 + 37) * 3600).is_silent
     False
-    >>> watch("purchase", daily, 0.0, now=(27 * 24 + 50) * 3600).is_silent
+    >>> watch("purchase", daily, now=(27 * 24 + 50) * 3600).is_silent
     True
     """
     last = max(by_hour, default=0)
@@ -255,10 +251,9 @@ def watch(
     if events < _FEWEST or last - hours[0] < _KNOWN - 24:
         return None
     longest = max(after - before for before, after in pairwise(hours)) * 3600.0
-    ended = min(max((last + 1) * 3600.0, reported), now)
-    return model.Silence(
-        name, ended, events, now - ended, longest, max(_SHORTEST, _TIMES * longest)
-    )
+    ended = min((last + 1) * 3600.0, now)
+    alarm_after = max(_SHORTEST, _TIMES * longest)
+    return model.Silence(name, ended, events, now - ended, longest, alarm_after)
 
 
 def told(silence: model.Silence, zone: tzinfo = UTC) -> str:

@@ -1,8 +1,8 @@
 """The journal: an entry is appended to a file of this process by one ``write()``.
 
 Once :meth:`Journal.append` returns, the kernel has the entry: no kill of any process loses it. With
-``sync`` the disk has it, and no power cut does either. There is no lock between processes, no
-database and no network.
+``sync`` the disk has it, and no power cut does either (on macOS it may be in the disk's cache
+still). There is no lock between processes, no database and no network.
 
 Each process writes to a file of its own, whose name nobody else can have (time, PID and random
 text: two containers on one volume may both be PID 1). What is certain, and where:

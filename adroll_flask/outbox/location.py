@@ -92,7 +92,7 @@ def _unwritable(path: Path, there: Path) -> str:
 
 
 def places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The settings of the places where events are kept on this host, and these.
+    """Each setting of a place on this host where events are kept, and the place.
 
     :param folder: the instance folder.
     """
@@ -108,7 +108,7 @@ def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start where events cannot be kept, or may not be for long."""
     for variant, key, _, problem in wrong_places(settings, folder):
         log = logger.warning if variant else logger.error
-        log("AdRoll may be unable to keep events: %s: %s [folder-not-writable]", key, problem)
+        log("AdRoll cannot keep all events: %s: %s [folder-not-writable]", key, problem)
 
 
 def _may_write(path: Path) -> bool:

@@ -29,6 +29,8 @@ _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
+#: Newest events in which one that seems to be silent is looked for: those of a long outage.
+_MOST_NEW: Final = 50_000
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -328,15 +330,17 @@ def _watched(tx: Tx) -> tuple[model.Silence, ...]:
         since=int((tx.now - history.LOOKS_BACK) // 3600),
     ):
         found.setdefault(name, {})[int(hour)] = int(number)
-    # In no hour as yet: what waits or is held, and what was reported long after it happened.
-    newest = f"SELECT event_name, queued_at FROM adroll_event WHERE {_EVENTS} ORDER BY id DESC"
-    last = f"SELECT event_name, max(queued_at) FROM ({newest} LIMIT {MOST_DUE}) AS newest"
-    reported = dict(tx.rows(f"{last} GROUP BY event_name"))
-    seen = (
-        history.watch(name, by_hour, reported.get(name, 0.0), tx.now)
-        for name, by_hour in sorted(found.items())
-    )
-    return tuple(one for one in seen if one is not None)
+    seen = (history.watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
+    watched = [one for one in seen if one is not None]
+    if any(one.is_silent for one in watched):
+        # In no hour as yet: what was reported lately and waits or is held, or happened long before.
+        newest = f"SELECT event_name, queued_at FROM adroll_event WHERE {_EVENTS} ORDER BY id DESC"
+        last = f"SELECT event_name, max(queued_at) FROM ({newest} LIMIT {_MOST_NEW}) AS newest"
+        reported = dict(tx.rows(f"{last} GROUP BY event_name"))
+        for number, one in enumerate(watched):
+            at = max(one.last, reported.get(one.name, 0.0))
+            watched[number] = one._replace(last=at, away=tx.now - at)
+    return tuple(watched)
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:

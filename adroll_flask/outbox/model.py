@@ -285,8 +285,9 @@ class Silence(NamedTuple):
     """An event that is watched, and how long it has stayed away.
 
     :param name: the event's name.
-    :param last: when it came last (the end of that hour), seconds since the epoch.
-    :param events: how often it came in the four weeks up to then.
+    :param last: when it came last (the end of that hour) or was reported last, seconds since the
+        epoch.
+    :param events: how often it came in the four weeks up to the last hour that has one.
     :param away: seconds since then.
     :param longest_pause: the longest of these four weeks, in seconds.
     :param alarm_after: seconds that it may stay away.
@@ -486,7 +487,7 @@ def encode(entry: Entry) -> bytes:
     said = json.dumps((kind, *its_fields(entry))).encode()
     if not isinstance(entry, NewEvent):
         return line_of(b"[%b]" % said)
-    # It may have line breaks between two fields, where JSON takes any white space.
+    # The payload may have line breaks between two fields, where JSON takes any white space.
     return line_of(b"[%b,%b]" % (said, entry.payload.replace(b"\n", b" ")))
 
 

@@ -435,8 +435,6 @@ class Inbox:
             raise
 
     def _check_bind(self, session: Any) -> None:
-        from sqlalchemy import text
-
         engine = session.get_bind().engine
         if engine in self._known:
             return
@@ -453,7 +451,7 @@ class Inbox:
         # the same address may lead to another schema.
         query = "SELECT value FROM adroll_meta WHERE name = 'outbox_id'"
         ours = self.database.read(lambda tx: schema.one(tx.rows(query)))
-        if connection.scalar(text(query)) != ours:
+        if schema.one(schema.runner(connection)(query)) != ours:
             raise location.wrong_url(_OTHER)
         self._known.add(engine)
 

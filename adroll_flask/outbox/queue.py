@@ -311,9 +311,9 @@ class Queue:
         return self.database.repeat(lambda tx: self._adopt(tx, account))
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        rows = []
+        rows = list[model.Row]()
         for state in State:
-            those = f"{of_account(state)} LIMIT {STEP} {{skip_locked}}"
+            those = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
             rows += schema.rows(tx, those, account="")
         destination.know(tx, [account])
         alone, verdicts = list[str](), list[model.Verdict]()

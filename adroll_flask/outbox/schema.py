@@ -163,7 +163,7 @@ def create_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    dialect, run = connection.dialect.name, _runner(connection)
+    dialect, run = connection.dialect.name, runner(connection)
     if dialect == "postgresql":  # where two at once collide; the lock goes with the transaction
         run(f"SELECT pg_advisory_xact_lock({_LOCK})")
     make(run, dialect)
@@ -174,17 +174,18 @@ def drop_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    run = _runner(connection)
+    run = runner(connection)
     for name in _TABLES:
         run(f"DROP TABLE IF EXISTS {name}")
 
 
 def schema_version(connection: Connection) -> int | None:
     """The version of the tables in this database; ``None`` where there are none."""
-    return version_in(_runner(connection), connection.dialect.name)
+    return version_in(runner(connection), connection.dialect.name)
 
 
-def _runner(connection: Connection) -> Run:
+def runner(connection: Connection) -> Run:
+    """Runs statements on SQLAlchemy's *connection*."""
     from sqlalchemy import text
 
     def run(statement: str, **values: Any) -> list[Any]:

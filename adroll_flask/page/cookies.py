@@ -180,8 +180,12 @@ def _has_domain(hostname: str) -> bool:
 
 
 def cookies_in(lines: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
-    """Those that a response has in the *lines* of its ``Set-Cookie``, each with its value and
-    attributes, whether or not a browser would take it."""
+    """Our cookies in the *lines* of a response's ``Set-Cookie``, each with its value and
+    attributes, whether or not a browser would take it.
+
+    >>> cookies_in(["adroll_visitor=x; Path=/", "__adroll_fpc="], Settings())
+    {'adroll_visitor': {'value': 'x', 'domain': '', 'path': '/'}}
+    """
     found = {}
     for line in lines:
         pair, *more = (part.strip() for part in line.split(";"))

@@ -134,8 +134,10 @@ _ATTRIBUTE = re.compile(r'\s([\w-]+)="([^"]*)"')
 def tags_in(html: str) -> list[dict[str, str]]:
     """The attributes of each of our tags in a page.
 
-    >>> tags_in('<script src="/_adroll/kit.js" data-adroll data-wait="1"></script>')
-    [{'src': '/_adroll/kit.js', 'data-wait': '1'}]
+    >>> tags_in('<script src="/a&amp;b/kit.js" data-adroll data-wait="1"></script>')
+    [{'data-wait': '1', 'src': '/a&b/kit.js'}]
     """
     tags = _TAG.findall(_COMMENT.sub("", html))
-    return [{name: unescape(its) for name, its in _ATTRIBUTE.findall(tag)} for tag in tags]
+    return [
+        {name: unescape(its) for name, its in reversed(_ATTRIBUTE.findall(tag))} for tag in tags
+    ]

@@ -180,7 +180,7 @@ def test_a_bad_folder_is_told_at_the_start(tmp_path: Path, caplog: Caplog) -> No
     app = Flask("shop", instance_path=str(tmp_path))
     app.config["ADROLL_JOURNAL_FOLDER"] = str(tmp_path / "file" / "journal")
     AdRoll(app)
-    [said] = [text for text in caplog.messages if "unable to keep events" in text]
+    [said] = [text for text in caplog.messages if "cannot keep all events" in text]
     assert f"ADROLL_JOURNAL_FOLDER: {tmp_path}/file/journal cannot be made: " in said
     assert "is not a folder" in said
     assert "ERROR   ADROLL_JOURNAL_FOLDER: " in visits.invoke(app, "check").output

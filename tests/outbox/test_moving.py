@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,10 @@ def fill(bench: Bench) -> None:
     outbox.close()
 
 
+def id_of(bench: Bench) -> str | None:
+    return bench.open().database.read(lambda tx: schema.meta(tx, "outbox_id"))
+
+
 def verdict(kind: Any, key: str) -> Verdict:
     return Verdict(1.0, kind, OrderKey(EID, False, "purchase", key))
 
@@ -88,7 +92,9 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
             moved(old, old)  # by whatever address
         with Patch.context() as patch:  # the answers to commits are lost
             patch.setattr(ServerDatabase, "write", lambda *what: [write(*what), write(*what)][1])
+            new.open().destination(EID).seen()  # which makes the account's row
             assert moved(old, new) == KINDS
+        assert len({id_of(bench) for bench in (old, new)}) == 2
         # Whoever was forgotten with the old setting sends nothing.
         assert deliver(old.open()) == []
         assert old.open().lookups.counts()["held"] == 0
@@ -97,6 +103,7 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
     assert outbox.lookups.counts().items() >= KINDS.items()
     assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
     assert [stop[-1] for stop in outbox.lookups.stops(600.0)] == ["401"]
+    assert outbox.destination(EID).state().stopped == "401"
 
     for key in ("delivered", "ключ", "waiting", "cancelled", "dead"):
         outbox.put(end.event(key))  # the thank-you page of an old order is opened again
@@ -128,10 +135,23 @@ def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Be
     assert deliver(new.open()) == [""]
 
 
-def test_a_move_that_was_stopped_begins_anew(tmp_path: Path, monkeypatch: Patch) -> None:
+class Stopped(Exception):
+    pass
+
+
+def test_a_move_that_was_stopped_is_run_again(tmp_path: Path, monkeypatch: Patch) -> None:
     """Before each of its statements in turn: nothing has arrived then, or all."""
     monkeypatch.setattr(admin, "STEP", 3)
-    run, left, arrived = _SqliteTx.run, [0], set()
+    left, arrived = [0], set()
+
+    def stopping(work: Callable[..., Any]) -> Callable[..., Any]:
+        def stop(*what: Any) -> Any:
+            if not left:
+                raise Stopped
+            return left.pop(), work(*what)
+
+        return lambda *what: stop(*what)[1]
+
     for statements in itertools.count():
         (folder := tmp_path / f"{statements}").mkdir()
         old, new = (Bench("sqlite", f"sqlite:///{folder}/{name}", folder) for name in "01")
@@ -139,8 +159,9 @@ def test_a_move_that_was_stopped_begins_anew(tmp_path: Path, monkeypatch: Patch)
             fill(old)
             new.open().database.create_tables()
             left[:] = range(statements)
-            with monkeypatch.context() as patch, contextlib.suppress(IndexError):
-                patch.setattr(_SqliteTx, "run", lambda *what: (left.pop(), run(*what))[1])
+            with monkeypatch.context() as patch, contextlib.suppress(Stopped):
+                for name in ("run", "many"):
+                    patch.setattr(_SqliteTx, name, stopping(getattr(_SqliteTx, name)))
                 moved(old, new)
                 break
             arrived |= {*new.execute("SELECT count(*) FROM adroll_event")}
@@ -151,15 +172,19 @@ def test_a_move_that_was_stopped_begins_anew(tmp_path: Path, monkeypatch: Patch)
 
 
 def test_what_cannot_move_leaves_both_as_they_were(benches: list[Bench], tmp_path: Path) -> None:
-    old, _, mariadb, backup = benches
+    old, postgresql, mariadb, backup = benches
+    empty = Bench("sqlite", f"sqlite:///{tmp_path}/empty.sqlite", tmp_path, old.clock)
     fill(old)
     shutil.copy(tmp_path / "0.sqlite", tmp_path / "3.sqlite")
     # "held" is there already, says MariaDB, and INSERT IGNORE hides it.
     old.execute("UPDATE adroll_event SET dedupe_key = 'held ' WHERE dedupe_key = 'ключ'")
-    for new, why in ((backup, "has events already"), (mariadb, "outbox data")):
+    for new, why in ((backup, "has been used already"), (mariadb, "outbox data")):
         with pytest.raises((NotMoved, OutboxFailed), match=why):
             moved(old, new)
     assert mariadb.execute("SELECT count(*) FROM adroll_history") == [(0,)]
+    assert moved(empty, postgresql) == {}
+    with pytest.raises(NotMoved, match="has to be new"):
+        moved(empty, postgresql)
     assert deliver(old.open()) == ["", "waiting"]
 
 
@@ -189,7 +214,7 @@ def test_the_command_moves_or_says_why_not(
     (text := tmp_path / "notes.txt").write_text("no outbox")
     for given, status, told in (
         (f"sqlite:///{text}", 1, f"no outbox at {text}"),
-        (old.url, 1, "has events already"),
+        (old.url, 1, "has been used already"),
         (new.url, 1, "of the same outbox"),
         (f"sqlite:///{tmp_path}/link", 1, "of the same outbox, or the new one is its copy"),
         ("sqlite:////nowhere/outbox.sqlite", 1, "no outbox at /nowhere/outbox.sqlite"),

@@ -225,6 +225,13 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     outbox.queue.adopt(EID)
     assert held in {row.id for row in outbox.lookups.list("waiting")}
 
+    outbox.put(bench.event("1005", advertisable_eid="", held_for=0.0))
+    outbox.ingest.take_in()
+    assert outbox.admin.keep_house() == 1
+    assert outbox.queue.adopt(EID) == 1
+    outbox.put(bench.event("1005"))  # over is over
+    assert [row.state for row in outbox.lookups.find("1005", ["purchase"])] == ["cancelled"]
+
     outbox.put(bench.event("1004", advertisable_eid=""))
     outbox.ingest.take_in()
     outbox.queue.adopt("NEW")  # of which there is nothing yet

@@ -3,10 +3,12 @@
 import pytest
 import sqlalchemy as sa
 
+from adroll_flask.outbox import lookups
 from adroll_flask.outbox.history import watch
-from adroll_flask.outbox.model import Silence
+from adroll_flask.outbox.model import OrderKey, Silence, Verdict
 from adroll_flask.outbox.outbox import Outbox
-from tests.support.outbox_engines import Bench
+from tests.conftest import Patch
+from tests.support.outbox_engines import EID, Bench
 
 HOUR = 3600
 #: A Friday, noon, in hours since the epoch.
@@ -43,13 +45,13 @@ ALWAYS = dict.fromkeys(range(NOON - 28 * 24, NOON), 9)
 def test_an_event_is_silent_after_its_own_pauses(
     by_hour: dict[int, int], later: int, silent: bool
 ) -> None:
-    found = watch("purchase", by_hour, 0.0, (NOON + later) * HOUR)
+    found = watch("purchase", by_hour, (NOON + later) * HOUR)
     assert (found is not None and found.is_silent) == silent
 
 
 def test_the_pause_of_an_outage_is_forgotten_after_four_weeks() -> None:
     sales = {hour: n for hour, n in by_day(days=60).items() if not 40 < (NOON - hour) / 24 < 45}
-    found = watch("purchase", sales, 0.0, NOON * HOUR)
+    found = watch("purchase", sales, NOON * HOUR)
     assert found is not None
     assert (found.longest_pause, found.alarm_after) == (13 * HOUR, 19.5 * HOUR)
 
@@ -112,11 +114,21 @@ def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench, outb
 
 
 @pytest.mark.parametrize("ago", [0, 48 * HOUR])
-def test_what_waits_or_is_held_has_come(bench: Bench, outbox: Outbox, ago: int) -> None:
+def test_what_was_reported_lately_has_come(
+    bench: Bench, outbox: Outbox, ago: int, monkeypatch: Patch
+) -> None:
     """So have telephone orders that are imported once a week, and orders that are paid later."""
     outbox.database.create_tables()
     fill(bench, silent=8)
     assert len(silences(outbox)) == 1
     held_for = 90_000.0 if ago else None
+    fill(bench, name="addToCart")
+    bench.insert(outbox, "1", name="addToCart")
+    bench.insert(outbox, "1000")
+    bench.execute("UPDATE adroll_event SET queued_at = queued_at - :ago", ago=9 * HOUR)
+    outbox.decide(Verdict(bench.now(), "release", OrderKey(EID, False, "purchase", "to come")))
+    # A longer wait is silence, a decision is no event, and the hours count as well.
+    assert [one.name for one in silences(outbox)] == ["purchase"]
+    monkeypatch.setattr(lookups, "_MOST_NEW", 2)
     bench.insert(outbox, "1001", occurred_at=bench.now() - ago, held_for=held_for)
     assert silences(outbox) == []
