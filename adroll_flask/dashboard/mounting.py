@@ -208,6 +208,8 @@ class _Dashboard:
         )
 
     def _outbox_failed(self, problem: OutboxFailed | ConfigurationError) -> Response:
+        if isinstance(problem, ConfigurationError) and problem.key != "ADROLL_OUTBOX_URL":
+            raise problem  # the site's own, of access= say
         finding = outbox_trouble(self._runtime, problem)
         text = f"{finding.sentence} To a developer: {finding.todo}."
         text += f" {finding.command} says the same."

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -91,6 +92,14 @@ def test_what_only_looks_like_a_yes_is_none(mounted: Callable[..., FlaskClient])
         assert page.status_code == 403
         assert f"it gave a {kind}" in page.text
     assert mounted(lambda: abort(401)).get(WHERE).status_code == 401
+
+
+def test_an_error_of_the_site_s_own_function_is_not_the_outbox_s(
+    mounted: Callable[..., FlaskClient],
+) -> None:
+    fails = Mock(side_effect=ConfigurationError("ADROLL_CONSENT", "is the site's"))
+    with pytest.raises(ConfigurationError, match="is the site's"):
+        mounted(fails).get(WHERE)
 
 
 def test_a_page_allows_its_own_files_alone(mounted: Callable[..., FlaskClient]) -> None:
