@@ -316,6 +316,8 @@ def test_in_an_older_database_what_was_read_is_in_doubt_and_the_held_is_held(ben
         writers[order % 2].append(model.encode(event))
     paid = model.OrderKey(EID, False, "purchase", "5")
     writers[1].append(model.encode(model.Verdict(1.8e9, "release", paid)))
+    writers[0].append(model.encode(model.Withdrawal(1.8e9, None, "somebody-else")))
+    writers[0].append(model.encode(bench.event("6", dead=("invalid", "no amount"))))
     assert bench.open().queue.waiting() == 5
     put_back(bench)
 
@@ -323,7 +325,8 @@ def test_in_an_older_database_what_was_read_is_in_doubt_and_the_held_is_held(ben
 
     assert not any(claims)
     rows = {row.key: (row.state, row.reason) for row in bench.open().lookups.list()}
-    assert rows == {"4": ("held", "")} | dict.fromkeys("01235", ("dead", "restored"))
+    others = {"4": ("held", ""), "6": ("dead", "invalid")}
+    assert rows == others | dict.fromkeys("01235", ("dead", "restored"))
     for writer in writers:
         writer.close()
 
