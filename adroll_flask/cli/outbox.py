@@ -72,7 +72,7 @@ def _status() -> None:
     version = int(lookups.notes("schema_version").get("schema_version", 0))
     made = f"schema {version}" if version else "not there yet; the first report makes it"
     verdicts, late, size = counts.pop("decided"), queue.oldest_due(), lookups.bytes_waiting()
-    accounts = queue.waiting_by_account()
+    accounts, own = queue.waiting_by_account(), runtime.settings.advertisable_eid
     lines: list[tuple[str, object]] = [
         ("engine", f"{database.dialect}, {made}"),
         *counts.items(),
@@ -81,7 +81,7 @@ def _status() -> None:
         ("kept back", console.keeps(runtime)),
         ("last error", Moment(runtime).destination.last_error or ""),
     ]
-    for account, waiting in accounts.items() if len(accounts) > 1 else ():
+    for account, waiting in accounts.items() if accounts.keys() - {own} else ():
         lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))
     lines.append(("journal", f"{counted(size, 'byte')}, to be taken in" if size else ""))
     data = {
@@ -255,15 +255,15 @@ def _decide(
 @outbox.command()
 @click.argument("ids", nargs=-1)
 @click.option("--reason", help="All dead letters of this reason: invalid:value, or invalid.")
-@click.option("--all-dead", is_flag=True, help="All dead letters but restored and unsure ones.")
+@click.option("--all-dead", is_flag=True, help="All but those restored, moved or unsure.")
 def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """Let dead letters be sent again. An invalid one has to be fixed first.
 
     Each is checked, and the site's before_report functions are asked: what they keep back now is
     removed and counted as suppressed.
 
-    Dead letters with the reason restored or unsure may have reached AdRoll: they are sent again
-    only where an ID or --reason names them, and are counted twice where AdRoll has them.
+    Dead letters with the reason restored, moved or unsure may have reached AdRoll: they are sent
+    again only where an ID or --reason names them, and are counted twice where AdRoll has them.
     """
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
@@ -281,7 +281,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     done = kept_events.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:
-        said = f"{counted(len(risky), 'dead letter')} restored or unsure"
+        said = f"{counted(len(risky), 'dead letter')} restored, moved or unsure"
         left = ": not sent unless an id or --reason names them" if all_dead else ""
         click.echo(f"{said}{left}. {_RISK}.", err=True)
     if done.suppressed:

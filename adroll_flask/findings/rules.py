@@ -322,7 +322,7 @@ def _dead(moment: Moment) -> Iterator[Finding]:
     """Whether the newest reports arrive; and what waits for somebody to decide, however old."""
     newest = moment.outbox.lookups.newest_events(_NEWEST)
     # What was restored is of a file that was damaged, or a copy: not how it goes now.
-    mine = [row for row in newest if not row.dry_run and row.reason != "restored"]
+    mine = [row for row in newest if not row.dry_run and row.reason not in ("restored", "moved")]
     over = [row for row in mine if row.state == "delivered" or row.has_died][:_TELLING]
     died = [row for row in over if row.has_died]
     if len(died) >= 3 and 2 * len(died) >= len(over):

@@ -21,11 +21,13 @@ from .model import LEASED, UNSENT, OutboxFailed, State
 from .schema import STEP, Tx
 
 #: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
-RISKY: Final = ("restored", "unsure")
-_COPIED: Final = (
-    "this outbox is a copy that was put in the place of another; the event may have been sent"
-    " since. Retry it only if it was not."
-)
+RISKY: Final = ("restored", "moved", "unsure")
+#: By the reason of what rests, what each event says.
+_RESTS: Final = {
+    "restored": "this outbox is a copy that was put in the place of another; the event may have"
+    " been sent since. Retry it only if it was not.",
+    "moved": "this event was moved to another outbox, which sends it. Do not retry it here.",
+}
 
 
 @dataclass(slots=True)
@@ -104,12 +106,12 @@ class Admin:
         in the journal and the inbox is taken in, and rests as well.
         """
         before = self._resting()
-        self.database.repeat(partial(let_rest, error=_COPIED))
+        self.database.repeat(let_rest)
 
         def rest(tx: Tx, batch: Batch) -> int:
             # In the transaction that takes it in: else a worker might send it.
             taken = self.ingest.write(tx, batch)
-            return taken + sum(iter(partial(let_rest, tx, error=_COPIED), 0))
+            return taken + sum(iter(partial(let_rest, tx), 0))
 
         with self.ingest.reading(PATIENCE) as found:
             if not found and self.lookups.bytes_waiting():
@@ -162,14 +164,14 @@ class Admin:
         return int(schema.one(found))
 
 
-def let_rest(tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
+def let_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:
     """Let the next events that could be sent rest; how many there were.
 
-    :param error: what each of them says.
+    :param reason: of :data:`_RESTS`.
     """
     those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
     ids = schema.ids_of(tx, those)
-    return transitions.move(tx, "rest", ids, reason="restored", error=error)
+    return transitions.move(tx, "rest", ids, reason=reason, error=_RESTS[reason])
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
@@ -193,7 +195,6 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 #: The name under which the old outbox keeps the id of its next move. The new one has
 #: ``moved:<that id>`` once all is there. An equal ``outbox_id`` would not say so: a backup has it.
 _MOVE: Final = "move"
-_WORDS: Final = "this event was moved to another outbox, which sends it. Do not retry it here."
 #: What is known of AdRoll: the new outbox has none of it before anybody sends; and sums.
 _AT_ONCE: Final = ("adroll_account", "adroll_stop", "adroll_history")
 #: Tables that may be long; each has its key in the first column.
@@ -215,7 +216,7 @@ def move(old: schema.Database, new: schema.Database) -> Counter[str]:
     ids = old.write(_begin)
     new.write(partial(_copy, old, *ids))
     # Where a move was stopped after this began, part of the old outbox is at rest already.
-    old.repeat(partial(let_rest, error=_WORDS, states=(*UNSENT, State.held)))
+    old.repeat(partial(let_rest, reason="moved", states=(*UNSENT, State.held)))
     # No session takes the old one for the new one, and what it may hold later is another move's.
     new_ids = f"UPDATE adroll_meta SET value = :id WHERE name IN ('outbox_id', '{_MOVE}')"
     old.write(lambda tx: tx.execute(new_ids, id=secrets.token_hex(16)))
@@ -246,7 +247,8 @@ def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: 
     if f"moved:{move_id}" in there:
         return  # All is there: it was stopped after this, or the answer to this commit was lost.
     if there or tx.rows("SELECT 1 FROM adroll_event LIMIT 1"):
-        raise NotMoved("the outbox of ADROLL_OUTBOX_URL has been used already: it has to be new")
+        why = "an outbox was moved there already" if there else "it has events already"
+        raise NotMoved(f"the outbox of ADROLL_OUTBOX_URL has to be new: {why}")
     schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value="")
     # The key of the visitors' hashes moves with them.
     tx.execute("UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'", id=outbox_id)

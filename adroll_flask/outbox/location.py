@@ -24,9 +24,6 @@ _KEY: Final = "ADROLL_OUTBOX_URL"
 wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
 _A_GROUP_S: Final = "is root's: its group, which may write there, cannot use what root makes in it"
-#: The journal's folder within the instance folder.
-JOURNAL_NAME: Final = "adroll-journal"
-FILE_NAME: Final = "adroll-outbox.sqlite"
 #: By the kind of a server, the driver that is used.
 _DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 
@@ -39,7 +36,7 @@ def locate(url: str | None, folder: Path) -> Path | URL:
     :raises ConfigurationError: there is no outbox over such a database.
     """
     if url is None:
-        return folder / FILE_NAME
+        return folder / "adroll-outbox.sqlite"
     scheme = url.partition(":")[0]
     if scheme in ("sqlite", "sqlite+pysqlite"):
         return _sqlite(url, folder)
@@ -51,7 +48,7 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
 
     :param folder: the instance folder.
     """
-    return folder / (settings.journal_folder or JOURNAL_NAME)
+    return folder / (settings.journal_folder or "adroll-journal")
 
 
 def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, Path, str]]:

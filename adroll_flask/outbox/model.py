@@ -170,10 +170,9 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON takes it, without its payload."""
-        fields = {**asdict(self)}
-        del fields["payload"], fields["whole"], fields["refused_at"]
-        fields["attempt_log"] = [attempt._asdict() for attempt in self.attempt_log]
-        return fields
+        hidden = ("payload", "whole", "refused_at")
+        told = {name: value for name, value in asdict(self).items() if name not in hidden}
+        return told | {"attempt_log": [one._asdict() for one in self.attempt_log]}
 
 
 @dataclass(frozen=True, slots=True)

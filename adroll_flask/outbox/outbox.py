@@ -173,9 +173,8 @@ class Outbox:
         """
         known, event.at = self._recent.find(event), self._clock()
         try:
-            if event.dead is not None and self._used > 0.5:
-                # A flood of bad events must not shut good ones out: it may fill half of the bound.
-                raise OutboxFailed("full")
+            # A flood of bad events must not shut good ones out: it may fill half of the bound.
+            self._check_room(1.0 if event.dead is None else 0.5)
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
             self._keep(event.id, model.encode(event), session)
@@ -200,8 +199,10 @@ class Outbox:
     def record(self, entry: model.Entry) -> None:
         """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
 
-        :raises OutboxFailed: the journal did not take it.
+        :raises OutboxFailed: the journal did not take it; or the bound, but for a withdrawal.
         """
+        if not isinstance(entry, model.Withdrawal):
+            self._check_room(1.0)
         self._append(model.encode(entry))
 
     def note_failure(self, name: str, reason: str) -> None:
@@ -211,9 +212,9 @@ class Outbox:
             failed[name, reason] += 1
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
-        self._check_room()
         if session is not None:
             self._inbox.put(session, id, line)
+            self._weight += len(line)
             return
         if self._settings.outbox_commit == "database":
             try:
@@ -221,17 +222,17 @@ class Outbox:
             except OutboxFailed as failure:
                 self._counters.add("commit_in_journal", failure.reason)
             else:
+                self._weight += len(line)
                 return
         self._append(line)
 
-    def _check_room(self) -> None:
-        if self._used >= 1.0:
+    def _check_room(self, share: float) -> None:
+        if self._used >= share:
             self._count()  # a command has no thread that does, nor has every server
-        if self._used >= 1.0:
+        if self._used >= share:
             raise OutboxFailed("full")
 
     def _append(self, line: bytes) -> None:
-        self._check_room()
         self._journal.append(line)
         # Until the thread counts again, which may be at a request to AdRoll that hangs.
         if most := self._settings.outbox_max_bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adroll_flask.outbox import model
 from adroll_flask.outbox.model import NewEvent, OutboxFailed, new_id
 from adroll_flask.outbox.outbox import Outbox, RecentKeys
 from tests.support import in_a_child
@@ -180,6 +181,22 @@ def test_what_is_taken_in_and_what_is_not_count_together(bench: Bench, how: dict
 
     with pytest.raises(OutboxFailed, match="full"):
         outbox.put(bench.event())
+
+
+def test_the_bound_keeps_no_loss_decision_or_no_from_being_told(bench: Bench) -> None:
+    outbox = bench.open(outbox_max_bytes=70_000)
+    outbox.put(bench.event("a visitor's", payload=b'{"identifiers":{"adct":"click-1"}}'))
+    outbox.put(bench.event("held", held_for=60.0, payload=b"x" * 80_000))
+    with pytest.raises(OutboxFailed, match="full"):
+        outbox.put(bench.event("1001"))
+
+    outbox.record(model.Withdrawal(bench.now() + 1, None, "click-1"))
+    outbox.decide(model.Verdict(1.0, "cancel", model.OrderKey(EID, False, "purchase", "held")))
+    outbox.close()  # as the end of the process does
+
+    [lost] = [one for one in bench.open().lookups.history(0, ("outcome",)) if one[2] == "failed"]
+    assert lost.events == 1
+    assert bench.open().queue.waiting() == bench.open().lookups.counts()["held"] == 0
 
 
 def test_a_report_looks_into_no_folder(sqlite: Bench, file_calls: Counter[int]) -> None:
