@@ -420,11 +420,12 @@ def test_drop_removes_what_another_account_left(app: Flask, run: Run, make_app: 
     report(app, order_id="waits")
     assert ADVERTISABLE_EID not in run("outbox", "list").output
     other = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{app.extensions['adroll'].outbox.place}")
-    ours = report(other, order_id="ours").id
 
     def run_other(*arguments: str) -> Result:
         return invoke(other, "outbox", *arguments)
 
+    assert f"of account  {ADVERTISABLE_EID}: 1 event waiting" in run_other().output
+    ours = report(other, order_id="ours").id
     listed = run_other("list").output
     assert "account" in listed.splitlines()[0]
     assert listed.count(ADVERTISABLE_EID) == 4
