@@ -199,10 +199,10 @@ class Outbox:
     def record(self, entry: model.Entry) -> None:
         """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
 
-        :raises OutboxFailed: the journal did not take it; or the bound, but for a withdrawal.
+        :raises OutboxFailed: the journal did not take it, or the bound is reached.
         """
-        if not isinstance(entry, model.Withdrawal):
-            self._check_room(1.0)
+        # A visitor's no counts beyond it, but a flood of them has an end, too.
+        self._check_room(2.0 if isinstance(entry, model.Withdrawal) else 1.0)
         self._append(model.encode(entry))
 
     def note_failure(self, name: str, reason: str) -> None:

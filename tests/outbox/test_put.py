@@ -190,7 +190,9 @@ def test_the_bound_keeps_no_loss_decision_or_no_from_being_told(bench: Bench) ->
     with pytest.raises(OutboxFailed, match="full"):
         outbox.put(bench.event("1001"))
 
-    outbox.record(model.Withdrawal(bench.now() + 1, None, "click-1"))
+    no = model.Withdrawal(bench.now() + 1, None, "click-1")
+    with pytest.raises(OutboxFailed, match="full"):  # a flood of them has an end
+        list(map(outbox.record, [no] * 2000))
     outbox.decide(model.Verdict(1.0, "cancel", model.OrderKey(EID, False, "purchase", "held")))
     outbox.close()  # as the end of the process does
 
