@@ -214,7 +214,7 @@ class Outbox:
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
             self._inbox.put(session, id, line)
-            self._weight += len(line)
+            self._add_weight(line)
             return
         if self._settings.outbox_commit == "database":
             try:
@@ -222,9 +222,13 @@ class Outbox:
             except OutboxFailed as failure:
                 self._counters.add("commit_in_journal", failure.reason)
             else:
-                self._weight += len(line)
+                self._add_weight(line)
                 return
         self._append(line)
+
+    def _add_weight(self, line: bytes) -> None:
+        if self._weigh_at > 0:  # else nobody measures here, who would set it right again
+            self._weight += len(line)
 
     def _check_room(self, share: float) -> None:
         if self._used >= share:

@@ -356,10 +356,8 @@ def _may_take(accounts: Sequence[str], tx: Tx) -> bool:
 def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Attempt) -> None:
     """Keep one more attempt with those of *rows* that have their content."""
     made = asked._replace(at=round(tx.now, 3), words=asked.words[:_WORDS])
-    logs = [
-        {"id": row.id, "log": json.dumps([*row.attempt_log[1 - _ATTEMPTS :], made])}
-        for row in rows
-        if row.whole
-    ]
-    if logs:
-        tx.many("UPDATE adroll_event SET attempt_log = :log WHERE id = :id", logs)
+    whole = [row for row in rows if row.whole]
+    note = "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}"
+    for log in {row.attempt_log for row in whole}:  # mostly one: a batch fails together
+        ids = [row.id for row in whole if row.attempt_log == log]
+        tx.execute(note, log=json.dumps([*log[1 - _ATTEMPTS :], made]), ids=ids)

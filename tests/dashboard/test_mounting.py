@@ -94,9 +94,7 @@ def test_what_only_looks_like_a_yes_is_none(mounted: Callable[..., FlaskClient])
     assert mounted(lambda: abort(401)).get(WHERE).status_code == 401
 
 
-def test_an_error_of_the_site_s_own_function_is_not_the_outbox_s(
-    mounted: Callable[..., FlaskClient],
-) -> None:
+def test_an_error_of_the_site_is_not_the_outbox_s(mounted: Callable[..., FlaskClient]) -> None:
     fails = Mock(side_effect=ConfigurationError("ADROLL_CONSENT", "is the site's"))
     with pytest.raises(ConfigurationError, match="is the site's"):
         mounted(fails).get(WHERE)
@@ -235,9 +233,7 @@ def test_24_hours_are_24_and_every_step_has_its_events_once(new_shop: NewShop, w
 
 
 @pytest.mark.parametrize(("sunday", "hours"), [("2026-03-29", 23), ("2026-10-25", 25)])
-def test_a_day_of_23_or_25_hours_has_all_of_them(
-    new_shop: NewShop, sunday: str, hours: int
-) -> None:
+def test_a_day_of_23_or_25_hours_has_them_all(new_shop: NewShop, sunday: str, hours: int) -> None:
     shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
     shop.now = at(f"{sunday}T23:59") + DAY
     each_hour(shop, 80)

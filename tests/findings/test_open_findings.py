@@ -280,9 +280,7 @@ def test_hosts_that_no_account_is_for(make_app: AppMaker, caplog: Caplog) -> Non
     assert is_gone(shop, "other-account")
 
 
-def test_events_of_an_account_that_nobody_here_serves(
-    shop: DashboardShop, make_app: AppMaker
-) -> None:
+def test_events_of_an_account_that_nobody_serves(shop: DashboardShop, make_app: AppMaker) -> None:
     shop.deliver("1001")
     place, other = shop.runtime.outbox.place, "SANDBOXSANDBOXSANDBOX1"
     config = {"ADROLL_OUTBOX_URL": f"sqlite:///{place}", "ADROLL_ADVERTISABLE_EID": other}

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed, Withdrawal
 from adroll_flask.outbox.outbox import PATIENCE, Outbox
 from tests.conftest import Patch
 from tests.support import eventually
-from tests.support.outbox_engines import Bench, claimed, status
+from tests.support.outbox_engines import Bench, claimed, deliver, status
 from tests.support.relay import Relay, in_trouble
 
 
@@ -99,6 +99,16 @@ def test_the_size_bound_holds_here_as_well(bench: Bench, monkeypatch: Patch) -> 
         with pytest.raises(OutboxFailed, match="full"):
             outbox.put(bench.event(), session=how)
     assert (rows(bench), in_journal(bench)) == (7, 0)
+
+
+def test_who_measures_nothing_is_not_full_of_what_was_delivered(sqlite: Bench) -> None:
+    """Under uWSGI without threads: what its commits add nobody would take away again."""
+    outbox = sqlite.open(outbox_commit="database", outbox_max_bytes=50_000)
+    for _ in range(6):
+        outbox.put(sqlite.event(payload=b"x" * 10_000))
+    list(map(outbox.record, [Withdrawal(1.0, None, "click-1")] * 1_500))
+    deliver(sqlite.open())
+    assert status(outbox, sqlite.event()) == "queued"
 
 
 def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
