@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: where the documentation stands, archives that are the same twice.
+"""What setup.cfg cannot say: where the project lives, archives that are the same twice.
 
 `flask adroll explain` reads docs/errors.md: the wheel has a copy.
 """
@@ -8,6 +8,7 @@ import io
 import os
 import re
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class BuildWithDocs(build_py):
         built = Path(self.build_lib, PLACE)
         if built.is_file() and url != found[1]:
             built.unlink()  # it may be a hard link to the source
-            built.write_text(KNOWN.sub(lambda _: f'DOCS_URL = "{url}"', text), "utf-8")
+            moved = KNOWN.sub(lambda _: f'DOCS_URL = "{url}"', text)
+            built.write_text(moved.replace("PUBLISHED: bool = False", "PUBLISHED: bool = True"))
 
 
 class SameSdist(sdist):
@@ -72,14 +74,24 @@ def readme() -> str:
     return shown.replace("(CONTRIBUTING.md)", f"({url}contributing.html)")
 
 
+def places() -> dict[str, str]:
+    """The links that an index shows: those of pyproject.toml, once they are filled in."""
+    project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text("utf-8"))
+    shown = {
+        "Documentation": url,
+        "Error messages": f"{url}errors.html",
+        "Changelog": f"{url}changelog.html",
+    }
+    repository = project["tool"]["publication"]["repository"]
+    if ".invalid" not in repository:
+        shown |= {"Source": repository, "Issues": f"{repository}/issues"}
+    return shown
+
+
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
     cmdclass={"build_py": BuildWithDocs, "sdist": SameSdist},
     url=url,
-    project_urls={
-        "Documentation": url,
-        "Error messages": f"{url}errors.html",
-        "Changelog": f"{url}changelog.html",
-    },
+    project_urls=places(),
 )

@@ -29,6 +29,11 @@ TASK = "adroll_flask.drain"
 #: Seconds after which a task ends and leaves the rest to the next one, so that a worker's warm
 #: shutdown and broker's acknowledgement time-outs are met.
 LONGEST_RUN = 55.0
+#: The task's own limits, in the place of those of all of a shop's tasks: seconds until Celery
+#: interrupts it, and until it kills it. A limit that ends a request under way leaves open whether
+#: AdRoll took it, so that up to 100 orders would be sent twice. They are longer than the longest
+#: run with its last request and what is written after it.
+LIMITS = {"soft_time_limit": 300, "time_limit": 330}
 
 
 def deliver_with(
@@ -56,11 +61,18 @@ def deliver_with(
     # Acknowledged late and returned by a lost worker: a kill costs no run. Not shared: of two apps
     # in one process each has its own, and Celery would take the first for both.
     @celery.task(  # type: ignore[untyped-decorator]
-        name=TASK, shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True
+        name=TASK,
+        shared=False,
+        acks_late=True,
+        reject_on_worker_lost=True,
+        ignore_result=True,
+        **LIMITS,
     )
     def drain() -> int:
         """Deliver until nothing is due; how many events ended."""
-        stop, ended, more = threading.Event(), 0, runtime.settings.enabled
+        stop = threading.Event()
+        ended = 0
+        more = runtime.settings.enabled
         timer = threading.Timer(LONGEST_RUN, stop.set)  # also within a step of many requests
         timer.daemon = True
         timer.start()
@@ -69,12 +81,17 @@ def deliver_with(
                 # Steps and not drain(): they keep house as well, which nobody else does here.
                 while more and not stop.is_set():
                     step = runtime.deliverer.step(stop)
-                    ended, more = ended + step.ended, step.more
+                    ended += step.ended
+                    more = step.more
             return ended
         finally:
             timer.cancel()
 
-    options = {"expires": max(every, 60.0), **({"queue": queue} if queue else {})}
+    # The limits again: what a message says goes before the task's own, which `task_annotations`
+    # may have changed.
+    options: dict[str, Any] = {"expires": max(every, 60.0), **LIMITS}
+    if queue:
+        options["queue"] = queue
     celery.conf.beat_schedule = {
         **(celery.conf.beat_schedule or {}),
         "adroll-drain": {"task": TASK, "schedule": every, "options": options},

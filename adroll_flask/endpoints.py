@@ -9,14 +9,18 @@ from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Response
 
+from .host_names import why_foreign
 from .page.cookies import delete_cookies, write_cookies
 from .runtime import Runtime
+from .visitor.consent import decide
 from .visitor.kit_message import KitMessage, Refused, parse
 from .visitor.record import Record
 from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
 LONGEST_BODY = 2048
+#: ``X-AdRoll-Check``, with which ``flask adroll check --url`` asks whose address the app sees.
+CHECK_HEADER = "HTTP_X_ADROLL_CHECK"
 #: Seconds for which a browser need not ask again; Chromium's own most.
 _PREFLIGHT_AGE = 7200
 
@@ -54,13 +58,15 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     else:
         try:
             _allowed_origin(tracked, origin)
-            told = parse(_body(tracked), token=bool(origins))
-            response = _take(tracked, runtime, told, origin)
+            message = parse(_body(tracked), token=bool(origins))
+            response = _take(tracked, runtime, message, origin)
         except Refused as refused:
             status, why, text = refused.args
             tracked.visitors.counters.add("identity_refused", why)
             response = _json({"error": text}, status)
     runtime.conclude(tracked)
+    if CHECK_HEADER in tracked.environ:
+        response.headers["X-AdRoll-Sender"] = _sender(tracked)
     if origins:
         response.headers["Vary"] = "Origin"
         # flask-cors adds its own headers to every response that does not carry this mark. Browsers
@@ -72,19 +78,30 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     return response
 
 
+def _sender(tracked: TrackedRequest) -> str:
+    """Whose address the app takes for the caller's: a proxy's, or their own (``visitor``)."""
+    address = tracked.environ.get("REMOTE_ADDR")
+    chain = tracked.environ.get("HTTP_X_FORWARDED_FOR", "").strip()
+    if not address or not chain:
+        return tracked.sender
+    if chain == address:  # private by right, where it is in the proxy's own network
+        return "visitor"
+    return tracked.sender if address in chain else "proxy"
+
+
 def _take(
-    tracked: TrackedRequest, runtime: Runtime, told: KitMessage, origin: str | None
+    tracked: TrackedRequest, runtime: Runtime, message: KitMessage, origin: str | None
 ) -> Response:
     visitors = tracked.visitors
     before = tracked.seen.record
-    known = before.consent if before is not None and told.consent is None else told.consent
-    decision = tracked.decide(known)
+    recorded = before.consent if before is not None and message.consent is None else message.consent
+    decision = decide(visitors, tracked.environ, recorded)
     answer: dict[str, bool | str | None] = {}
     if visitors.settings.consent is not None:
         answer["consent"] = decision.granted
-    granted = False if told.consent is False else decision.granted
-    record = told.record_of(tracked) if granted else Record()
-    if told.token:
+    granted = False if message.consent is False else decision.granted
+    record = message.record_of(tracked) if granted else Record()
+    if message.token:
         # As the front end hands it on; of a visitor who said no it holds nothing but the no.
         visitor = tracked.visitor_of(record, granted)
         if origin:
@@ -108,19 +125,12 @@ def _take(
 
 
 def _allowed_origin(tracked: TrackedRequest, listed: str | None) -> None:
-    environ = tracked.environ
-    where = environ.get("HTTP_SEC_FETCH_SITE")
+    where = tracked.environ.get("HTTP_SEC_FETCH_SITE")
     if listed is not None and where in (None, "same-origin", "same-site", "cross-site"):
         # Browsers set Origin themselves; pages cannot.
         return
-    if where is not None:
-        # Fetch Metadata: browsers set it themselves, scripts cannot.
-        is_own, why = where == "same-origin", "cross_site"
-    else:
-        origin = environ.get("HTTP_ORIGIN", "")
-        host = origin.partition("://")[2].lower()
-        is_own, why = "" != host == tracked.host, "cross_origin" if origin else "no_origin"
-    if not is_own:
+    why = why_foreign(tracked.environ, tracked.host)
+    if why:
         raise Refused(403, why, "same-origin requests only")
 
 
@@ -136,14 +146,19 @@ def _body(tracked: TrackedRequest) -> bytes:
     # Of a body in chunks, one byte more than is taken tells that it is longer.
     in_chunks = LONGEST_BODY + 1 if environ.get("wsgi.input_terminated") else 0
     size = int(length[:9]) if length else in_chunks
-    told = bool(length) and size > LONGEST_BODY
+    too_large = Refused(413, "too_large", f"at most {LONGEST_BODY} bytes")
+    if length and size > LONGEST_BODY:
+        raise too_large
+    if not size:
+        return b""
     # Flask's request keeps what is read, by the site's functions before us, or for those after us.
     request: Any = environ.get("werkzeug.request")
     stream: Any = getattr(request, "stream", environ["wsgi.input"])
-    kept = getattr(request, "get_data", bytes)
-    body: bytes = b"" if told or not size else (length and kept()) or stream.read(size) or kept()
-    if told or len(body) > LONGEST_BODY:
-        raise Refused(413, "too_large", f"at most {LONGEST_BODY} bytes")
+    get_data = getattr(request, "get_data", bytes)
+    body: bytes = get_data() if length else b""
+    body = body or stream.read(size) or get_data()
+    if len(body) > LONGEST_BODY:
+        raise too_large
     return body
 
 

@@ -13,20 +13,20 @@
     ├── ReconcileError          a list of orders cannot be read (reporting.lists)
     └── OutboxFailed            the outbox cannot be worked with (outbox.model)
 
-No message holds a visitor's value: texts name the field and what it takes. Each error has the
-address of its explanation, as the last line of its traceback and as ``help_url``.
+No message holds a visitor's value: texts name the field and what it takes. Each error says where it
+is explained, in the last line of its traceback and as ``help``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutine, iscoroutinefunction, signature
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from ._version import DOCS_URL
+from ._version import DOCS_ARE_PUBLISHED, DOCS_URL
 
 #: What explains the errors of one field, or of one setting (in upper case, however that is spelt);
 #: others have their class's explanation.
@@ -52,9 +52,19 @@ _ABOUT: Mapping[str, str] = {
 }
 
 
-def help_url(slug: str) -> str:
-    """The address of what ``docs/errors.md`` says under *slug*."""
-    return f"{DOCS_URL}errors.html#{slug}"
+def help_for(slug: str) -> str:
+    """Where to read what ``docs/errors.md`` says under *slug*: an address, or a command."""
+    return f"{DOCS_URL}errors.html#{slug}" if DOCS_ARE_PUBLISHED else f"flask adroll explain {slug}"
+
+
+def documented(place: str) -> str:
+    """The address of a page of the documentation, or its file in the repository.
+
+    :param place: ``marketing.html#what-a-click-id-does-not-prove``.
+    """
+    if DOCS_ARE_PUBLISHED:
+        return DOCS_URL + place
+    return f"docs/{place.partition('#')[0].removesuffix('.html')}.md"
 
 
 class AdRollError(Exception):
@@ -68,7 +78,7 @@ class AdRollError(Exception):
         if slug is not None:
             self.slug = slug
         # Tracebacks end in it, and the text itself stays short where it is logged or kept.
-        self.add_note(self.help_url)
+        self.add_note(self.help)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Between processes (Celery, a pool) an exception is made again with its text for arguments,
@@ -76,9 +86,9 @@ class AdRollError(Exception):
         return Exception.__new__, (type(self), *self.args), vars(self)
 
     @property
-    def help_url(self) -> str:
-        """The address of its explanation."""
-        return help_url(self.slug)
+    def help(self) -> str:
+        """Where its explanation is: an address, or a command that prints it."""
+        return help_for(self.slug)
 
 
 class ConfigurationError(AdRollError):
@@ -105,23 +115,57 @@ class ConfigurationError(AdRollError):
         self.key = key
         self.problem = problem
         self.others: tuple[ConfigurationError, ...] = tuple(others)
-        for address in sorted({other.help_url for other in others}.difference(self.__notes__)):
-            self.add_note(address)
+        for place in sorted({other.help for other in others}.difference(self.__notes__)):
+            self.add_note(place)
 
 
 def refuse_asgi(app: object, call: str) -> None:
-    """Refuse an ASGI app, whose name nobody else would say in its place.
+    """Refuse an ASGI app where a WSGI app is taken, and name what takes it.
 
     :raises ConfigurationError: *app* is one.
     """
-    call_method = getattr(type(app), "__call__", None)  # noqa: B004 - which one, not whether
-    if iscoroutinefunction(app) or iscoroutinefunction(call_method):
+    if _is_asgi(app):
         raise ConfigurationError(
             call,
-            f"takes a WSGI app; this is an ASGI app ({type(app).__module__}): wrap it, "
-            "AdRollMiddleware(a2wsgi.ASGIMiddleware(app), …), and run it under a WSGI server",
+            f"takes a WSGI app; this is an ASGI app ({type(app).__module__}): "
+            "AdRollASGIMiddleware(app, …) takes it",
             slug="asgi",
         )
+
+
+def refuse_wsgi(app: object, call: str) -> None:
+    """Refuse a WSGI app where an ASGI app is taken, and name what takes it.
+
+    :raises ConfigurationError: *app* is one, or an app of ASGI 2.
+    """
+    if _is_asgi(app):
+        return
+    try:
+        # Some ASGI apps are plain callables that give something to await.
+        signature(app).bind(None, None, None)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigurationError(
+            call,
+            f"takes an ASGI 3 app, called with scope, receive and send; this is none "
+            f"({type(app).__module__}): a WSGI app takes AdRollMiddleware(app, …), a Flask app "
+            "AdRoll(app)",
+            slug="asgi",
+        ) from None
+    except ValueError:  # it has no signature that Python knows
+        return
+
+
+def _is_asgi(app: object) -> bool:
+    call_method = getattr(type(app), "__call__", None)  # noqa: B004 - which one, not whether
+    return iscoroutinefunction(app) or iscoroutinefunction(call_method)
+
+
+def nothing_to_await(answer: object) -> str:
+    """What an error says beside what a plain function of the site's has to give, where it gave
+    something to await; a coroutine is closed, or Python would warn of it."""
+    if iscoroutine(answer):
+        answer.close()
+    return ", and nothing to await" if isawaitable(answer) else ""
 
 
 class EventError(AdRollError, ValueError):
@@ -196,13 +240,8 @@ class DeliveryError(AdRollError):
 # handler, gevent's and eventlet's timeouts may throw one into a greenlet that waits. To swallow it
 # would let the site's task run past its limit. (What is no `Exception` we never catch.)
 
-#: Where a greenlet waits: an exception that is raised there was thrown into it.
-_SWITCHES: Final = (
-    "gevent._gevent_c_greenlet_primitives",
-    "gevent._greenlet_primitives",
-    "gevent._gevent_cgreenlet",
-    "eventlet.hubs.hub",
-)
+#: Packages in which a greenlet waits: an exception that is raised there was thrown into it.
+_SWITCHES: Final = ("gevent", "eventlet")
 
 
 def let_through(problem: BaseException) -> None:
@@ -215,12 +254,12 @@ def let_through(problem: BaseException) -> None:
     """
     start = sys._getframe(1).f_back
     callers = {frame for frame, _line in walk_stack(start)} if start is not None else set()
-    for one in causes(problem, hidden=True):
-        trace = one.__traceback__
-        if one is not problem and trace is not None and trace.tb_frame in callers:
+    for cause in causes(problem, hidden=True):
+        trace = cause.__traceback__
+        if cause is not problem and trace is not None and trace.tb_frame in callers:
             return
-        if trace is not None and _from_outside(one, trace):
-            raise one
+        if trace is not None and _from_outside(cause, trace):
+            raise cause
 
 
 def causes(problem: BaseException, *, hidden: bool = False) -> Iterator[BaseException]:
@@ -228,10 +267,10 @@ def causes(problem: BaseException, *, hidden: bool = False) -> Iterator[BaseExce
 
     :param hidden: also what ``from None`` keeps out of them.
     """
-    seen: set[int] = set()
+    passed: set[int] = set()
     current: BaseException | None = problem
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None and id(current) not in passed:
+        passed.add(id(current))
         yield current
         context = None if current.__suppress_context__ and not hidden else current.__context__
         current = current.__cause__ or context
@@ -243,16 +282,20 @@ def _from_outside(problem: BaseException, trace: TracebackType) -> bool:
         if _is_handler(frame, below):
             return True
         below = frame
+    package = str(below.f_globals.get("__name__")).partition(".")[0]
     # A socket's own timeout is thrown in as well, as an OSError.
-    return below.f_globals.get("__name__") in _SWITCHES and not isinstance(problem, OSError)
+    return package in _SWITCHES and not isinstance(problem, OSError)
 
 
 def _is_handler(frame: FrameType, below: FrameType) -> bool:
     """True where *frame* is a signal handler's: it was given the frame that it interrupted."""
     code = frame.f_code
     count = code.co_argcount + bool(code.co_flags & 4) + code.co_kwonlyargcount
-    # Of a value of the shop's nothing is asked, not even its class: it may raise.
-    return any(
-        value is below or (type(value) is tuple and any(one is below for one in value))
-        for value in map(frame.f_locals.get, code.co_varnames[:count])
-    )
+    for name in code.co_varnames[:count]:
+        value = frame.f_locals.get(name)
+        # Of a value of the shop's nothing is asked, not even its class: it may raise.
+        if value is below:
+            return True
+        if type(value) is tuple and any(item is below for item in value):
+            return True
+    return False

@@ -8,17 +8,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, current_app
-from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 from werkzeug.wsgi import ClosingIterator
 
-from . import request_state
+from . import request_state, session_mirror
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .page.cookies import give_up_cookies
-from .page.response import left_alone, whole_again
-from .reporting.reporter import PaidOrdersFunction, SiteFunctions
-from .runtime import Runtime
+from .page.response import content_type, is_concerned, left_alone, whole_again
+from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
+from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ class AdRoll:
                 "this app has an AdRoll already; remove either AdRoll(app) or init_app(app)",
                 slug="set-up-twice",
             )
-        # Nothing here may hold on to the app itself: Flask sees to it that an app is freed with
-        # its last reference (pallets/flask#3761).
+        # Nothing here may keep a reference to the app: Flask frees an app with its last one
+        # (pallets/flask#3761).
         settings = Settings.from_mapping(app.config)
         runtime = Runtime(
             settings=settings,
@@ -96,14 +95,13 @@ class AdRoll:
         adapter = _Adapter(runtime)
         app.context_processor(adapter.template_names)
         if settings.enabled:
-            # A callable may look into the session, which is not there yet when it is opened.
-            mirrors = settings.session == "always" and not callable(settings.consent)
-            if mirrors and type(app.session_interface) is SecureCookieSessionInterface:
-                app.session_interface = request_state.MirroringSessions(runtime)
+            app.url_value_preprocessor(adapter.find_sessions)
             app.register_blueprint(adapter.blueprint(app))
-            if earlier := app.after_request_funcs.get(None):
-                # Flask calls them in reverse order: those after ours, and this one after all.
-                earlier.insert(0, adapter.last)
+            earlier = app.after_request_funcs.get(None)
+            if earlier:
+                # Flask calls these functions in reverse order. Those that stand here already run
+                # after ours; the one at the front runs last.
+                earlier.insert(0, adapter.after_all)
                 adapter.looks_again = True
             app.after_request(adapter.after_request)
             if find_spec("flask_login") is not None:
@@ -117,8 +115,9 @@ class AdRoll:
         """Set the function that says who is logged in; use it as a decorator.
 
         It is asked at each report in a request of a visitor who consents, and returns a dict of
-        ``email``, ``user_id`` and ``device_id`` (any of them), or ``None``. What the call itself
-        gives counts first; what :func:`~adroll_flask.identify` said counts last.
+        ``email``, ``user_id`` and ``device_id`` (any of them), or ``None``. The call's own
+        arguments count first, then what the function returns, then what
+        :func:`~adroll_flask.identify` was given.
 
         ::
 
@@ -147,8 +146,8 @@ class AdRoll:
         """Set the function that lists the shop's paid orders; use it as a decorator.
 
         It is asked once an hour for the last three days and once a day for the last fourteen, in
-        the app's context, in a thread of its own, by one process of all. What was never reported is
-        then a finding of ``flask adroll check`` and the dashboard, with its number and money.
+        the app's context and a thread of its own, by one of the app's processes. Then ``flask
+        adroll check`` and the dashboard tell how many orders were never reported, and their money.
 
         It takes two aware datetimes and gives a mapping for each order that was paid between them:
         ``order_id`` and, where known, ``value``, ``currency``, ``at`` (when it was paid) and
@@ -166,11 +165,11 @@ class AdRoll:
         return self._functions.set_once("paid_orders", function)
 
     def flush(self, timeout: float = 2.0) -> int:
-        """Deliver what is due now; how many events of the current app still wait.
+        """Deliver what is due now; returns how many events of the current app still wait.
 
         Outside of a request or a command it needs an app context, which says which app is meant.
-        With ``ADROLL_DELIVERY="worker"`` it sends nothing: it takes in what this host's journal
-        holds, and counts what waits.
+        With ``ADROLL_DELIVERY="worker"`` it sends nothing: it takes this host's journal into the
+        outbox, and counts the events that wait.
 
         :param timeout: seconds that this may take at most.
         :raises RuntimeError: there is no app context.
@@ -192,16 +191,15 @@ class AdRoll:
     ) -> Reconciliation:
         """Compare the shop's paid orders with what was reported; iterate over what it returns.
 
-        :param orders: one mapping an order, with its id and what else is known: value, currency,
-            time.
-        :param columns: what these are called where it cannot be guessed, such as
+        :param orders: a mapping for each order: its id and, where known, value, currency and time.
+        :param columns: the names of these columns where they cannot be guessed, such as
             ``{"order_id": "Order no."}``.
-        :param group: a column by whose values orders are counted that were never reported.
+        :param group: a column; orders that were never reported are counted by its values.
 
         ::
 
-            found = adroll.reconcile(paid_orders)
-            lost = [order for order in found if order.status == "missing"]
+            orders = adroll.reconcile(paid_orders)
+            missing = [order for order in orders if order.status == "missing"]
         """
         from .reporting.reconciliation import Reconciliation
 
@@ -221,8 +219,8 @@ class AdRoll:
         Call it after :meth:`init_app`. Its pages show visitors' data redacted.
 
         :param access: says who may look; asked at each request, in the request. ``True`` lets in,
-            ``False`` does not, and another value is a no that says so. A response that it returns,
-            such as a redirect to the login, is sent instead.
+            ``False`` does not; nor does another value, and the log says so. A response that it
+            returns, such as a redirect to the login, is sent instead of the page.
         :param operator: says who may also act: send again, drop. Default: nobody.
         :param url_prefix: where it is.
         :raises ConfigurationError: *access* or *operator* is no function, *url_prefix* is no path,
@@ -261,8 +259,19 @@ class _Adapter:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        #: Functions run after ours.
+        #: :meth:`after_all` runs, too.
         self.looks_again = False
+
+    # -- the session ---------------------------------------------------------------------
+
+    def find_sessions(self, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
+        """Called once, at the first request: a site may set its own sessions after init_app()."""
+        app = request_state.app()
+        session_mirror.watch(app, request_state.current_session())
+        functions = app.url_value_preprocessors[None]
+        others = [function for function in functions if function != self.find_sessions]
+        # A new list: another thread may be going through the old one.
+        app.url_value_preprocessors[None] = others
 
     # -- our endpoints -------------------------------------------------------------------
 
@@ -271,51 +280,42 @@ class _Adapter:
         rule: Any = {"methods": ("GET", "POST", "OPTIONS"), "provide_automatic_options": False}
         blueprint.add_url_rule("/<name>", "endpoint", self._answer, **rule)
         if app.url_map.host_matching or app.subdomain_matching:
-            # Pages are on any host, of which the rule above has none, or the domain itself.
-            rule |= dict.fromkeys(("host", "subdomain"), "<adroll_host>")
+            # The rule above holds for one host, or for the domain itself; pages are on any host.
+            rule |= {"host": "<adroll_host>", "subdomain": "<adroll_host>"}
             blueprint.add_url_rule("/<name>", "endpoint", self._answer, **rule)
 
-        # Runs before any before_request function, and for our endpoints only: whichever of the
-        # two extensions came first, CSRFProtect knows of the exemption in time.
+        # This runs before any before_request function, and for our endpoints only. So CSRFProtect
+        # knows of the exemption in time, whichever of the two extensions was set up first.
         @blueprint.url_value_preprocessor
         def exempt(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
-            csrf = request_state.app().extensions.get("csrf")
-            if csrf is not None and hasattr(csrf, "exempt"):
-                csrf.exempt(blueprint)
+            exempt_from_csrf(current_app, blueprint)
 
         return blueprint
 
     def _answer(self, name: str, **_host: str) -> WerkzeugResponse:
         tracked = request_state.tracked(self._runtime)
         response = answer(tracked, self._runtime, name)
-        request_state.keep(tracked)
+        session_mirror.keep(tracked, response.headers)
         return response
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
-        """Flask-Login's signal: what ``identify()`` said is no longer of the browser's user."""
-        request_state.forget(mirror=False)
+        """Flask-Login's signal: ``identify()`` was given a user who is gone."""
+        request_state.forget()
 
     # -- every response ------------------------------------------------------------------
 
     def after_request(self, response: Response) -> Response:
-        context = request_state.context()
-        runtime, environ = self._runtime, context.request.environ
+        runtime = self._runtime
+        request = request_state.request()
+        environ = request.environ
         tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
             runtime.begin()
-            # Nothing of ours can change another response, of which this costs nearly nothing.
-            concerned = (
-                "html" in response.headers.get("Content-Type", "").lower()
-                or "adct=" in environ.get("QUERY_STRING", "")
-                or response.status_code == 304
-                or (tracked is not None and (tracked.viewed or tracked.forgotten))
-            )
-            if concerned and not (context.request.endpoint or "").startswith(_OWN):
+            kind = content_type(response.headers)
+            may_change = is_concerned(environ, tracked, response.status_code, kind)
+            if may_change and not (request.endpoint or "").startswith(_OWN):
                 self._prepare(request_state.tracked(runtime), response)
-            if request_state.may_join(context):
-                request_state.join(request_state.tracked(runtime))
-            else:
-                environ.setdefault(request_state.TRACKED_REQUEST, None)
+            request_state.tell_middleware()
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
             runtime.forgive(problem, "page_untouched", "fault")
@@ -325,29 +325,40 @@ class _Adapter:
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
         if response.status_code == 206 and self._runtime.settings.inject:
             whole_again(tracked, response)
-        status, is_buffered = response.status_code, not response.direct_passthrough
         tracked.is_last = not self.looks_again
-        page = self._runtime.prepare(tracked, status, response.headers, is_buffered=is_buffered)
+        page = self._runtime.prepare(
+            tracked,
+            response.status_code,
+            response.headers,
+            is_buffered=not response.direct_passthrough,
+        )
         if tracked.is_last:
-            request_state.keep(tracked)
-        if page is not None:
-            body: Any = response.response
-            if isinstance(body, list | tuple):
-                response.response = [page.whole(b"".join(response.iter_encoded()))]
-            else:
-                page.begin()
-                placed = page.stream(response.iter_encoded())
-                response.response = ClosingIterator(placed, getattr(body, "close", None))
-                response.call_on_close(page.count)
+            session_mirror.keep(tracked, response.headers)
+        if page is None:
+            return
+        body: Any = response.response
+        if isinstance(body, list | tuple):
+            # Flask makes nearly all bodies of one part.
+            html = body[0] if len(body) == 1 else None
+            if not isinstance(html, bytes):
+                html = b"".join(response.iter_encoded())
+            response.response = [page.whole(html)]
+            return
+        page.begin()
+        placed = page.stream(response.iter_encoded())
+        response.response = ClosingIterator(placed, getattr(body, "close", None))
+        response.call_on_close(page.count)
 
-    def last(self, response: Response) -> Response:
-        """What says that caches may keep a response may have come after us; the session is yet to
-        be saved."""
+    def after_all(self, response: Response) -> Response:
+        """A function after ours may have let caches keep the response: its cookies go then.
+
+        Flask saves the session after this.
+        """
         tracked: Any = request_state.request().environ.get(request_state.TRACKED_REQUEST)
         try:
             is_prepared = tracked is not None and tracked.refused is not None
             if is_prepared and not give_up_cookies(tracked, response.headers):
-                request_state.keep(tracked)
+                session_mirror.keep(tracked, response.headers)
         except Exception as problem:
             self._runtime.forgive(problem, "page_untouched", "fault")
         return response
@@ -355,20 +366,22 @@ class _Adapter:
     # -- templates -----------------------------------------------------------------------
 
     def template_names(self) -> dict[str, Any]:
-        # Also a true global, for macros imported without context; set here and not at start,
-        # since looking at jinja_env freezes the app's jinja_options.
+        # It is a global, too: macros that are imported without context have globals alone. It is
+        # set here and not in init_app(): the first look at jinja_env fixes the app's jinja_options.
         request_state.app().jinja_env.globals.setdefault("adroll_snippet", self.snippet)
         return {"adroll_snippet": self.snippet}
 
     def snippet(self) -> Markup:
         """``{{ adroll_snippet() }}``: the tag, for sites that place it themselves."""
-        runtime, tag = self._runtime, b""
+        runtime = self._runtime
+        tag = b""
         try:
             if runtime.settings.enabled:
                 tracked = request_state.tracked(runtime)
                 tracked.snippet_given = True
                 tag = runtime.tag(tracked)
-        except Exception as problem:  # the nonce's callable is the site's; a mail has no request
+        except Exception as problem:
+            # The site's csp_nonce failed, or there is no request, as in a mail.
             runtime.forgive(problem, "page_untouched", "fault")
             left_alone(problem)
         return Markup(tag.decode("ascii"))  # noqa: S704 - ours

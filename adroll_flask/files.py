@@ -30,7 +30,7 @@ NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 # -- locks ---------------------------------------------------------------------------------------
 
 
-def _lock(file: int, how: str) -> bool | None:
+def _flock(file: int, how: str) -> bool | None:
     """Whether the lock is ours now; ``None``: there are no locks here."""
     if fcntl is None:
         return None
@@ -45,12 +45,12 @@ def _lock(file: int, how: str) -> bool | None:
 
 def hold(file: int) -> bool:
     """Lock a file for as long as it is open; ``False``: somebody has it."""
-    return _lock(file, "LOCK_EX") is not False
+    return _flock(file, "LOCK_EX") is not False
 
 
 def let_go(file: int) -> None:
     """Give the lock up, for those too who inherited it."""
-    _lock(file, "LOCK_UN")
+    _flock(file, "LOCK_UN")
 
 
 def is_held(file: int) -> bool | None:
@@ -59,7 +59,7 @@ def is_held(file: int) -> bool | None:
     :param file: opened by the caller, for reading.
     """
     # Shared: two readers that ask at the same time do not see each other.
-    is_ours = _lock(file, "LOCK_SH")
+    is_ours = _flock(file, "LOCK_SH")
     return None if is_ours is None else not is_ours
 
 
@@ -99,6 +99,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something at *path*; ``Path.exists`` says no where it may not look (3.14).
+
+    :raises OSError: a folder above it may not be entered.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 # -- owners ----------------------------------------------------------------------------------------
 
 
@@ -112,9 +124,10 @@ def _give(made: int | Path, folder: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
-    """Make *folder*, for its owner alone, and those above it; nothing where it is there."""
+    """Make *folder*, for its owner alone, and those above it, in which nobody else may write,
+    whatever the umask is; nothing where it is there."""
     if not folder.is_dir():
-        make_folder(folder.parent, 0o777)
+        make_folder(folder.parent, 0o755)
         with suppress(FileExistsError):  # another process was faster
             folder.mkdir(mode=mode)
             _give(folder, folder.parent)

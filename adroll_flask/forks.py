@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -81,14 +82,15 @@ class made_once(cached_property[_T]):
             if instance is None:
                 return self
             # setdefault is atomic. Later look-ups find the value itself and do not come here.
-            return vars(instance).setdefault(self.attrname, self.func(instance))
+            return instance.__dict__.setdefault(self.attrname, self.func(instance))
 
 
 def never_collect(thing: object) -> None:
     """Let *thing* never be collected in this process.
 
     Dropping the last reference to an inherited connection would close it: it would say good-bye
-    on the parent's socket, or release what the parent holds of a SQLite file.
+    on the parent's socket, or release what the parent holds of a SQLite file. Only CPython counts
+    references; msgspec runs on no other.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
@@ -106,7 +108,7 @@ def at_fork(**methods: Callable[[], object]) -> None:
 
     :param methods: by when: ``before`` (in the parent), ``in_parent`` and ``in_child`` (after it).
     """
-    calls = {name.replace("in_", "after_in_"): weakly(one) for name, one in methods.items()}
+    calls = {name.replace("in_", "after_in_"): weakly(method) for name, method in methods.items()}
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(**calls)
 
@@ -116,8 +118,9 @@ def weakly(method: Any) -> Callable[[], None]:
     this = weakref.WeakMethod(method)
 
     def call() -> None:
-        if (found := this()) is not None:
-            found()
+        still_there = this()
+        if still_there is not None:
+            still_there()
 
     return call
 
@@ -139,6 +142,33 @@ def block_exit_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# -- threads under uWSGI ---------------------------------------------------------------------------
+#
+# Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
+# ``threads``, which brings it; since then they always do, and the option is left without effect.
+
+
+def may_start_threads() -> bool:
+    """False where a thread would freeze, with whatever it holds; true beside other servers.
+
+    That is in a process that loads the app and forks afterwards: uWSGI forks past Python's own
+    ``fork``, and where a thread has the GIL at that moment, no child ever gets it. It is so too
+    where threads are off. Worker and mule number are 0 until uWSGI has forked, or has decided not
+    to; also in a spooler, whose events the workers deliver.
+    """
+    module = sys.modules.get("uwsgi")
+    if module is None:
+        return True
+    has_forked = module.worker_id() != 0 or module.mule_id() != 0
+    return threads_are_on() and has_forked
+
+
+def threads_are_on() -> bool:
+    """False where uWSGI lets no thread run."""
+    # 0 or 1, as it came out of version and options.
+    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))
 
 
 # -- the interpreter, which a thread of ours leaves to requests ------------------------------------
@@ -179,6 +209,10 @@ def each(items: Iterable[_T]) -> Iterator[_T]:
     >>> list(each("ab"))
     ['a', 'b']
     """
+    return iter(items) if _this.since is None else _in_turn(items)
+
+
+def _in_turn(items: Iterable[_T]) -> Iterator[_T]:
     for item in items:
         since = _this.since
         if since is not None and time.monotonic() - since > _SLICE:

@@ -1,11 +1,19 @@
-"""What a host's name says of the host."""
+"""What a host's name says of the host, and whether a request comes from its own pages."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+from wsgiref.types import WSGIEnvironment
+
+#: A host's name as browsers send it, or an IPv4 address: labels of at most 63 characters, 253 in
+#: all (RFC 1035, section 2.3.4). One with an underscore is a server's of a proxy, and no site's.
+NAME = r"(?![a-z0-9.-]{254})[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\.?"
+#: Something where a text is a host's name, in ASCII and any case.
+is_name: Callable[[str], re.Match[str] | None] = re.compile(NAME, re.IGNORECASE).fullmatch
 
 
 def is_loopback(host: str) -> bool:
@@ -22,7 +30,8 @@ def is_listed(host: str, listed: Collection[str]) -> bool:
     (True, False)
     """
     host = in_ascii(host)
-    return host in listed or f".{host}".endswith(tuple(one for one in listed if one[:1] == "."))
+    domains = tuple(entry for entry in listed if entry.startswith("."))
+    return host in listed or f".{host}".endswith(domains)
 
 
 def in_ascii(host: str) -> str:
@@ -50,8 +59,23 @@ def is_ip(host: str) -> bool:
     """True for an IPv4 or IPv6 address, without brackets."""
     if ":" not in host and not host[-1:].isdigit():
         return False  # as nearly every name, told without an error being raised and caught
-    try:
+    with suppress(ValueError):
         ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
+
+
+def why_foreign(environ: WSGIEnvironment, host: str) -> str:
+    """Why a request does not come from a page of *host*'s own; empty: it does.
+
+    By Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), else by ``Origin``: browsers set both
+    themselves, scripts cannot.
+    """
+    where = environ.get("HTTP_SEC_FETCH_SITE")
+    if where is not None:
+        return "" if where == "same-origin" else "cross_site"
+    origin = environ.get("HTTP_ORIGIN")
+    if not origin:
+        return "no_origin"
+    is_own = bool(host) and origin.partition("://")[2].lower() == host.lower()
+    return "" if is_own else "cross_origin"

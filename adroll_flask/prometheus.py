@@ -36,7 +36,7 @@ from .findings.rules import Moment, open_findings
 from .findings.sums import by, delays_of
 from .logs import logger
 from .middleware import AdRollMiddleware
-from .outbox.model import HistorySum, OutboxFailed, worst
+from .outbox.model import Destination, HistorySum, OutboxFailed, worst
 from .outbox.schema import DELAYS
 from .redaction import describe
 from .request_state import runtime_of
@@ -66,11 +66,12 @@ class AdRollCollector:
 
     def collect(self) -> Iterator[core.Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
-        runtime, of_outbox = self._runtime, list[core.Metric]()
+        runtime = self._runtime
+        of_outbox: list[core.Metric] = []
         moment = Moment(runtime)
         try:
             if moment.is_there:
-                of_outbox = [*_of(moment)]
+                of_outbox = list(_of_outbox(moment))
         except (OutboxFailed, ConfigurationError) as problem:
             moment = Moment(runtime, trouble=problem)
             runtime.counters.add("metrics_failed")
@@ -80,32 +81,50 @@ class AdRollCollector:
         text = "1 where the outbox could be read, else 0."
         yield _gauge("adroll_outbox_up", text, {(): moment.trouble is None})
         yield from of_outbox
-        found = Counter((one.code, one.severity) for one in open_findings(moment))
+        label = _Shops(moment).label
+        findings = Counter(
+            (finding.code, finding.severity, finding.shop)[: 2 + len(label)]
+            for finding in open_findings(moment)
+        )
         text = "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
-        yield _gauge("adroll_findings", text, dict(sorted(found.items())), "code", "severity")
-        pid, counts = str(os.getpid()), runtime.counters.snapshot()
-        process = {(pid, *name.partition(":")[::2]): count for name, count in counts.items()}
+        samples = dict(sorted(findings.items()))
+        yield _gauge("adroll_findings", text, samples, "code", "severity", *label)
+        pid = str(os.getpid())
+        process = {
+            (pid, *name.partition(":")[::2]): number
+            for name, number in runtime.counters.snapshot().items()
+        }
         text = "What one process counted since it started, by name and reason."
         yield _counter("adroll_process", text, process, "process", "name", "reason")
 
 
-def _of(moment: Moment) -> Iterator[core.Metric]:
-    outbox, destination = moment.outbox, worst(moment.states.values())
+def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
+    outbox = moment.outbox
+    shops = _Shops(moment)
     waiting = outbox.lookups.bytes_waiting()  # before a question takes it in
     sums = outbox.lookups.totals()
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
-    for one in sums:
-        counts[one.event_name, one.outcome, one.reason] += one.events
-        if one.currency:
-            values[one.event_name, one.outcome, one.currency] += float(one.value)
+    for row in sums:
+        shop = shops.of(row.advertisable_eid)
+        counts[row.event_name, row.outcome, row.reason, *shop] += row.events
+        if row.currency:
+            values[row.event_name, row.outcome, row.currency, *shop] += float(row.value)
     text = "Events that came to an end, by event, outcome and reason, since the first one."
-    yield _counter("adroll_events", text, counts, "event", "outcome", "reason")
+    yield _counter("adroll_events", text, counts, "event", "outcome", "reason", *shops.label)
     text = "Sum of the values of events that came to an end, in the currency's major unit."
-    yield _counter("adroll_event_value", text, values, "event", "outcome", "currency")
-    yield _delays(sums)
-    stopped = {(destination.stopped,): 1} if destination.stopped else {}
-    silent = {(one.name,): one.away for one in moment.watched if one.is_silent}
+    labels = ("event", "outcome", "currency", *shops.label)
+    yield _counter("adroll_event_value", text, values, *labels)
+    yield _delay_histogram(sums, shops)
+    destinations = shops.destinations()
+    stopped = {(state.stopped, *shop): 1 for shop, state in destinations.items() if state.stopped}
+    failures = {shop: state.failures for shop, state in destinations.items()}
+    paused = {shop: state.paused_for for shop, state in destinations.items()}
+    silent = {
+        (event.name, *shops.of(event.account)): event.away
+        for event in moment.watched
+        if event.level == "silent"
+    }
     text = "Events that could be sent now, up to 10,000."
     yield _gauge("adroll_outbox_due_events", text, {(): outbox.lookups.due()})
     text = "Seconds since the oldest of them became due; 0: none is."
@@ -113,13 +132,34 @@ def _of(moment: Moment) -> Iterator[core.Metric]:
     text = "What this host's journal holds that is not in the outbox yet."
     yield _gauge("adroll_outbox_journal_bytes", text, {(): waiting})
     text = "Requests to AdRoll that failed since the last that did not."
-    yield _gauge("adroll_destination_failures", text, {(): destination.failures})
+    yield _gauge("adroll_destination_failures", text, failures, *shops.label)
     text = "Seconds until AdRoll is asked again; 0: it is asked."
-    yield _gauge("adroll_destination_paused_seconds", text, {(): destination.paused_for})
+    yield _gauge("adroll_destination_paused_seconds", text, paused, *shops.label)
     text = "1 while nothing is sent since AdRoll refuses everything, by reason."
-    yield _gauge("adroll_destination_stopped", text, stopped, "reason")
+    yield _gauge("adroll_destination_stopped", text, stopped, "reason", *shops.label)
     text = "Where an event has stopped coming: seconds since it came last."
-    yield _gauge("adroll_event_silent_seconds", text, silent, "event")
+    yield _gauge("adroll_event_silent_seconds", text, silent, "event", *shops.label)
+
+
+class _Shops:
+    """The label ``shop``, which is there where there are several accounts."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+        self._names = moment.settings.shop_names
+        self.label: tuple[str, ...] = ("shop",) if self._names else ()
+
+    def of(self, eid: str) -> tuple[str, ...]:
+        """Its value for the account *eid*: the shop's hosts; of an account that is not served here
+        its EID."""
+        return (self._names.get(eid, eid),) if self._names else ()
+
+    def destinations(self) -> Mapping[tuple[str, ...], Destination]:
+        """AdRoll as each shop's workers see it."""
+        states = self._moment.states
+        if not self._names:
+            return {(): worst(states.values())}
+        return {self.of(eid): state for eid, state in states.items()}
 
 
 def _family(
@@ -140,11 +180,13 @@ _counter = partial(_family, core.CounterMetricFamily)
 _gauge = partial(_family, core.GaugeMetricFamily)
 
 
-def _delays(sums: Iterable[HistorySum]) -> core.Metric:
+def _delay_histogram(sums: Iterable[HistorySum], shops: _Shops) -> core.Metric:
     text = "Seconds from an event to its delivery."
-    family = core.HistogramMetricFamily("adroll_delivery_delay_seconds", text, labels=("event",))
-    delivered = (one for one in sums if one.outcome == "delivered")
-    for event, rows in by(lambda one: one.event_name, delivered).items():
+    labels = ("event", *shops.label)
+    family = core.HistogramMetricFamily("adroll_delivery_delay_seconds", text, labels=labels)
+    delivered = (row for row in sums if row.outcome == "delivered")
+    alike = by(lambda row: (row.event_name, *shops.of(row.advertisable_eid)), delivered)
+    for event, rows in alike.items():
         buckets = list(zip(_ENDS, map(float, accumulate(delays_of(rows))), strict=True))
-        family.add_metric((event,), buckets=buckets, sum_value=None)
+        family.add_metric(event, buckets=buckets, sum_value=None)
     return family

@@ -14,11 +14,12 @@ from . import request_state
 from .errors import ConfigurationError, EventError
 from .events.names import EventFields, EventName, Product
 from .logs import logger
-from .reporting.reporter import DISABLED, Receipt, say_report
+from .redaction import forget_values
+from .reporting.receipt import DISABLED, Receipt, say_report
 from .runtime import Runtime
 from .settings import environment_says
 from .visitor.identifiers import kept_forms
-from .visitor.record import Visitor
+from .visitor.tokens import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
@@ -103,7 +104,7 @@ def release_conversion(
         release_conversion("1001", value="54.90")
     """
     changes = {"value": value, "currency": currency, "products": products}
-    return _decide("release", order_id, host, given=changes, at=at, session=session)
+    return _decide("release", order_id, host, fields=changes, at=at, session=session)
 
 
 def cancel_conversion(
@@ -120,7 +121,7 @@ def cancel_conversion(
 
         cancel_conversion("1001")
     """
-    return _decide("cancel", order_id, host, given={}, session=session)
+    return _decide("cancel", order_id, host, fields={}, session=session)
 
 
 def _decide(
@@ -177,6 +178,9 @@ def identify(
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
 
+    given = {"email": email, "user_id": user_id, "device_id": device_id}
+    del email, user_id, device_id  # an error's frames hold nobody's
+
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
         decision = tracked.decision
         if not decision.granted:
@@ -188,7 +192,6 @@ def identify(
                     "report, after the consent [identify-before-consent]"
                 )
             return
-        given = {"email": email, "user_id": user_id, "device_id": device_id}
         # Each by itself: a wrong one costs none of the others.
         for name, value in given.items():
             try:
@@ -197,6 +200,8 @@ def identify(
                     request_state.remember(forms)
             except (EventError, ConfigurationError) as problem:
                 if runtime.is_strict():
+                    forget_values(problem, given)
+                    value = None
                     raise
                 about = problem.field if isinstance(problem, EventError) else "no_session"
                 runtime.counters.add("identify_invalid", about)
@@ -209,7 +214,7 @@ def identify(
 
 def reset_identity() -> None:
     """Forget what :func:`identify` said, at a logout. Flask-Login's logout does so by itself."""
-    _of_visitor("reset_identity", lambda *_: request_state.forget(mirror=False), None)
+    _of_visitor("reset_identity", lambda *_: request_state.forget(), None)
 
 
 def current_visitor() -> Visitor:
@@ -237,8 +242,7 @@ def forget_visitor() -> None:
 def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
     tracked.forgotten = True
     request_state.forget()
-    # Only what we signed: anybody can send any visitor's cookie along.
-    runtime.reporter.withdraw(tracked.seen.record)
+    runtime.reporter.withdraw(tracked.record_id)
 
 
 def _of_visitor(call: str, work: Callable[[Runtime, TrackedRequest], _T], otherwise: _T) -> _T:

@@ -10,6 +10,7 @@ import errno
 import re
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,6 +57,21 @@ _NAME = re.compile(r"[a-z]+(?:_[a-z]+)+(?:_?[a-z]?[0-9]{1,3})?")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
 
+def forget_values(problem: BaseException, fields: object) -> None:
+    """Take a caller's values out of our frames: error trackers send each frame's variables along.
+
+    :param problem: is raised to the caller.
+    :param fields: theirs; frames that still run have them as well.
+    """
+    for cause in causes(problem, hidden=True):
+        for frame, _line in traceback.walk_tb(cause.__traceback__):
+            if str(frame.f_globals.get("__name__")).startswith("adroll_flask."):
+                with suppress(RuntimeError):  # it still runs
+                    frame.clear()
+    if isinstance(fields, dict):
+        fields.clear()
+
+
 def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
     """*text* on one line, without what could name a visitor or give access, cut to *limit*.
 
@@ -94,12 +110,12 @@ def _hide_value(match: re.Match[str]) -> str:
 
 
 def _hide_address(match: re.Match[str]) -> str:
-    found = match[0]
-    bare = found.rstrip(".:")
-    for candidate in (found, bare, bare.rpartition(":")[0]):
+    text = match[0]
+    bare = text.rstrip(".:")
+    for candidate in (text, bare, bare.rpartition(":")[0]):
         if is_ip(candidate):
-            return "[ip]" + found[len(candidate) :]
-    return found
+            return "[ip]" + text[len(candidate) :]
+    return text
 
 
 def _is_opaque(part: str) -> bool:
@@ -107,12 +123,11 @@ def _is_opaque(part: str) -> bool:
     mixed = any(c.islower() for c in part) and any(c.isupper() for c in part)
     # A long word of one case is a name (`sqlalchemy_something_2`); EIDs, 22 capitals, are public
     # and go all the same where they hold a digit: a token could look like one.
-    return bool(
-        re.search("[0-9]{12}", part)
-        or (digits and len(part) >= 16 and not _NAME.fullmatch(part))
-        or (mixed and len(part) >= 32)
-        or (len(part) >= 16 and _HEX.fullmatch(part))
-    )
+    if re.search("[0-9]{12}", part) or (mixed and len(part) >= 32):
+        return True
+    if len(part) < 16:
+        return False
+    return bool(_HEX.fullmatch(part)) or (digits and not _NAME.fullmatch(part))
 
 
 def safe_url(url: str) -> str:
@@ -123,15 +138,16 @@ def safe_url(url: str) -> str:
     >>> safe_url("postgresql://shop:s3cret@db.example/orders?sslmode=require")
     'postgresql://db.example/orders'
     """
-    scheme, found, rest = url.partition("://")
-    if not found or not scheme.isascii() or len(scheme) > 40:
+    scheme, separator, rest = url.partition("://")
+    if not separator or not scheme.isascii() or len(scheme) > 40:
         return "[url]"
     if scheme.lower() not in ("http", "https"):
         # SQLAlchemy lets a password hold "/", "?" and "#": all before the last "@" is not path.
         rest = rest.rpartition("@")[2]
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-        host, port = parts.hostname or "", parts.port
+        host = parts.hostname or ""
+        port = parts.port
     except ValueError:
         return f"{scheme}://[url]"
     host = f"[{host}]" if ":" in host else host
@@ -141,8 +157,18 @@ def safe_url(url: str) -> str:
 
 #: What of an event says nothing of its visitor.
 PLAIN = (
-    *("advertisable_eid", "pixel_eid", "event_name", "timestamp", "conversion_value", "currency"),
-    *("device_os", "device_type", "package_app_name", "package_app_version", "order_id", "total"),
+    "advertisable_eid",
+    "pixel_eid",
+    "event_name",
+    "timestamp",
+    "conversion_value",
+    "currency",
+    "device_os",
+    "device_type",
+    "package_app_name",
+    "package_app_version",
+    "order_id",
+    "total",
 )
 
 
@@ -212,7 +238,7 @@ def describe(exc: BaseException) -> str:
     >>> describe(OSError(28, "/home/ann/outbox.sqlite"))
     'OSError(ENOSPC)'
     """
-    return " <- ".join(map(_name, islice(causes(exc), 8)))
+    return " <- ".join(map(_class_of, islice(causes(exc), 8)))
 
 
 def database_words(problem: BaseException, *secrets: str | None) -> str:
@@ -227,7 +253,7 @@ def database_words(problem: BaseException, *secrets: str | None) -> str:
     """
     words = str(problem.args[-1] if problem.args else "").strip().partition("\n")[0]
     words = redact_text(words, secrets=[secret for secret in secrets if secret], limit=200)
-    return f"{_name(problem)}: {words}" if words else _name(problem)
+    return f"{_class_of(problem)}: {words}" if words else _class_of(problem)
 
 
 def describe_lines(exc: BaseException) -> str:
@@ -237,17 +263,17 @@ def describe_lines(exc: BaseException) -> str:
     nothing of a visitor is told.
     """
     lines = [describe(exc)]
-    for one in islice(causes(exc), 4):
-        if one is not exc:
-            lines.append(f"  from {_name(one)}")
+    for cause in islice(causes(exc), 4):
+        if cause is not exc:
+            lines.append(f"  from {_class_of(cause)}")
         lines += [
             f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-            for frame in traceback.extract_tb(one.__traceback__)[-10:]  # the innermost
+            for frame in traceback.extract_tb(cause.__traceback__)[-10:]  # the innermost
         ]
     return "\n".join(lines)
 
 
-def _name(exc: BaseException) -> str:
+def _class_of(exc: BaseException) -> str:
     kind = type(exc)
     module = kind.__module__.partition(".")[0]
     name = kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flask import Flask, Request, has_app_context, has_request_context
 from flask import globals as proxies
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
 from .events.names import KNOWN
+from .runtime import Runtime
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from flask.ctx import RequestContext
 
-    from .runtime import Runtime
-    from .visitor.record import Record
-
 _T = TypeVar("_T")
 
 #: The key of ``app.extensions``.
 EXTENSION = "adroll"
-#: Where the tracked request waits in the environ; the middleware looks whether it is there.
+#: Where the tracked request waits in the environ; a middleware of ours around the app looks whether
+#: it is there.
 TRACKED_REQUEST = "adroll_flask.request"
-#: The mirror of the visitor's record in the session, for views.
-_MIRROR = "adroll"
 #: Where ``identify()`` keeps hashes in the session.
 _IDENTITY = "adroll_identity"
 _HASHES = frozenset({"email_sha256", "email_md5"})
+
+#: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's, Starlette's and
+#: ours; and where Flask, Quart, Starlette and FastAPI keep what is around their own.
+_WRAPPED = ("middleware_stack", "app", "application", "wsgi_app", "asgi_app", "_app")
+_DEEPEST = 20
 
 # A proxy looks its object up with each attribute, for half a microsecond; these give the object.
 app: Callable[[], Flask] = proxies.current_app._get_current_object  # type: ignore[attr-defined]
@@ -41,18 +43,27 @@ context: Callable[[], RequestContext] = (
 )
 
 
+#: Seconds after a request's end for which a task that it began reports for its visitor. Background
+#: tasks of Starlette, FastAPI and Litestar are over when the app's call returns; Quart's, and
+#: what a view leaves to ``asyncio.create_task``, are not: at once would be too soon for a report
+#: that waits for a payment provider's answer, and the sale would be nobody's.
+_TASKS_LAST: Final = 60.0
+
+
 class MiddlewareRequest:
-    """The request that :class:`~adroll_flask.AdRollMiddleware` is working on, or none at all.
+    """The request that a middleware of ours is working on, or none at all.
 
     :param tracked: ``None`` in ``with middleware.context():``.
     """
 
-    __slots__ = ("_token", "identity", "runtime", "tracked")
+    __slots__ = ("_token", "ended_at", "identity", "runtime", "tracked")
 
     def __init__(self, runtime: Runtime, tracked: TrackedRequest | None) -> None:
         self.runtime: Runtime = runtime
         self.tracked: TrackedRequest | None = tracked
-        #: Where ``identify()`` keeps what it is told: WSGI has no session, so it is for this
+        #: When it was over, by the monotonic clock; tasks that it began may last.
+        self.ended_at: float | None = None
+        #: Where ``identify()`` keeps what it is told: there is no session, so it is for this
         #: request only.
         self.identity: dict[str, Any] = {}
 
@@ -70,7 +81,21 @@ class MiddlewareRequest:
         self._token = _middleware_request.set(self)
 
     def __exit__(self, *_raised: object) -> None:
-        _middleware_request.reset(self._token)
+        # FastAPI runs the two halves of a dependency with ``yield`` in a copy of the context each.
+        try:  # noqa: SIM105 - each request would pay for suppress()
+            _middleware_request.reset(self._token)
+        except ValueError:
+            pass
+        self.ended_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what still runs in its context is no more its own.
+
+        A task inherits the context of the request that began it. One that lasts, and does what
+        many requests left to it, was begun by the first of them: its visitor is none of theirs.
+        """
+        return self.ended_at is not None and time.monotonic() - self.ended_at > _TASKS_LAST
 
 
 _middleware_request: ContextVar[MiddlewareRequest | None] = ContextVar(
@@ -85,48 +110,131 @@ def find(call: str) -> tuple[Runtime, TrackedRequest | None]:
     :raises ConfigurationError: there is no AdRoll here.
     """
     in_flask = has_app_context()
-    found: Runtime | None = app().extensions.get(EXTENSION) if in_flask else None
-    if found is not None:
-        return found, tracked(found) if has_request_context() else None
+    runtime: Runtime | None = app().extensions.get(EXTENSION) if in_flask else None
+    if runtime is not None:
+        return runtime, tracked(runtime) if has_request_context() else None
     under = _middleware_request.get()
     if under is not None:
-        return under.runtime, under.tracked
+        return under.runtime, None if under.is_over else under.tracked
     if in_flask:
         return runtime_of(app(), call), None  # which raises
     raise ConfigurationError(
         call,
         "there is no app here: call it in a request that comes through AdRollMiddleware (Django's "
-        "runserver: WSGI_APPLICATION names it) or Flask; outside of one (tasks, threads, scripts) "
-        "in `with middleware.context():`, with Flask in `with app.app_context():`",
+        "runserver: WSGI_APPLICATION names it), AdRollASGIMiddleware or Flask; outside of one "
+        "(tasks, threads, scripts) in `with middleware.context():`, with Flask in `with "
+        "app.app_context():`",
         slug="no-app",
     )
 
 
 def runtime_of(app: Any, call: str) -> Runtime:
-    """The runtime of *app*: a Flask app, the current one's proxy, or an ``AdRollMiddleware``.
+    """The runtime of *app*: a Flask app, the current one's proxy, or what has a middleware of
+    ours, as :func:`layer_with_adroll` looks for it.
 
     :param call: the name of the function that needs it, for the error.
-    :raises ConfigurationError: the app has none.
+    :raises ConfigurationError: the app has none, or several.
     :raises RuntimeError: there is no current app.
     """
-    extensions = getattr(app, "extensions", None) or {EXTENSION: getattr(app, "runtime", None)}
-    found: Runtime | None = extensions.get(EXTENSION)
-    if found is None:
+    layer = layer_with_adroll(app, call)
+    runtime = None if layer is None else _runtime(layer)
+    if runtime is None:
         raise ConfigurationError(
             call,
             "this app has no AdRoll; call AdRoll(app) or adroll.init_app(app) first",
             slug="no-app",
         )
-    return found
+    return runtime
+
+
+def layer_with_adroll(app: Any, call: str) -> Any:
+    """Our middleware or the Flask app with an AdRoll: around *app*, or, as FastAPI and Starlette
+    have it by ``add_middleware``, within it, else in what is mounted there; ``None``: nowhere.
+
+    :param call: as of :func:`runtime_of`.
+    :raises ConfigurationError: several apps that are mounted in *app* have one each.
+    """
+    candidates = _layers_with_adroll(app)
+    if len({_runtime(layer) for layer in candidates}) > 1:
+        raise ConfigurationError(
+            call,
+            "several apps that are mounted in this one have an AdRoll each; name one of them",
+            slug="no-app",
+        )
+    return candidates[0] if candidates else None
+
+
+def _layers_with_adroll(app: Any) -> list[Any]:
+    around = [*layers(app)]
+    for layer in around:
+        if _runtime(layer) is not None:
+            return [layer]
+    mounted = [inner for layer in around for inner in _mounted(layer)]
+    return [layer for inner in mounted for layer in _layers_with_adroll(inner)]
+
+
+def _runtime(layer: Any) -> Runtime | None:
+    extensions: Any = getattr(layer, "extensions", None)
+    runtime = getattr(layer, "runtime", None)
+    if isinstance(extensions, dict):
+        runtime = extensions.get(EXTENSION)
+    return runtime if isinstance(runtime, Runtime) else None
+
+
+def _mounted(layer: Any) -> list[Any]:
+    """The apps that *layer* hands requests on to, each by its path: Starlette's mounts, and those
+    of werkzeug's ``DispatcherMiddleware``."""
+    routes: Any = getattr(layer, "routes", None)
+    mounts: Any = getattr(layer, "mounts", None)
+    mounted = [*mounts.values()] if isinstance(mounts, dict) else []
+    if isinstance(routes, list):
+        mounted += [getattr(route, "app", None) for route in routes]
+    return mounted
+
+
+def layers(app: Any) -> Iterator[Any]:
+    """*app* and what it wraps, from the outside: middleware, as far as it says what it wraps."""
+    layer = app
+    for _ in range(_DEEPEST):
+        if layer is None:
+            return
+        yield layer
+        # FastAPI and Starlette make theirs with the first request.
+        build = getattr(layer, "build_middleware_stack", None)
+        if build is not None and layer.middleware_stack is None:
+            layer.middleware_stack = build()
+        wrapped = (getattr(layer, name, None) for name in _WRAPPED)
+        layer = next((inner for inner in wrapped if callable(inner)), None)
 
 
 def tracked(runtime: Runtime) -> TrackedRequest:
     """Flask's current request as it is tracked, the same object all through it."""
     environ = request().environ
-    found: TrackedRequest | None = environ.get(TRACKED_REQUEST)
-    if found is None:
-        found = environ[TRACKED_REQUEST] = TrackedRequest(runtime.visitors, environ)
-    return found
+    before: TrackedRequest | None = environ.get(TRACKED_REQUEST)
+    if before is not None:
+        return before
+    environ[TRACKED_REQUEST] = new = TrackedRequest(runtime.visitors, environ)
+    return new
+
+
+def tracked_before() -> TrackedRequest | None:
+    """Flask's current request, where something of ours has looked at its visitor."""
+    try:
+        environ = context().request.environ
+    except RuntimeError:  # there is none
+        return None
+    before: TrackedRequest | None = environ.get(TRACKED_REQUEST)
+    return before
+
+
+def tell_middleware() -> None:
+    """Tell the middleware of ours around this Flask app, if any, that the extension is at work.
+
+    What is between the two may have made an environ of its own, as a bridge from ASGI does.
+    """
+    under = _middleware_request.get()
+    if under is not None and under.tracked is not None:
+        under.tracked.environ.setdefault(TRACKED_REQUEST, None)
 
 
 # -- the session ---------------------------------------------------------------------------
@@ -134,114 +242,44 @@ def tracked(runtime: Runtime) -> TrackedRequest:
 
 def known() -> Mapping[str, Any]:
     """What ``identify()`` said of the visitor."""
-    kept = _look(_session(), _IDENTITY)
+    kept = _look(current_session(), _IDENTITY)
     return {name: kept[name] for name in KNOWN if name in kept} if isinstance(kept, dict) else {}
 
 
-def remember(said: dict[str, Any]) -> None:
-    """Add *said* to what is known of the visitor.
+def remember(identity: dict[str, Any]) -> None:
+    """Add *identity* to what is known of the visitor.
 
     :raises ConfigurationError: the app has no ``SECRET_KEY`` (Flask's ``NullSession``).
     """
-    session = _session()
+    session = current_session()
     if has_request_context() and app().session_interface.is_null_session(session):
         raise ConfigurationError("SECRET_KEY", "set it: the session keeps what identify() says")
     kept = _look(session, _IDENTITY) or {}
     # With a new address: a hash of the former one may be somebody else's.
-    gone = frozenset() if _HASHES.isdisjoint(said) else _HASHES
-    known = {key: kept[key] for key in kept if key not in gone} | said
-    if known != kept:  # else the session would be begun, or saved with each request, for nothing
-        session[_IDENTITY] = known
+    gone = frozenset() if _HASHES.isdisjoint(identity) else _HASHES
+    updated = {key: kept[key] for key in kept if key not in gone} | identity
+    if updated != kept:  # else the session would be begun, or saved with each request, for nothing
+        session[_IDENTITY] = updated
 
 
-def keep(tracked: TrackedRequest) -> None:
-    """Have the session show views what the response leaves of the visitor."""
-    if tracked.written is not None:
-        _mirror(tracked, tracked.written)
-    if tracked.forgotten or tracked.refused:
-        forget()
+def forget() -> bool:
+    """Take what ``identify()`` said out of the session; whether there was anything."""
+    session = current_session()
+    was_there = _look(session, _IDENTITY) is not None
+    if was_there:
+        del session[_IDENTITY]
+    return was_there
 
 
-def join(tracked: TrackedRequest) -> None:
-    """The site has a session now: views find the visitor in it from the next request on."""
-    record = tracked.seen.record
-    if record is not None and tracked.decision.granted and not tracked.forgotten:
-        _mirror(tracked, record)
-
-
-def _mirror(tracked: TrackedRequest, record: Record) -> None:
-    session, sessions = _session(), app().session_interface
-    # Where sessions show the visitor anyway, none is begun for that.
-    begin = tracked.visitors.settings.session == "always" and not _guards_sessions(app())
-    begin = begin and not isinstance(sessions, MirroringSessions)
-    if (session or begin) and not sessions.is_null_session(session):
-        session[_MIRROR] = _shown(record)
-
-
-def _shown(record: Record) -> dict[str, str | None]:
-    return {"adct": record.adct, "first_party_cookie": record.first_party_cookie}
-
-
-def _guards_sessions(app: Flask) -> bool:
-    """Whether Flask-Login is there: it takes a session that it did not begin for a stolen one, and
-    with strong protection it then forgets a remembered user. Such a session is not ours to begin.
-    """
-    return hasattr(app, "login_manager")
-
-
-class MirroringSessions(SecureCookieSessionInterface):
-    """Flask's own sessions, which show the visitor to views though nobody has begun a session.
-
-    What is shown is no change: it is saved with what the site saves, and sets no cookie by itself.
-    """
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        session, environ = super().open_session(app, request), request.environ
-        is_known = self._runtime.settings.cookie_name in environ.get("HTTP_COOKIE", "")
-        if is_known and session is not None and (session or not _guards_sessions(app)):
-            try:
-                found = environ[TRACKED_REQUEST] = TrackedRequest(self._runtime.visitors, environ)
-                record = found.seen.record
-                if record is not None and found.decision.granted:
-                    # Past the session's own way, which would mark it as modified.
-                    dict.__setitem__(session, _MIRROR, _shown(record))
-            except Exception as problem:
-                self._runtime.forgive(problem, "mirror_failed")
-        return session
-
-
-def may_join(context: RequestContext) -> bool:
-    """True where the site has just begun, or changed, a session that has no mirror yet.
-
-    :param context: Flask's current one.
-    """
-    found = getattr(context, "_session", None)
-    session = context.session if found is None else found
-    # Nearly always it is unchanged, which each answer of the site pays for: no further call.
-    is_changed: bool = getattr(session, "modified", False)
-    return is_changed and bool(session) and not _look(session, _MIRROR)
-
-
-def forget(*, mirror: bool = True) -> None:
-    """Take what ``identify()`` said out of the session, and the *mirror*."""
-    session = _session()
-    for key in (_IDENTITY, _MIRROR) if mirror else (_IDENTITY,):
-        if _look(session, key) is not None:
-            del session[key]
-
-
-def _session() -> MutableMapping[str, Any]:
+def current_session() -> MutableMapping[str, Any]:
     """The session without marking it as accessed: our looking must not set ``Vary``."""
     under = _middleware_request.get()
     if under is not None and not (has_request_context() and EXTENSION in app().extensions):
         # A site's own session is none of ours to write into: what is there nobody takes out.
-        return under.identity
-    of = context()
-    found: MutableMapping[str, Any] | None = getattr(of, "_session", None)
-    return of.session if found is None else found
+        return {} if under.is_over else under.identity
+    current = context()
+    session: MutableMapping[str, Any] | None = getattr(current, "_session", None)
+    return current.session if session is None else session
 
 
 def _look(session: MutableMapping[str, Any], key: str) -> Any:

@@ -1,4 +1,4 @@
-"""One app's parts, each made when it is first needed; both adapters hold one of these.
+"""One app's parts, each made at its first use. Each adapter holds one :class:`Runtime`.
 
 ::
 
@@ -22,19 +22,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .counters import Counters
-from .delivery.thread import DeliveryThread, threads_are_on
+from .delivery.thread import DeliveryThread
 from .errors import let_through
-from .forks import made_once
+from .forks import made_once, threads_are_on
 from .logs import logger
 from .outbox.location import tell_of_unwritable_places
 from .outbox.outbox import Outbox
+from .page.placement import Places
 from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
-from .reporting.reporter import Reporter, SiteFunctions, say_outcome
+from .reporting.receipt import say_outcome
+from .reporting.reporter import Reporter
+from .reporting.site_functions import SiteFunctions
 from .settings import Settings
 from .signals import visitor_identified
-from .visitor.record import Visitors
+from .visitor.visitors import Visitors
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
-    from .reporting.reconciliation import PaidOrders
+    from .reporting.paid_orders import PaidOrders
     from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
@@ -56,8 +59,8 @@ class Runtime:
     :param settings: the app's.
     :param functions: the site's own functions.
     :param folder: where the SQLite outbox and the journal live by default.
-    :param config: a Flask app's own, in which its keys and its mode may still change.
-    :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
+    :param config: a Flask app's own; the app may still change its keys and its mode in it.
+    :param request_of: makes the request that ``ADROLL_CONSENT``'s callable takes, of an environ.
     :param sender: the sender of the signals; held weakly.
     :param transport: a transport to use instead of requests' (tests).
     :param clock: returns epoch seconds (tests).
@@ -80,6 +83,7 @@ class Runtime:
         settings = self.settings
         self._sender = weakref.ref(sender)
         self.snippet: Snippet = Snippet(settings)
+        self._places = Places()
         #: What runs beside the requests.
         self.thread: DeliveryThread = DeliveryThread(
             lambda: self.deliverer, self.counters, settings.delivery
@@ -99,13 +103,13 @@ class Runtime:
         return of_app if self.settings.strict is None else self.settings.strict
 
     def signing_keys(self) -> tuple[str | bytes, ...]:
-        """The keys that texts of ours are signed with, newest first: our own, else the app's."""
+        """The keys that sign records and tokens, newest first: our setting's, else the app's."""
         of_app = [self.config.get("SECRET_KEY"), *(self.config.get("SECRET_KEY_FALLBACKS") or ())]
         keys = tuple(key for key in of_app if isinstance(key, str | bytes) and key)
         return self.settings.secret_key or keys
 
     def forgive(self, problem: Exception, name: str, reason: str = "") -> None:
-        """Count a fault of ours that in production is not the shop's; to be called as it is caught.
+        """Count a fault of ours, and let the shop go on; called in an ``except``.
 
         :raises Exception: *problem*, where programmer errors raise.
         """
@@ -116,8 +120,10 @@ class Runtime:
 
     @made_once
     def visitors(self) -> Visitors:
-        """What requests share. Keys are read here: apps set ``SECRET_KEY`` late."""
-        settings, counters, keys = self.settings, self.counters, self.signing_keys()
+        """What requests share. The keys are read at its first use: apps set ``SECRET_KEY`` late."""
+        settings = self.settings
+        counters = self.counters
+        keys = self.signing_keys()
         if not keys and settings.enabled:
             counters.add("secret_key_missing")
             logger.warning(
@@ -128,7 +134,7 @@ class Runtime:
         return Visitors(settings, counters, keys, self.clock, self.request_of)
 
     def of_visitor(self, work: Callable[[], _T], otherwise: _T) -> _T:
-        """What *work* on a visitor gives; *otherwise* after a fault of ours (promise 1).
+        """What *work* on a visitor returns; after a fault of ours *otherwise* (promise 1).
 
         :raises Exception: the fault, where programmer errors raise.
         """
@@ -146,23 +152,36 @@ class Runtime:
     ) -> Page | None:
         """Change a response's *headers*, see :func:`.prepare_response`, and :meth:`conclude`."""
         try:
-            return prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
-        finally:  # where the snippet failed, cookies go out all the same
+            return prepare_response(
+                tracked,
+                status,
+                headers,
+                tag=self.tag,
+                places=self._places,
+                is_buffered=is_buffered,
+            )
+        finally:  # the cookies are sent also where the snippet failed
             self.conclude(tracked)
 
     def tag(self, tracked: TrackedRequest) -> bytes:
         """The snippet for this request."""
         provider = self.settings.csp_nonce
-        given = (tracked.environ,) if self.functions.takes_environ else ()
-        return self.snippet.tag(tracked, provider(*given) if provider is not None else None)
+        nonce = None
+        if provider is not None:
+            nonce = provider(*self.functions.arguments(tracked.environ))
+        return self.snippet.tag(tracked, nonce)
 
     # -- reports -------------------------------------------------------------------------
 
     @made_once
     def reporter(self) -> Reporter:
-        """What reports, and what all else is made of that works with reports."""
+        """Reports the app's events."""
         return Reporter(
-            *(self.settings, self.functions, self.counters, self.clock, self.visitors),
+            self.settings,
+            self.functions,
+            self.counters,
+            self.clock,
+            self.visitors,
             open_outbox=lambda: self.outbox,
             strict=self.is_strict,
             queued=self._queued,
@@ -170,10 +189,9 @@ class Runtime:
         )
 
     def conclude(self, tracked: TrackedRequest) -> None:
-        """What follows where a response carries a visitor's record, or takes the cookies back."""
+        """Tell of a visitor's record that the response carries, and of cookies that it deletes."""
         if tracked.withdrawn:
-            # Only what we signed: anybody can send any visitor's cookie along.
-            self.reporter.withdraw(tracked.seen.record)
+            self.reporter.withdraw(tracked.record_id)
         if tracked.written is not None and visitor_identified.receivers:
             self.announce(visitor_identified, visitor=tracked.visitor_of(tracked.written, True))
 
@@ -181,6 +199,8 @@ class Runtime:
         """Send one of :mod:`adroll_flask.signals`; a receiver that raises stops nobody."""
         if self.settings.debug:
             say_outcome(signal, values)
+        if not signal.receivers:  # most sites have none: this saves each report the rest
+            return
         sender = self._sender()
         for receiver in () if sender is None else signal.receivers_for(sender):
             try:
@@ -227,21 +247,24 @@ class Runtime:
 
     @made_once
     def paid_orders(self) -> PaidOrders:
-        """The shop's own list of paid orders, compared now and then."""
-        from .reporting.reconciliation import PaidOrders
+        """Compares the shop's own list of paid orders with the outbox, by the hour and the day."""
+        from .reporting.paid_orders import PaidOrders
 
         return PaidOrders(self.reporter, self._site_context)
 
     def _site_context(self) -> AbstractContextManager[object]:
-        """What a function of the site's runs in: the app's context, or the middleware's."""
+        """The context for a function of the site's: the app's, or the middleware's."""
         site = self._sender()
         enter: Any = getattr(site, "app_context", None) or getattr(site, "context", nullcontext)
         context: AbstractContextManager[object] = enter()
         return context
 
     def begin(self) -> None:
-        """Called with every request: a backlog from before must not wait for the next sale, and a
-        first order must not wait for imports."""
+        """Start delivery in this process; called with every request.
+
+        So events of an earlier process do not wait for the next sale, and the first order does not
+        wait for imports.
+        """
         pid = os.getpid()
         if pid == self._begun_in or self._collecting or not self.settings.enabled:
             return
@@ -261,15 +284,34 @@ class Runtime:
                 "[uwsgi-threads]"
             )
 
+    def resume(self) -> None:
+        """Begin as a server starts up, also after an :meth:`end`.
+
+        It loads what the first request and the first report need: nobody waits for it yet.
+        """
+        self.thread.resume()
+        self.begin()
+        if self.settings.enabled:
+            from .events.build import warm
+
+            warm()
+            self.visitors  # noqa: B018 - made at its first use
+
+    def end(self) -> None:
+        """Send what lingers, and end the delivery thread, as a server shuts down."""
+        if self._begun_in == os.getpid():
+            self._begun_in = None
+            self.thread.stop()
+
     def _queued(self) -> None:
         if self.settings.delivery == "sync":
-            self.thread.measure()  # which has no thread then
+            self.thread.measure()  # no thread is there to do it
             self.deliverer.flush(timeout=10.0)
             return
         self.thread.nudge()
 
     def flush(self, timeout: float) -> int:
-        """Deliver what is due now; how many events still wait.
+        """Deliver what is due now; returns how many events still wait.
 
         :param timeout: seconds that this may take at most.
         """
@@ -287,7 +329,7 @@ class Runtime:
     def collecting(self, outbox: Any) -> Iterator[None]:
         """Put *outbox* in the place of the app's for a while, and deliver nothing.
 
-        :param outbox: ``None``: nothing is reported, in requests that only try the app out.
+        :param outbox: ``None``: nothing is reported.
         """
         before = self._collecting, self.reporter
         settings = replace(self.settings, enabled=self.settings.enabled and outbox is not None)
@@ -298,3 +340,13 @@ class Runtime:
             yield
         finally:
             self._collecting, self.reporter = before
+
+
+def exempt_from_csrf(app: Any, blueprint: object) -> None:
+    """Exempt our *blueprint* from Flask-WTF's CSRFProtect, where *app* has it.
+
+    The blueprint's endpoints check the origin of a request themselves.
+    """
+    csrf = app.extensions.get("csrf")
+    if hasattr(csrf, "exempt"):
+        csrf.exempt(blueprint)

@@ -8,35 +8,48 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from base64 import b32encode
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import PurePath
-from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 from . import host_names
 from .errors import ConfigurationError
+from .times import DAY
 
-DAY = 86_400
-#: The longest life that a token may be given, seconds: it holds AdRoll's cookie, which lives no
-#: longer.
+#: Seconds that a token may live at most: as long as AdRoll's cookie, whose value it holds.
 LONGEST_TOKEN_LIFE = 365 * DAY
-#: What the sandbox knows: the package and the sandbox do not import each other.
-SANDBOX_ACCOUNT: Mapping[str, str] = {
-    "advertisable_eid": "SANDBOXADVERTISABLE01X",
-    "pixel_eid": "SANDBOXPIXEL0000000001",
-    "access_token": "sandbox-token",
-}
-#: Where it listens, unless told otherwise.
-_SANDBOX_ADDRESS = "http://127.0.0.1:5001"
-#: Names under which deployments say what they are, and hosts that run nothing but deployments.
+#: How the sandbox's advertisable EIDs begin, and how its pixels' EIDs do.
+_SANDBOX_BEGIN = "SANDBOX"
+_SANDBOX_PIXEL = "SANDBOXPIXEL"
+#: Variables of the environment: those that name a deployment's stage, and those that only a
+#: deployment has.
 STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
 PLATFORMS: Final = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
+
+#: Hosts whose disk is lost with each deployment. Each is known by a variable of its environment and
+#: that variable's value (empty: any). Fargate's and App Runner's containers have the same one.
+FLEETING: Final = {
+    "Heroku": ("DYNO", ""),
+    "Cloud Run": ("K_SERVICE", ""),
+    "AWS Fargate or App Runner": ("AWS_EXECUTION_ENV", "AWS_ECS_FARGATE"),
+    "Fly": ("FLY_APP_NAME", ""),
+}
+
+
+def fleeting_host() -> str:
+    """Which of the hosts in :data:`FLEETING` this is; empty: none of them."""
+    for host, (name, value) in FLEETING.items():
+        if os.environ.get(name) and value in ("", os.environ[name]):
+            return host
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +60,39 @@ class Account:
     pixel_eid: str | None = None
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
 
+    def in_sandbox(self) -> Account:
+        """The account that stands in for this one in the sandbox.
+
+        It has EIDs of its own: nothing in the sandbox is ever taken for what AdRoll has.
+        """
+        eid = self.advertisable_eid
+        if eid in (None, SANDBOX_ACCOUNT.advertisable_eid):
+            return SANDBOX_ACCOUNT
+        if not is_of_sandbox(eid):
+            eid = _SANDBOX_BEGIN + b32encode(sha256(eid.encode()).digest()).decode()[:15]
+        pixel = _SANDBOX_PIXEL + eid.removeprefix(_SANDBOX_BEGIN)[:10]
+        return Account(eid, pixel, SANDBOX_ACCOUNT.access_token)
+
+
+#: The sandbox has the same texts: it and the package do not import each other.
+SANDBOX_ACCOUNT = Account("SANDBOXADVERTISABLE01X", "SANDBOXPIXEL0000000001", "sandbox-token")
+
+
+def is_of_sandbox(eid: str) -> bool:
+    """Whether *eid* is the advertisable EID of an account of the sandbox."""
+    return eid.startswith(_SANDBOX_BEGIN)
+
 
 # -- what a setting takes ------------------------------------------------------------------
 
-_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-_HOST = re.compile(rf"\.?{_LABEL}(\.{_LABEL})*\Z", re.IGNORECASE)
 _FORM: Final = "a text of another form"
 
 
 class _Got(Exception):
-    """A value that a setting does not take: what kind of thing it is, and what explains it."""
+    """A value that a setting does not take.
+
+    Its text says what kind of value it is; *slug* names what explains the fault.
+    """
 
     def __init__(self, got: str, *, slug: str | None = None) -> None:
         super().__init__(got)
@@ -65,9 +101,9 @@ class _Got(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Takes:
-    """What a setting takes, in words and as a check that gives the value as it is kept.
+    """What a setting takes: in words, and as a check that returns the value as it is kept.
 
-    Callables and ``None`` are not checked: they are taken where the setting's type has them.
+    Callables and ``None`` are not checked: whether they are taken, the setting's type says.
     """
 
     what: str
@@ -89,7 +125,8 @@ def _text(value: Any) -> str:
 
 def _pattern(what: str, pattern: str) -> _Takes:
     def check(value: Any) -> str:
-        if not re.fullmatch(pattern, text := _text(value)):
+        text = _text(value)
+        if not re.fullmatch(pattern, text):
             raise _Got(_FORM)
         return text
 
@@ -97,18 +134,18 @@ def _pattern(what: str, pattern: str) -> _Takes:
 
 
 def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
-    """What takes a list, or one of its items alone."""
+    """A list, or one of its items alone; each item is kept once."""
 
     def items(value: Any) -> tuple[Any, ...]:
-        one = isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset)
-        return tuple(dict.fromkeys(map(check, [value] if one else value)))
+        is_text = isinstance(value, str | bytes)
+        is_list = isinstance(value, Sequence | set | frozenset) and not is_text
+        return tuple(dict.fromkeys(map(check, value if is_list else [value])))
 
     return _Takes(what, items)
 
 
-@partial(_Takes, "True or False")
 def _boolean(value: Any) -> bool:
-    # Flask's loader takes the environment for JSON, which has "true" and no "True".
+    # Flask's loader parses the environment as JSON, where "true" is a boolean and "True" a text.
     if isinstance(value, str) and value in ("True", "False"):
         return value == "True"
     if not isinstance(value, bool):
@@ -133,13 +170,13 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
             raise _Got("one out of range")
         return kind(value)
 
-    return _Takes(f"a {'whole ' * (kind is int)}number of {unit}, at least {least}", check)
+    number = "a whole number" if kind is int else "a number"
+    return _Takes(f"{number} of {unit}, at least {least}", check)
 
 
-# -- of one --------------------------------------------------------------------------------
+# -- what single settings take ---------------------------------------------------------------
 
 
-@partial(_Takes, "the Server Access Token as a text, or a callable that returns it")
 def _token(value: Any) -> Any:
     text = _text(value)
     if not (text.isascii() and text.isprintable() and " " not in text):
@@ -158,87 +195,84 @@ def _http(value: Any) -> SplitResult:
     text = _text(value)
     try:
         parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
+        is_whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
         raise _Got(_FORM) from None
-    if parts.scheme not in ("https", "http") or not host or not re.fullmatch("[!-~]+", text):
+    if parts.scheme not in ("https", "http") or not is_whole or not re.fullmatch("[!-~]+", text):
         raise _Got(_FORM)
     return parts
 
 
-def _url(*, secret: bool) -> _Takes:
-    @partial(_Takes, "an https URL (plain http only to this machine)")
-    def check(value: Any) -> str:
-        parts = _http(value)
-        if parts.username or parts.password:
-            raise _Got("one with user name and password")
-        if secret and parts.scheme == "http" and not host_names.is_loopback(parts.hostname or ""):
-            raise _Got("plain http: the access token would cross the network in the clear")
-        return str(value)
+def _url(value: Any) -> str:
+    parts = _http(value)
+    if parts.username or parts.password:
+        raise _Got("one with user name and password")
+    return str(value)
 
-    return check
+
+def _api_url(value: Any) -> str:
+    parts = _http(value)
+    if parts.scheme == "http" and not host_names.is_loopback(parts.hostname or ""):
+        raise _Got("plain http: the access token would cross the network in the clear")
+    return _url(value)
 
 
 def _origin(value: Any) -> str:
-    """As browsers write it (RFC 6454, section 6.1): lower case, no port that goes without."""
+    """An origin as browsers write it (RFC 6454, section 6.1): lower case, no standard port."""
     parts = _http(value)
-    host, port = parts.hostname or "", parts.port
+    host = parts.hostname or ""
+    port = parts.port
     origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}"
-    # Nothing but these: no path, no user.
-    whole = value.lower().removesuffix(f":{port}") == origin
-    if not whole or port == 0 or not (_HOST.match(host) or host_names.is_ip(host)):
+    has_more = value.lower().removesuffix(f":{port}") != origin  # a path, a user
+    if has_more or not (host_names.is_name(host) or host_names.is_ip(host)):
         raise _Got(_FORM)
     standard = {"http": 80, "https": 443}[parts.scheme]
     return origin if port in (None, standard) else f"{origin}:{port}"
 
 
-@partial(_Takes, "True, False, the sandbox's port, or its address such as 'http://sandbox:5001'")
 def _sandbox(value: Any) -> bool | str:
-    """Whether there is a sandbox, or its address: a port is one of this machine."""
+    """Whether there is a sandbox, or its address. A port is one of this machine."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 < value < 65_536:
             raise _Got("one out of range")
-        wanted: bool | str = f"http://127.0.0.1:{value}"
+        sandbox: bool | str = f"http://127.0.0.1:{value}"
     elif isinstance(value, str) and value not in ("True", "False"):
-        wanted = _origin(value.rstrip("/"))
+        sandbox = _origin(value.rstrip("/"))
     else:
-        wanted = _boolean.check(value)
-    if wanted and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
+        sandbox = _boolean(value)
+    if sandbox and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
         production = ("production", "prod")
         signs = [name for name in STAGES if os.environ.get(name, "").lower() in production]
         signs += [name for name in PLATFORMS if os.environ.get(name)]
         if signs:
             why = f"{signs[0]} says that this is production, where events would vanish"
             raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
-    return wanted
+    return sandbox
 
 
 def _host(value: Any) -> str:
     text = _text(value)
     if not text.isascii():
         raise _Got("one that is not ASCII: write it as browsers send it ('xn--…')")
-    if not (_HOST.match(text) or host_names.is_ip(text)):
+    if not (host_names.is_name(text.removeprefix(".")) or host_names.is_ip(text)):
         raise _Got(_FORM)
     return text.lower()
 
 
-@partial(_Takes, "a domain name such as 'shop.example', or 'auto'")
 def _domain(value: Any) -> str:
     text = _text(value)
     if text == "auto" and find_spec("publicsuffixlist") is None:
         extra = "pip install 'adroll-flask[domains]'"
         raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
-    if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
+    if text != "auto" and not ("." in text.strip(".") and host_names.is_name(text.lstrip("."))):
         raise _Got(_FORM)
-    return text.lstrip(".").lower()
+    return text.strip(".").lower()
 
 
-@partial(_Takes, "the path of a folder")
 def _folder(value: Any) -> str:
     return _text(str(value) if isinstance(value, PurePath) else value)
 
 
-@partial(_Takes, "the IANA name of a time zone such as 'Europe/Berlin'")
 def _time_zone(value: Any) -> tzinfo:
     from zoneinfo import ZoneInfo
 
@@ -249,11 +283,6 @@ def _time_zone(value: Any) -> tzinfo:
         raise _Got("one that this machine does not know (pip install tzdata brings all)") from None
 
 
-@partial(
-    _Takes,
-    "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite', of SQLite, "
-    "PostgreSQL, MariaDB or MySQL",
-)
 def _outbox_url(value: Any) -> str:
     text = _text(value)
     backend = re.match(r"([a-z][a-z0-9_]*)(\+\w+)?:", text)
@@ -266,20 +295,16 @@ def _outbox_url(value: Any) -> str:
     return text
 
 
-@partial(
-    _Takes,
-    "accounts by host: {'shop.fr': {'advertisable_eid': …, 'pixel_eid': …, 'access_token': …}}",
-)
 def _accounts(value: Any) -> dict[str, Account]:
     if not isinstance(value, Mapping):
         raise _other(value)
     accounts: dict[str, Account] = {}
-    for host, given in value.items():
+    for host, entry in value.items():
         name = _host(host)
-        if not isinstance(given, Mapping) or not given.keys() <= {*Account.__annotations__}:
+        if not isinstance(entry, Mapping) or not entry.keys() <= {*Account.__annotations__}:
             raise _Got(f"another thing for {name!r}")
         try:
-            account = Account(**{key: accept(key, key, one) for key, one in given.items()})
+            account = Account(**{key: accept(key, key, item) for key, item in entry.items()})
         except ConfigurationError as fault:
             raise _Got(f"for {name!r} another: {fault}") from None
         if not (account.advertisable_eid and account.pixel_eid):
@@ -288,6 +313,25 @@ def _accounts(value: Any) -> dict[str, Account]:
     return accounts
 
 
+_BOOLEAN = _Takes("True or False", _boolean)
+_TOKEN = _Takes("the Server Access Token as a text, or a callable that returns it", _token)
+_SANDBOX = _Takes(
+    "True, False, the sandbox's port, or its address such as 'http://sandbox:5001'", _sandbox
+)
+_ACCOUNTS = _Takes(
+    "accounts by host: {'shop.fr': {'advertisable_eid': …, 'pixel_eid': …, 'access_token': …}}",
+    _accounts,
+)
+_API_URL = _Takes("an https URL (plain http only to this machine)", _api_url)
+_PIXEL_URL = _Takes(_API_URL.what, _url)
+_DOMAIN = _Takes("a domain name such as 'shop.example', or 'auto'", _domain)
+_OUTBOX_URL = _Takes(
+    "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite', of SQLite, "
+    "PostgreSQL, MariaDB or MySQL",
+    _outbox_url,
+)
+_FOLDER = _Takes("the path of a folder", _folder)
+_TIME_ZONE = _Takes("the IANA name of a time zone such as 'Europe/Berlin'", _time_zone)
 _EID = _pattern("an AdRoll id: 8 to 40 upper-case letters and digits", "([A-Z0-9]{8,40})?")
 _SECRETS = _list("a text, bytes, or a list of these, newest first", _secret)
 _PREFIX = _pattern(
@@ -300,37 +344,40 @@ _HOSTS = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-# AdRoll's own is its pixel's to write, and a cookie of ours under its name would destroy it. One
-# that begins with '__Host-' takes no Domain (RFC 6265bis, section 4.1.3.2), in any case of letters.
+# The pixel writes AdRoll's own cookies: ours under such a name would destroy one of them. The
+# prefix '__Host-' is added where it may be (RFC 6265bis, section 4.1.3.2).
 _COOKIE = _pattern(
     "a cookie's name, none of AdRoll's own such as '__adroll_fpc' and none with '__Host-'",
     rf"(?!__adroll|__ar_v4|(?i:__host-)){_NAME}",
 )
 _NONCE = _choice(what="a callable that returns the response's nonce")
 _SECONDS = _number(int, 1, "seconds")
-_CONSENT = _choice("tcf", what="None, 'tcf', or a callable that takes the request")
+_CONSENT = _choice("tcf", "gpp", what="None, 'tcf', 'gpp', or a callable that takes the request")
 _PURPOSES = _list("a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check)
 _FORMS = _list("any of 'sha256', 'md5', 'plain'", _choice("sha256", "md5", "plain").check)
 Texts = str | Sequence[str] | set[str] | frozenset[str]
-Secrets = str | bytes | Sequence[str | bytes]
 
 
 class SettingValues(TypedDict, total=False):
-    """The settings as they are given, in lower case without ``ADROLL_``."""
+    """What each setting takes, under its name in lower case without ``ADROLL_``.
+
+    :class:`Settings` has the same names with the values as they are kept; a test compares the
+    names. Type checkers read the keyword arguments of a call only from a ``TypedDict``.
+    """
 
     advertisable_eid: Annotated[str | None, _EID]
     pixel_eid: Annotated[str | None, _EID]
-    access_token: Annotated[str | Callable[[], str] | None, _token]
-    accounts: Annotated[Mapping[str, Mapping[str, Any]], _accounts]
-    secret_key: Annotated[Secrets | None, _SECRETS]
+    access_token: Annotated[str | Callable[[], str] | None, _TOKEN]
+    accounts: Annotated[Mapping[str, Mapping[str, Any]], _ACCOUNTS]
+    secret_key: Annotated[str | bytes | Sequence[str | bytes] | None, _SECRETS]
     enabled: bool
-    sandbox: Annotated[bool | int | str, _sandbox]
+    sandbox: Annotated[bool | int | str, _SANDBOX]
     strict: bool | None
     dry_run: bool
     debug: bool
-    api_url: Annotated[str, _url(secret=True)]
+    api_url: Annotated[str, _API_URL]
     pixel: Literal["load", "present", "none"]
-    pixel_url: Annotated[str, _url(secret=False)]
+    pixel_url: Annotated[str, _PIXEL_URL]
     inject: bool
     url_prefix: Annotated[str, _PREFIX]
     csp_nonce: Annotated[Callable[..., str | None] | None, _NONCE]
@@ -338,14 +385,13 @@ class SettingValues(TypedDict, total=False):
     origins: Annotated[Texts, _ORIGINS]
     hosts: Annotated[Texts, _HOSTS]
     cookie_name: Annotated[str, _COOKIE]
-    cookie_domain: Annotated[str | None, _domain]
+    cookie_domain: Annotated[str | None, _DOMAIN]
     cookie_secure: bool | None
-    session: Literal["always", "join"]
-    outbox_url: Annotated[str | None, _outbox_url]
+    outbox_url: Annotated[str | None, _OUTBOX_URL]
     outbox_max_bytes: Annotated[int, _number(int, 0, "bytes", most=1 << 62)]
     outbox_sync: Literal["normal", "full"]
     outbox_commit: Literal["journal", "database"]
-    journal_folder: Annotated[str | PurePath | None, _folder]
+    journal_folder: Annotated[str | PurePath | None, _FOLDER]
     delivery: Literal["thread", "worker", "sync"]
     linger: Annotated[float, _number(float, 0, "seconds", most=60)]
     max_age: Annotated[int, _SECONDS]
@@ -353,7 +399,7 @@ class SettingValues(TypedDict, total=False):
     hold_max: Annotated[int, _SECONDS]
     on_unsure: Literal["retry", "drop"]
     remember_suppressed: bool
-    consent: Annotated[str | Callable[[Any], bool | None] | None, _CONSENT]
+    consent: Annotated[str | Callable[[Any], bool | Awaitable[bool | None] | None] | None, _CONSENT]
     tcf_cookie: Annotated[str, _pattern("a cookie's name", _NAME)]
     tcf_vendor: Annotated[int, _number(int, 1, "the vendor list", most=65_535)]
     tcf_purposes: Annotated[Sequence[int], _PURPOSES]
@@ -362,15 +408,15 @@ class SettingValues(TypedDict, total=False):
     private_parameters: Annotated[Texts, _list("a list of names of parameters such as '*email*'")]
     kit_wait: Annotated[int, _number(int, 0, "milliseconds", most=60_000)]
     token_max_age: Annotated[int, _SECONDS]
-    time_zone: Annotated[str, _time_zone]
+    time_zone: Annotated[str, _TIME_ZONE]
 
 
 @cache
 def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
-    """What each setting takes, and of which kinds its type is."""
+    """What each setting takes, and the types that its own type is a union of."""
     table = {}
     for name, hint in get_type_hints(SettingValues, include_extras=True).items():
-        takes = _boolean
+        takes = _BOOLEAN
         if get_origin(hint) is Annotated:
             hint, takes = get_args(hint)
         elif get_origin(hint) is Literal:
@@ -386,13 +432,18 @@ def accept(name: str, key: str, value: Any) -> Any:
     :raises ConfigurationError: it is none that the setting takes.
     """
     takes, kinds = _table()[name]
-    if (value is None and NoneType in kinds) or (callable(value) and Callable in kinds):
+    if value is None and type(None) in kinds:
+        return None
+    if callable(value) and Callable in kinds:
         return value
     try:
         checked = takes.check(value)
     except _Got as got:
         raise ConfigurationError(key, f"takes {takes.what}; it got {got}", slug=got.slug) from None
-    return None if isinstance(checked, str) and not checked else checked  # it says nothing
+    return None if checked == "" else checked  # an empty text: the default
+
+
+_PRIVATE = ("*email*", "*phone*", "name", "first*name", "last*name", "*token*", "*password*")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -414,28 +465,28 @@ class Settings:
     #: Default: none; sending needs it.
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
     #: Further accounts by host: ``{"shop.fr": {"advertisable_eid": …, "pixel_eid": …,
-    #: "access_token": …}}``; ``".shop.fr"`` is that domain and all below it. An event's account is
-    #: that of its page's host (of the request, the token or ``page_location``), and the one above
-    #: where the host is not here. Default: none.
+    #: "access_token": …}}``; ``".shop.fr"`` is that domain and all below it. The host of an event's
+    #: page decides: that of ``page_location``, of the token or of the request. Events of other
+    #: hosts belong to the account of the three settings above. Default: none.
     accounts: Mapping[str, Account] = field(default_factory=dict, repr=False)
     #: Signs the visitor's record and tokens; a list rotates, newest first.
     #: Default: the app's ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     secret_key: tuple[str | bytes, ...] = field(default=(), repr=False)
     #: Off: the API is there and does nothing.
     enabled: bool = True
-    #: On: account, token and addresses are those of the sandbox on this machine
-    #: (``flask adroll sandbox``), whatever the accounts' own settings say; a number is the port of
-    #: one that was started with ``--port``, a text its address, such as ``"http://sandbox:5001"``
-    #: in a compose file (then browsers need ``ADROLL_PIXEL_URL`` as they reach it). A set
-    #: ``ADROLL_API_URL`` or ``ADROLL_PIXEL_URL`` stays as it is. Refused in production.
+    #: On: events go to the sandbox on this machine (``flask adroll sandbox``), with the sandbox's
+    #: token, and each account has EIDs of its own there. A number is the port of a sandbox that was
+    #: started with ``--port``. A text is its address, such as ``"http://sandbox:5001"`` in a
+    #: compose file; then set ``ADROLL_PIXEL_URL`` to the address by which browsers reach it.
+    #: ``ADROLL_API_URL`` and ``ADROLL_PIXEL_URL`` stay as they are set. Refused in production.
     sandbox: bool | str = False
     #: Programmer errors raise instead of becoming dead letters.
     #: Default: while the app is in debug or testing mode, looked up at each call.
     strict: bool | None = None
     #: AdRoll validates events and forgets them.
     dry_run: bool = False
-    #: Print each event as it is reported, and what became of it, on standard error; no visitor's
-    #: values.
+    #: Print each event as it is reported, and what became of it, on standard error, without a
+    #: visitor's values.
     debug: bool = False
     #: The event API's address. Plain http is refused except to this machine.
     api_url: str = "https://srv.adroll.com/api"
@@ -449,41 +500,41 @@ class Settings:
     #: The path below which our endpoints live.
     url_prefix: str = "/_adroll"
     #: A callable that returns the response's Content-Security-Policy nonce (Flask-Talisman's
-    #: ``csp_nonce`` for example). The WSGI middleware's callable takes the environ.
+    #: ``csp_nonce`` for example). The middlewares' callable takes the environ, or the scope.
     csp_nonce: Callable[..., str | None] | None = None
-    #: Path patterns (``fnmatch``) that a CDN caches whatever the headers say.
+    #: Patterns (``fnmatch``) of paths that a CDN caches whatever the headers say. No response
+    #: there gets a cookie.
     cached_paths: tuple[str, ...] = ()
     #: Front ends on other origins (``"https://www.shop.example"``) that may load the kit and post
     #: identity. Exactly these: no wildcard.
     origins: tuple[str, ...] = ()
     #: The hosts that are real, without ports; ``".shop.example"`` is that domain and all below it.
-    #: Events of pages and requests elsewhere (staging, a copied database) go out as dry runs, and
-    #: pages there load no pixel. Empty: all are real.
+    #: On other hosts (staging, a copied database) events are sent as dry runs, and pages load no
+    #: pixel. Empty: all are real.
     hosts: tuple[str, ...] = ()
-    #: The cookie that holds the visitor's record, for two shops on one host; none of AdRoll's own,
-    #: and none with ``__Host-``, since it has a ``Domain``.
+    #: The name of the cookie that holds the visitor's record; two shops on one host need two. None
+    #: of AdRoll's own. Over HTTPS its name gets the prefix ``__Host-``, so that no other host and
+    #: no plain HTTP can write it; not where ``cookie_domain`` is set.
     cookie_name: str = "adroll_visitor"
-    #: The ``Domain`` of ``adroll_visitor``: a domain name, or ``"auto"`` for the registrable
-    #: domain by the public suffix list (the extra ``domains``). Default: the page's host.
+    #: The ``Domain`` of ``adroll_visitor``, where several hosts are to recognise one visitor: a
+    #: domain name, or ``"auto"`` for the registrable domain by the public suffix list (the extra
+    #: ``domains``). All its hosts can then write the record. Default: the page's host alone.
     cookie_domain: str | None = None
     #: ``Secure`` on our cookies. Default: as the request came in.
     cookie_secure: bool | None = None
-    #: ``"always"``: ``session["adroll"]`` shows click id and cookie to views from the first visit
-    #: on; ``"join"``: only in sessions that the site has anyway. With Flask's own sessions neither
-    #: begins one; ``"always"`` begins one of another kind, or beside a callable ``consent``.
-    session: str = "always"
-    #: Where events wait: an SQLAlchemy URL. A server is asked by the driver that the extra
-    #: installs, whichever the URL names. Default: a SQLite file in the instance folder.
+    #: Where events wait: an SQLAlchemy URL. The driver is always the one that the extra installs,
+    #: whichever the URL names. Default: a SQLite file in the instance folder.
     outbox_url: str | None = field(default=None, repr=False)
-    #: Bytes that wait, in the journal and in the outbox, beyond which a report fails, loudly. A
-    #: report that is invalid fails from half of them on, to leave room for good ones. 0: no bound.
+    #: Bytes that may wait in the journal and in the outbox. Beyond them a report fails, with a
+    #: critical message in the log. Beyond half of them an invalid report fails, so that good ones
+    #: have room. 0: no bound.
     outbox_max_bytes: int = 1 << 30
     #: ``"normal"``: a power cut may cost the last moment, a process kill nothing;
     #: ``"full"``: neither, at the price of a disk flush a report.
     outbox_sync: str = "normal"
-    #: ``"journal"``: a report returns once the host's journal has it; ``"database"``: once the
-    #: outbox's database has it, for hosts whose disk does not outlive them. The latter waits
-    #: 250 ms at most, then the journal takes the event.
+    #: ``"journal"``: a report returns once the host's journal has it. ``"database"``: once the
+    #: outbox's database has it, for hosts whose disk is lost with them; after 250 ms without the
+    #: database the journal takes the event.
     outbox_commit: str = "journal"
     #: The folder of this host's journal; a relative path is relative to the instance folder.
     #: Default: ``adroll-journal`` in the instance folder.
@@ -493,20 +544,24 @@ class Settings:
     delivery: str = "thread"
     #: Seconds that a report may wait for company before its batch is sent.
     linger: float = 1.0
-    #: Seconds from AdRoll's first answer that did not take an event until it is dead.
+    #: Seconds after which an event is dead; they count from AdRoll's first answer that did not take
+    #: it.
     max_age: int = 7 * DAY
-    #: Days during which the same deduplication key is reported once.
+    #: Days during which the same deduplication key is reported once. A dead letter is kept for
+    #: 90 days, whatever this is, and its key for 90 more.
     dedupe_days: int = 90
     #: Seconds after which a held conversion that nobody released is dropped.
     hold_max: int = 7 * DAY
     #: What happens to an event whose request was lost on its way: ``"retry"`` or ``"drop"``.
     on_unsure: str = "retry"
-    #: Keep a keyed hash of a suppressed order's id with the reason for 13 months, nothing of the
-    #: visitor, so that ``flask adroll reconcile`` tells "no consent" from "never reported".
+    #: Keep a keyed hash of a suppressed order's id for 13 months, with the reason and nothing about
+    #: the visitor: ``flask adroll reconcile`` then tells "no consent" from "never reported".
     remember_suppressed: bool = True
-    #: ``None``: granted unless Global Privacy Control says no; ``"tcf"``: the TC string in the
-    #: consent cookie; or a callable that takes the request and returns True, False or None
-    #: (not yet asked).
+    #: Who asks for consent. ``None``: nobody; it is granted unless Global Privacy Control says no.
+    #: ``"tcf"``: the TC string in the consent cookie says. ``"gpp"``: the page's consent platform
+    #: says by the Global Privacy Platform: granted unless it tells a US opt-out, and as ``"tcf"``
+    #: where its European section applies. A callable takes the request and returns True, False or
+    #: None (not yet asked); in ``AdRollASGIMiddleware`` it may be an ``async def``.
     consent: str | Callable[[Any], bool | None] | None = None
     #: The cookie in which the consent platform keeps the TC string.
     tcf_cookie: str = "euconsent-v2"
@@ -518,13 +573,11 @@ class Settings:
     honor_gpc: bool = True
     #: Which forms of an e-mail address leave the server: any of sha256, md5, plain.
     email: tuple[str, ...] = ("sha256", "md5")
-    #: Names of parameters that mean a person, as patterns (``fnmatch``, in any case): they are left
-    #: out of the page's URL before it is kept or sent. ``adct`` always stays.
-    private_parameters: tuple[str, ...] = (
-        *("*email*", "*phone*", "name", "first*name", "last*name", "*token*", "*password*"),
-    )
-    #: Milliseconds that the kit waits for the pixel's answer. After half of them it tells the click
-    #: id.
+    #: Patterns (``fnmatch``, in any case) of the names of parameters that tell who a person is.
+    #: They are left out of the page's URL before it is kept or sent. ``adct`` always stays.
+    private_parameters: tuple[str, ...] = _PRIVATE
+    #: Milliseconds that the kit waits for the pixel. After half of them it sends the click id
+    #: alone.
     kit_wait: int = 3000
     #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
@@ -532,12 +585,12 @@ class Settings:
     #: name such as ``"Europe/Berlin"``. Default: ``'UTC'``.
     time_zone: tzinfo = UTC
 
-    def __repr__(self) -> str:
-        return f"<Settings {'on' if self.enabled else 'off'}>"
-
     @property
     def missing(self) -> tuple[str, ...]:
-        """The keys that sending needs and that are not set; none where each host has its own."""
+        """The keys that sending needs and that are not set.
+
+        None, where :attr:`accounts` alone are set: then each host has its own.
+        """
         needed = Account.__annotations__
         missing = tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
         return () if self.accounts and len(missing) == len(needed) else missing
@@ -551,36 +604,92 @@ class Settings:
     def served_accounts(self) -> dict[str, Account]:
         """All accounts that this process serves, by advertisable EID."""
         accounts = (self.account, *self.accounts.values())
-        return {one.advertisable_eid: one for one in accounts if one.advertisable_eid}
+        by_eid = {account.advertisable_eid: account for account in accounts}
+        return {eid: account for eid, account in by_eid.items() if eid}
 
     def serves(self, eid: str) -> bool:
-        """Whether events of the account *eid*, or of none yet, are this process's to send.
+        """Whether this process sends the events of the account *eid* (empty: of none yet).
 
-        Where no account is set, all are: whose they are is not known here.
+        Where no account is set, it sends all.
         """
         return eid in ("", *(self.served_accounts or [eid]))
 
-    def account_of(self, host: str) -> Account:
-        """The account of the events of pages at *host*, a name without its port.
+    @property
+    def shops(self) -> dict[str, tuple[str, ...]]:
+        """The hosts of each account that this process serves, by advertisable EID.
 
-        An unknown host (an empty text) has the one that is there for all; of several domains that
-        it is below, the longest counts.
+        The account of all other hosts has no host here.
+        """
+        shops: dict[str, tuple[str, ...]] = dict.fromkeys(self.served_accounts, ())
+        for host, account in self.accounts.items():
+            eid = account.advertisable_eid
+            if eid is not None and eid != self.advertisable_eid:
+                shops[eid] = (*shops[eid], host)
+        return shops
+
+    @property
+    def shop_names(self) -> dict[str, str]:
+        """The shop's name of each account, by advertisable EID: its hosts; empty: one account."""
+        if len(self.shops) < 2:
+            return {}
+        rest = [host for host in self.hosts if self.account_of(host) == self.account]
+        default = ", ".join(rest) or "other hosts"
+        return {eid: ", ".join(hosts) or default for eid, hosts in self.shops.items()}
+
+    def shop_of(self, host: str) -> str | None:
+        """The advertisable EID of the shop at *host*; ``None``: it is no host of a shop.
+
+        :param host: a name that :attr:`shop_names` has, too.
+        """
+        eids = {name: eid for eid, name in self.shop_names.items()}
+        bare = host.lstrip(".")
+        if host not in eids and host_names.is_listed(bare, (*self.accounts, *self.hosts)):
+            return self.account_of(bare).advertisable_eid or ""
+        return eids.get(host)
+
+    def setting_of(self, eid: str, name: str) -> str:
+        """How the setting *name* of an account is written: ``ADROLL_ACCESS_TOKEN``, or
+        ``ADROLL_ACCOUNTS["shop.fr"]["access_token"]``."""
+        hosts = self.shops.get(eid, ())
+        return f'ADROLL_ACCOUNTS["{hosts[0]}"]["{name}"]' if hosts else f"ADROLL_{name.upper()}"
+
+    @property
+    def receiver(self) -> str:
+        """Who receives what is reported, in words: AdRoll, or the sandbox in its place."""
+        return "the sandbox" if self.sandbox else "AdRoll"
+
+    def other_side(self, eid: str) -> str:
+        """Who has the events of the account *eid*, where that is not :attr:`receiver`.
+
+        ``"sandbox"`` or ``"adroll"``; empty: :attr:`receiver` has them. An account that is served
+        here is never on the other side, nor is one that is not set.
+        """
+        is_elsewhere = is_of_sandbox(eid) != bool(self.sandbox)
+        if not is_elsewhere or eid in ("", *self.served_accounts):
+            return ""
+        return "adroll" if self.sandbox else "sandbox"
+
+    def account_of(self, host: str) -> Account:
+        """The account that events of pages at *host* belong to.
+
+        :param host: a name without its port; empty: it is not known.
         """
         if not self.accounts:
             return self.account
         own = self.accounts.get(host_names.in_ascii(host))
-        above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
-        return own or self.accounts.get(max(above, key=len, default=""), self.account)
+        domains = [name for name in self.accounts if host_names.is_listed(host, (name,))]
+        longest = max(domains, key=len, default="")
+        return own or self.accounts.get(longest, self.account)
 
     @property
     def withdrawals_kept(self) -> int:
-        """Seconds for which a visitor's no is known: as long as a token may come back."""
+        """Seconds for which a visitor's no is kept: as long as a token may be used."""
         return max(self.token_max_age, LONGEST_TOKEN_LIFE)
 
     def is_real(self, host: str) -> bool:
-        """False where ``ADROLL_HOSTS`` says that nothing real happens at *host*.
+        """False where ``ADROLL_HOSTS`` does not list *host*.
 
-        An unknown host (an empty text) is nowhere else.
+        :param host: a name without its port; empty: it is not known, and taken for real.
         """
         return not (host and self.hosts) or host_names.is_listed(host, self.hosts)
 
@@ -590,39 +699,41 @@ class Settings:
 
         :param config: a mapping such as ``app.config``; other keys are ignored.
         :raises ConfigurationError: a value is wrong, or an ``ADROLL_*`` key is unknown; it names
-            all that are.
+            all faults.
 
         >>> Settings.from_mapping({"ADROLL_PIXEL": "none"}).pixel
         'none'
         """
-        given = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
-        return cls.checked(given, "setting", lambda name: f"ADROLL_{name.upper()}")
+        ours = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
+        return cls.checked(ours, "setting", lambda name: f"ADROLL_{name.upper()}")
 
     @classmethod
     def checked(
         cls,
-        given: Mapping[str, Any],
+        config: Mapping[str, Any],
         what: str,
-        called: Callable[[str], str],
-        also: Iterable[str] = (),
+        key_of: Callable[[str], str],
+        others: Iterable[str] = (),
     ) -> Settings:
-        """The settings that *given* says.
+        """The settings of *config*, which has nothing else.
 
-        :param what: what errors call a key: a setting, or a call's argument.
-        :param called: gives the key of a setting, its name in lower case without ``ADROLL_``.
-        :param also: what else the call takes.
+        :param what: how errors call a key: a setting, or a call's argument.
+        :param key_of: gives the key of a setting by its name in lower case without ``ADROLL_``.
+        :param others: arguments that the call takes beside settings.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
-        names = {called(name): name for name in _table()}
+        names = {key_of(name): name for name in _table()}
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []
-        for key, value in given.items():
+        for key, value in config.items():
             try:
                 if key not in names:
-                    bare = {one.upper().removeprefix("ADROLL_"): one for one in (*names, *also)}
-                    meant = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
-                    ask = f"; did you mean {bare[meant[0]]}?" if meant else ""
-                    text = f"there is no such {what}{ask}"
+                    bare = {
+                        name.upper().removeprefix("ADROLL_"): name for name in (*names, *others)
+                    }
+                    near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
+                    hint = f"; did you mean {bare[near[0]]}?" if near else ""
+                    text = f"there is no such {what}{hint}"
                     raise ConfigurationError(key, text, slug="setting-unknown")
                 checked = accept(names[key], key, value)
                 if checked is not None:
@@ -632,18 +743,21 @@ class Settings:
         if "enabled" not in values and environment_says("ENABLED") is False:
             values["enabled"] = False
         if values.get("sandbox"):
-            address = _SANDBOX_ADDRESS if values["sandbox"] is True else values["sandbox"]
+            address = "http://127.0.0.1:5001" if values["sandbox"] is True else values["sandbox"]
             addresses = {
                 "api_url": f"{address}/api",
                 "pixel_url": f"{address}/j/{{advertisable_eid}}/roundtrip.js",
             }
-            values = {**addresses, **values, **SANDBOX_ACCOUNT, "accounts": {}}
+            own = Account(values.get("advertisable_eid")).in_sandbox()
+            accounts = values.get("accounts", {})
+            values = {**addresses, **values, **asdict(own)}
+            values["accounts"] = {host: account.in_sandbox() for host, account in accounts.items()}
         settings = cls(**values)
         served = settings.served_accounts
-        all_of_them = (settings.account, *settings.accounts.values())
-        if any(one.advertisable_eid and served[one.advertisable_eid] != one for one in all_of_them):
+        every = (settings.account, *settings.accounts.values())
+        if any(served.get(account.advertisable_eid or "", account) != account for account in every):
             text = "takes one pixel and one token for an advertisable"
-            faults.append(ConfigurationError(called("accounts"), text))
+            faults.append(ConfigurationError(key_of("accounts"), text))
         if faults:
             first, *more = faults
             raise ConfigurationError(first.key, first.problem, others=more, slug=first.slug)
@@ -653,7 +767,7 @@ class Settings:
 def environment_says(name: str) -> bool | None:
     """What ``FLASK_ADROLL_<name>`` or ``ADROLL_<name>`` of the environment says, if anything."""
     for prefix in ("FLASK_ADROLL_", "ADROLL_"):
-        said = os.environ.get(prefix + name, "").lower()
-        if said in ("true", "1", "false", "0"):
-            return said in ("true", "1")
+        value = os.environ.get(prefix + name, "").lower()
+        if value in ("true", "1", "false", "0"):
+            return value in ("true", "1")
     return None

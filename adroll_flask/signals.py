@@ -28,8 +28,9 @@ event_rejected: NamedSignal = _signals.signal("adroll-event-rejected")
 #: Where it is not to be reported, this is sent before the journal has a note of it.
 event_suppressed: NamedSignal = _signals.signal("adroll-event-suppressed")
 
-#: An event has stopped coming: ``name``, ``last`` (when it came last, seconds since the epoch),
-#: ``events`` (how often in the four weeks before), and in seconds ``away``, ``longest_pause`` of
-#: these weeks and ``alarm_after``. Sent once as it begins, by one of the
-#: processes of the shop and its workers that run: connect the receiver in each.
+#: An event has stopped coming: ``name``, ``account`` (its advertisable EID), ``last`` (when it came
+#: last, seconds since the epoch), ``usual`` (how many there are in such a time), and in seconds
+#: ``away`` and ``longest_pause`` of thirteen weeks; the others are those of ``overview.json``. Sent
+#: once as it begins, by one of the processes of the shop and its workers that run: connect the
+#: receiver in each.
 reports_silent: NamedSignal = _signals.signal("adroll-reports-silent")

@@ -27,13 +27,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from flask import Flask
+from msgspec.structs import asdict
 
 from . import request_state
-from .events.event import Event, checked, matcher
+from .events.event import Event, checked
 from .events.fix import rebuilt
 from .events.names import EventDefaults
-from .middleware import AdRollMiddleware
 from .outbox.model import Entry, NewEvent, OrderKey, Verdict, Withdrawal
 
 __all__ = ["DeadLetter", "Reported", "reports"]
@@ -58,6 +57,8 @@ class _Kept:
     id: str
     event: Event
     state: Literal["queued", "held", "cancelled"]
+    #: Of the visitor's record.
+    record_id: str | None
 
 
 class Reported:
@@ -77,6 +78,7 @@ class Reported:
         self.cancelled: list[str] = []
         #: Events that were invalid.
         self.dead_letters: list[DeadLetter] = []
+        self.oldest_cookie: float = 0.0  # of which nothing is asked
 
     def __iter__(self) -> Iterator[Event]:
         return (kept.event for kept in self._kept.values() if kept.state == "queued")
@@ -104,16 +106,16 @@ class Reported:
 
         :raises AssertionError: there is none, or more than one; the text lists what there is.
         """
-        found = self.named(name)
-        if len(found) != 1:
+        events = self.named(name)
+        if len(events) != 1:
             dead = "; ".join(f"{letter.name}: {letter.error}" for letter in self.dead_letters)
             raise AssertionError(
-                f"{len(found)} events named {name!r} were reported; "
+                f"{len(events)} events named {name!r} were reported; "
                 f"reported: {self._names() or 'nothing'}"
                 + (f"; held: {len(self.held)}" if self.held else "")
                 + (f"; invalid: {dead}" if dead else "")
             )
-        return found[0]
+        return events[0]
 
     def clear(self) -> None:
         """Forget what was reported so far, and the deduplication keys."""
@@ -126,16 +128,18 @@ class Reported:
 
     def put(self, event: NewEvent, *, session: Any = None) -> str:
         if event.dead is not None:
-            name = json.loads(event.payload)["event_name"]
+            name = json.loads(event.payload).get("event_name")
             self.dead_letters.append(DeadLetter(name, event.dead[1]))
             return event.id
         # Not ahead of its own time, whatever clock the app under test has.
-        known = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)
-        parsed = rebuilt(event.payload, known).event
-        place, is_held = event.order or event.id, event.held_for is not None
+        defaults = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)
+        parsed = rebuilt(event.payload, defaults).event
+        place = event.order or event.id
+        is_held = event.held_for is not None
         kept = self._kept.get(place)
         if kept is None:
-            kept = self._kept[place] = _Kept(event.id, parsed, "held" if is_held else "queued")
+            state: Literal["queued", "held"] = "held" if is_held else "queued"
+            kept = self._kept[place] = _Kept(event.id, parsed, state, event.record_id)
             if place in self._verdicts:
                 self._apply(self._verdicts[place], kept)
         elif kept.state == "held" and not is_held:
@@ -162,28 +166,34 @@ class Reported:
 
     def _free(self, place: OrderKey | str, kept: _Kept, changes: Any = None) -> None:
         if changes:
-            kept.event = checked({**vars(kept.event), **changes})
+            kept.event = checked({**asdict(kept.event), **changes})
         kept.state = "queued"
         self._kept[place] = self._kept.pop(place)  # the last that was reported
 
-    def note_failure(self, name: str, reason: str) -> None:
+    def note_failure(self, name: str, reason: str, account: str = "") -> None:
         """Forget it."""
 
     def record(self, entry: Entry) -> None:
         if isinstance(entry, Withdrawal):
-            match = matcher(cookie=entry.first_party_cookie, adct=entry.adct)
-            kept = self._kept.items()
-            self._kept = {place: one for place, one in kept if not match(one.event.wire())}
+            events = self._kept.items()
+            self._kept = {
+                place: kept for place, kept in events if kept.record_id != entry.record_id
+            }
 
 
 @contextmanager
-def reports(app: Flask | AdRollMiddleware) -> Iterator[Reported]:
+def reports(app: object) -> Iterator[Reported]:
     """Collect what *app* reports instead of keeping and sending it.
 
     Events are checked as in production, and a wrong one raises in an app with ``TESTING``. A
     client that never saw a page gets the first-party cookie that the page would have set.
 
-    :param app: a Flask app with AdRoll on it, or the middleware.
+    It sees what any client asks of the app: Flask's, Starlette's ``TestClient``, httpx with
+    ``ASGITransport``.
+
+    :param app: a Flask app with AdRoll on it, the middleware, or a FastAPI or Starlette app that
+        has it by ``add_middleware``, or mounts the app that has it.
+    :raises ConfigurationError: it has no AdRoll, or mounts several.
     """
     reported = Reported()
     with request_state.runtime_of(app, "reports").collecting(reported):
@@ -194,7 +204,7 @@ if find_spec("pytest") is not None:  # the context manager works without it
     import pytest
 
     @pytest.fixture(name="reported")
-    def reported_fixture(app: Flask | AdRollMiddleware) -> Iterator[Reported]:
+    def reported_fixture(app: object) -> Iterator[Reported]:
         """What the suite's ``app`` reports during one test."""
-        with reports(app) as found:
-            yield found
+        with reports(app) as reported:
+            yield reported

@@ -35,7 +35,7 @@ from typing import Any
 from flask import Flask
 
 from adroll_flask import AdRoll, report_conversion
-from adroll_flask.delivery import lane
+from adroll_flask.delivery import pauses_and_stops
 from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.transport import RequestsTransport
 from adroll_flask.outbox.model import Outcome, new_id
@@ -101,7 +101,7 @@ class Counted:
 
 def make_deliverer(app: Flask, transport: Any = None) -> Deliverer:
     runtime = app.extensions["adroll"]
-    lane.LEAST_PAUSE = 0.0
+    pauses_and_stops.LEAST_PAUSE = 0.0
     return Deliverer(
         runtime.outbox,
         runtime.settings,

@@ -19,8 +19,8 @@ from typing import Any
 from flask import Flask
 
 from adroll_flask import AdRoll
-from adroll_flask.dashboard.figures import PERIODS
 from adroll_flask.dashboard.mounting import PAGES
+from adroll_flask.dashboard.periods import PERIODS
 from demo_app import create_app, lately
 
 WHERE = "/adroll-dashboard/"

@@ -23,7 +23,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +32,9 @@ from flask import redirect
 from werkzeug.wrappers import Response
 
 from benchmarks import reporters
-from benchmarks.page import KINDS, make_app
+from benchmarks.page import make_app, page_of
 from benchmarks.side_by_side import Sink
-from benchmarks.visits import ask, cookies_of
+from benchmarks.visits import AGENT, HOST, IP, ask, cookies_of
 
 #: Budgets are for one version of Python: each does the same work in others.
 VERSION = (3, 11)
@@ -105,13 +105,13 @@ def missing() -> str | None:
 class Shop:
     """A shop that is asked as a server would ask it.
 
-    :param kind: one of :data:`benchmarks.page.KINDS`; a way to report of
+    :param kind: one of ``benchmarks.page.KINDS``; a way to report of
         :data:`benchmarks.reporters.KINDS`; or ours whose orders wait for a worker: ``worker``, and
         ``alone``, from which on the process can start no thread.
     """
 
     def __init__(self, kind: str, folder: Path, sink: str) -> None:
-        self._cookies = _cookies(folder, kind if kind in ("session", "always") else "join")
+        self._cookies = _cookies(folder, "session" if kind == "session" else "adroll")
         self._number = time.time_ns() // 1000
         self._others = 0
         own = folder / kind
@@ -134,7 +134,7 @@ class Shop:
                 self._reporter.in_view(f"order-{self._number}")
             return redirect("/thanks", 303)
 
-        if kind in ("join", "always"):
+        if kind == "adroll":
             # The first request starts a thread, which looks for orders: there are none here.
             start, threading.Thread.start = threading.Thread.start, _no_thread  # type: ignore[assignment,method-assign]
             ask(self.app, "/json")
@@ -162,6 +162,74 @@ class Shop:
 
         done = self.app.test_cli_runner().invoke(commands, ["worker", "--once"])
         assert " 0 waiting" in done.output, done.output
+
+
+class AsgiShop:
+    """A shop below :class:`AdRollASGIMiddleware`, or bare, that awaits nothing: so what is counted
+    is without an event loop, and without a framework.
+
+    :param kind: ``asgi`` or ``asgi bare``.
+    """
+
+    def __init__(self, kind: str, folder: Path, sink: str) -> None:
+        from adroll_flask import AdRollASGIMiddleware, report_conversion
+
+        self._cookie = _cookies(folder, "adroll")[0]
+        self._number = time.time_ns() // 1000
+        page = page_of(48_000).encode()
+
+        async def shop(scope: Any, _receive: Any, send: Any) -> None:
+            kind, body = b"text/html; charset=utf-8", page
+            if scope["path"] == "/json":
+                kind, body = b"application/json", b'{"id": 1, "name": "mug", "price": "29.95"}'
+            elif scope["path"] == "/checkout" and self.app is not shop:
+                report_conversion(**reporters.properties(f"order-{self._number}"))
+            headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        self.app: Any = shop
+        if kind == "asgi":
+            self.app = AdRollASGIMiddleware(
+                shop,
+                advertisable_eid=reporters.ADVERTISABLE_EID,
+                pixel_eid=reporters.PIXEL_EID,
+                access_token="sandbox-token",
+                api_url=f"{sink}/api",
+                delivery="worker",
+                secret_key="a key for the benchmark",
+                folder=str(folder / "asgi"),
+            )
+
+    def ask(self, route: Route) -> None:
+        """One request, as uvicorn hands it over."""
+        self._number += 1
+        headers = [
+            (b"host", HOST.encode()),
+            (b"user-agent", AGENT.encode()),
+            (b"accept", b"text/html,application/xhtml+xml"),
+            (b"sec-fetch-dest", b"document"),
+        ]
+        if route.visitor != "new":
+            headers.append((b"cookie", self._cookie.encode()))
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": route.method,
+            "scheme": "https",
+            "path": route.path,
+            "query_string": b"",
+            "root_path": "",
+            "headers": headers,
+            "client": (IP, 50_000),
+            "server": (HOST, 443),
+        }
+        with suppress(StopIteration):
+            self.app(scope, None, _take).send(None)
+
+
+async def _take(_message: object) -> None:
+    """A server's ``send``."""
 
 
 def _no_thread(thread: threading.Thread) -> None:
@@ -197,7 +265,7 @@ def _cookies(folder: Path, kind: str) -> list[str]:
 
 def write_cookies(folder: Path) -> None:
     """The cookies of visitors who clicked an ad and have seen a page."""
-    for kind in ("session", "join", "always"):
+    for kind in ("session", "adroll"):
         app = make_app(kind, str(folder))
         found = [cookies_of(app, f"/page/2?adct=click-{number}") for number in range(VISITORS)]
         (folder / f"{kind}.cookies").write_text(json.dumps(found))
@@ -206,13 +274,14 @@ def write_cookies(folder: Path) -> None:
 def serve(folder: Path, sink: str) -> None:
     """Do what standard input says, a line of JSON at a time."""
     logging.disable(logging.CRITICAL)
-    shops: dict[str, Shop] = {}
+    shops: dict[str, Any] = {}
     for line in sys.stdin:
         told = json.loads(line)
         kind = told["kind"]
         match told["do"]:
             case "open":
-                shops[kind] = Shop(kind, folder, sink)
+                made = AsgiShop if kind.startswith("asgi") else Shop
+                shops[kind] = made(kind, folder, sink)
             case "freeze":
                 # Else a collection of all that was imported falls into one of two counts.
                 gc.collect()
@@ -232,21 +301,22 @@ def serve(folder: Path, sink: str) -> None:
 # -- beside it -----------------------------------------------------------------------------
 
 
-class Counter:
-    """A process of shops whose instructions are counted.
+class CountedProcess:
+    """A Python program whose instructions are counted: it does what each line of JSON says that it
+    is given, and then prints a line.
 
-    :param folder: of the cookies; what is counted is written there as well.
+    :param folder: where what is counted is written.
+    :param program: its module and arguments.
     """
 
-    def __init__(self, folder: Path, sink: str) -> None:
+    def __init__(self, folder: Path, *program: str | Path) -> None:
         self._out = folder / f"counted-{time.monotonic_ns()}"
         self._part = 0
-        self._opened: set[str] = set()
         self._process = subprocess.Popen(
             [
                 *("valgrind", "--tool=callgrind", "--separate-threads=yes", "--quiet"),
                 f"--callgrind-out-file={self._out}",
-                *(sys.executable, "-m", "benchmarks.instructions", "--serve", sink, folder),
+                *(sys.executable, "-m", *program),
             ],
             cwd=Path(__file__).parents[1],
             env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -255,49 +325,16 @@ class Counter:
             text=True,
         )
 
-    def count(self, kind: str, *does: str, many: int = MANY, times: int = 1) -> list[Counted]:
-        """Of one request each of *does*: the first is a route's name.
-
-        :param kind: of the shop.
-        :param many: requests of the second count.
-        :param times: how often all of it is counted: the least counts, since what is done by the
-            clock falls into some of them.
-        """
-        if kind not in self._opened:
-            self._opened.add(kind)
-            self._do(kind, "open")
-        self._all(kind, does, WARM)
-        self._do(kind, "wait")
-        self._do(kind, "freeze")
-        self._dump()
-        less, more = (
-            [
-                Counted(min(one.own for one in each), min(one.beside for one in each))
-                for each in zip(*(self._all(kind, does, count) for _ in range(times)), strict=True)
-            ]
-            for count in (FEW, many)
-        )
-        return [
-            Counted((b.own - a.own) / (many - FEW), (b.beside - a.beside) / (many - FEW))
-            for a, b in zip(less, more, strict=True)
-        ]
-
-    def _all(self, kind: str, does: tuple[str, ...], count: int) -> list[Counted]:
-        found = []
-        for do in does:
-            self._do(kind, do, count)
-            found.append(self._dump())
-        return found
-
-    def _do(self, kind: str, do: str, count: int = 0) -> None:
+    def do(self, **what: object) -> None:
+        """Have it do *what*."""
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps({"kind": kind, "do": do, "count": count}), file=self._process.stdin)
+        print(json.dumps(what), file=self._process.stdin)
         self._process.stdin.flush()
         if not self._process.stdout.readline():
-            raise RuntimeError(f"the shops under valgrind have ended at {kind}: {do}")
+            raise RuntimeError(f"the program under valgrind has ended at {what}")
 
-    def _dump(self) -> Counted:
+    def counted(self) -> Counted:
         """What was counted since the last time."""
         command = ["vgdb", f"--pid={self._process.pid}", "dump"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
@@ -315,6 +352,51 @@ class Counter:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class Counter(CountedProcess):
+    """A process of shops whose instructions are counted.
+
+    :param folder: of the cookies; what is counted is written there as well.
+    """
+
+    def __init__(self, folder: Path, sink: str) -> None:
+        super().__init__(folder, "benchmarks.instructions", "--serve", sink, folder)
+        self._opened: set[str] = set()
+
+    def count(self, kind: str, *does: str, many: int = MANY, times: int = 1) -> list[Counted]:
+        """Of one request each of *does*: the first is a route's name.
+
+        :param kind: of the shop.
+        :param many: requests of the second count.
+        :param times: how often all of it is counted: the least counts, since what is done by the
+            clock falls into some of them.
+        """
+        if kind not in self._opened:
+            self._opened.add(kind)
+            self.do(kind=kind, do="open")
+        self._all(kind, does, WARM)
+        self.do(kind=kind, do="wait")
+        self.do(kind=kind, do="freeze")
+        self.counted()
+        less, more = (
+            [
+                Counted(min(one.own for one in each), min(one.beside for one in each))
+                for each in zip(*(self._all(kind, does, count) for _ in range(times)), strict=True)
+            ]
+            for count in (FEW, many)
+        )
+        return [
+            Counted((b.own - a.own) / (many - FEW), (b.beside - a.beside) / (many - FEW))
+            for a, b in zip(less, more, strict=True)
+        ]
+
+    def _all(self, kind: str, does: tuple[str, ...], count: int) -> list[Counted]:
+        found = []
+        for do in does:
+            self.do(kind=kind, do=do, count=count)
+            found.append(self.counted())
+        return found
 
 
 @contextmanager
@@ -347,19 +429,26 @@ def added(folder: Path, sink: str, *, short: bool) -> Iterator[tuple[str, float]
     """
     yield "import, bare", (bare_import := imported("flask"))
     yield "import", imported("flask, adroll_flask") - bare_import
-    with counter(folder, sink) as shops:
+    # Each in a process of its own: what the interpreter has learned of the classes of one shop it
+    # would unlearn with each request of the other.
+    with counter(folder, sink) as bare_shops, counter(folder, sink) as shops:
         for name, route in ROUTES.items():
             if route.visitor != "another":
-                (bare,) = shops.count("bare", name)
+                (bare,) = bare_shops.count("bare", name)
                 yield f"{name}, bare", bare.own / 1000
             if route.method == "POST":
                 (order,) = shops.count("worker", name)
                 yield name, (order.own - bare.own) / 1000
                 continue
-            kinds = ("join",) if route.visitor == "another" else KINDS[2 if short else 1 :]
-            for kind in kinds:
-                (one,) = shops.count(kind, name)
-                yield f"{name}, {kind}", (one.own - bare.own) / 1000
+            if not short and route.visitor != "another":
+                (one,) = shops.count("session", name)
+                yield f"{name}, session", (one.own - bare.own) / 1000
+            (one,) = shops.count("adroll", name)
+            yield name, (one.own - bare.own) / 1000
+        for name in [name for name, route in ROUTES.items() if route.visitor != "another"]:
+            (bare,) = bare_shops.count("asgi bare", name)
+            (one,) = shops.count("asgi", name)
+            yield f"{name}, ASGI", (one.own - bare.own) / 1000
         _, taken_in, delivered = shops.count(
             "alone", "order", "take in", "deliver", many=A_CLAIM, times=3
         )

@@ -39,7 +39,7 @@ def page_of(size: int) -> str:
 
 
 def make_app(kind: str, folder: str) -> Flask:
-    """A shop: ``bare``, with AdRoll (``always`` or ``join``), or with a ``session`` of its own."""
+    """A shop: ``bare``, with ``adroll``, or with a ``session`` of its own."""
     app = Flask("shop", instance_path=folder)
     app.config["SECRET_KEY"] = "a key for the benchmark"
     pages = {size: page_of(size * 1000) for size in (2, 48, 50, 500)}
@@ -68,7 +68,7 @@ def make_app(kind: str, folder: str) -> Flask:
             if "visit" not in session:
                 session["visit"] = {"adct": "click-123", "cookie": "0" * 46}
 
-    if kind in ("always", "join"):
+    if kind == "adroll":
         from adroll_flask import AdRoll
 
         app.config.update(
@@ -76,7 +76,6 @@ def make_app(kind: str, folder: str) -> Flask:
             ADROLL_PIXEL_EID="PIXEL00000000000000001",
             ADROLL_ACCESS_TOKEN="a-token",
             ADROLL_DELIVERY="worker",
-            ADROLL_SESSION=kind,
         )
         AdRoll(app)
     return app
@@ -97,7 +96,7 @@ def microseconds(app: Flask, path: str, cookies: str, times: int) -> float:
     return (time.thread_time() - start) / times * 1e6
 
 
-KINDS = ("bare", "session", "join", "always")
+KINDS = ("bare", "session", "adroll")
 
 
 def in_process(rounds: int) -> None:
@@ -105,9 +104,8 @@ def in_process(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         apps = {kind: make_app(kind, folder) for kind in KINDS}
         cookies = {kind: cookies_of(app, "/page/2") for kind, app in apps.items()}
-        assert "adroll_visitor" in cookies["join"]
-        assert "session" not in cookies["join"]
-        assert "session=" in cookies["always"]
+        assert "__Host-adroll_visitor" in cookies["adroll"]
+        assert "session" not in cookies["adroll"]
         rows = [
             ("JSON, returning", "/json", True),
             ("page, 2 kB, returning", "/page/2", True),
@@ -118,10 +116,10 @@ def in_process(rounds: int) -> None:
             ("page, 50 kB, new visitor", "/page/50", False),
         ]
         print("in process, microseconds per request; in brackets what it adds to the bare app")
-        print(f"{'':28}{'bare':>9}{'a session':>17}{'AdRoll join':>17}{'AdRoll always':>17}")
+        print(f"{'':28}{'bare':>9}{'a session':>17}{'AdRoll':>17}")
         for name, path, returning in rows:
             sent = cookies if returning else dict.fromkeys(KINDS, "")
-            placed = b"data-adroll" in ask(apps["join"], path, cookies=sent["join"])
+            placed = b"data-adroll" in ask(apps["adroll"], path, cookies=sent["adroll"])
             assert placed == (path != "/json"), path
             times: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for kind, app in apps.items():
@@ -185,7 +183,7 @@ def served(rounds: int) -> None:
         cookies = {kind: cookies_of(make_app(kind, folder), "/page/2") for kind in KINDS}
         urls = {kind: stack.enter_context(gunicorn(kind, folder)) for kind in KINDS}
         print("gunicorn, one worker, two threads; requests a second, and of the bare app's")
-        print(f"{'':28}{'bare':>9}{'a session':>16}{'AdRoll join':>16}{'AdRoll always':>16}")
+        print(f"{'':28}{'bare':>9}{'a session':>16}{'AdRoll':>16}")
         for path in ("/json", "/page/50", "/page/500", "/stream"):
             rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for kind in KINDS:

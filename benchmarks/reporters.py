@@ -278,7 +278,7 @@ class Visitors:
         from adroll_flask.counters import Counters
         from adroll_flask.settings import Settings
         from adroll_flask.visitor.record import Record
-        from adroll_flask.visitor.record import Visitors as Keeper
+        from adroll_flask.visitor.visitors import Visitors as Keeper
 
         # Not the app's own, which would know what it has signed.
         self._records = Keeper(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)

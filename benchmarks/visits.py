@@ -14,7 +14,7 @@ AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/140.0.0.0 Safari/537.36"
 )
-_COOKIES = ("adroll_visitor", "__adroll_fpc", "session")
+_COOKIES = ("__Host-adroll_visitor", "__adroll_fpc", "session")
 
 
 def ask(app: Any, path: str, *, method: str = "GET", query: str = "", cookies: str = "") -> bytes:

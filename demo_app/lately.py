@@ -27,7 +27,8 @@ from adroll_flask import (
 )
 from adroll_flask.sandbox import Account, RunningSandbox, running
 
-from . import catalogue, past
+from . import cart, catalogue, past
+from .store import Order, current_store
 
 if TYPE_CHECKING:
     from adroll_flask.runtime import Runtime
@@ -71,7 +72,7 @@ def add_to(shop: Flask, now: float | None = None) -> None:
         raise ValueError("only an outbox in a SQLite file can be given a past")
     runtime.outbox.database.create_tables()
     runtime.outbox.close()
-    if past.write(place, now, until=HOURS):
+    if past.write(place, shop.extensions["store"], now, until=HOURS):
         play(shop, now)
 
 
@@ -88,6 +89,7 @@ def play(shop: Flask, now: float) -> int:
     level, quiet.level = quiet.level, logging.CRITICAL + 1
     stage = Flask("demo_app", instance_path=shop.instance_path)
     stage.config.update(shop.config, ADROLL_DELIVERY="worker", ADROLL_STRICT=False)
+    stage.extensions["store"] = shop.extensions["store"]
     try:
         with running(clock=clock, account=account) as sandbox, stage.app_context():
             stage.config["ADROLL_API_URL"] = sandbox.api_url
@@ -153,6 +155,7 @@ def _happen(one: _Order, clock: _Clock, sandbox: RunningSandbox) -> None:
             _buy(f"INV-{410 + one.number}", random, clock.now, hold=True)
         case "release":
             release_conversion(f"INV-{410 + one.number}")
+            _place(f"INV-{410 + one.number}", clock.now)
         case "cancel":
             cancel_conversion(f"INV-{410 + one.number}")
         case "invalid":
@@ -180,14 +183,25 @@ def _happen(one: _Order, clock: _Clock, sandbox: RunningSandbox) -> None:
 def _buy(order: str, random: Random, now: float, **given: Any) -> None:
     visitor = _visitor(random, now)
     known = _known(random) or {"email": f"buyer{random.randrange(10**6)}@mail.example"}
-    product = random.choice(catalogue.PRODUCTS)
-    quantity = random.choice([1, 1, 1, 2, 2, 3])
+    line = _line(order)
     values = {
-        "value": product.price * quantity,
+        "value": line.total,
         "currency": catalogue.CURRENCY,
-        "products": [{"product_id": product.id, "price": product.price, "quantity": quantity}],
+        "products": [line.for_adroll()],
     }
     report_conversion(order_id=order, visitor=visitor, **{**known, **values, **given})
+    if "hold" not in given:
+        _place(order, now)
+
+
+def _place(order: str, now: float) -> None:
+    """Keep a paid order as the shop does."""
+    current_store().keep([Order(order, f"buyer{order}@mail.example", (_line(order),), now)])
+
+
+def _line(order: str) -> cart.Line:
+    """What is bought with the order of that number."""
+    return past.sale(Random(order))  # noqa: S311 - figures for a demo
 
 
 def _visitor(random: Random, now: float) -> Visitor:

@@ -9,6 +9,9 @@ The same hour gives the same figures each time. What happened, seen from *now*:
 - 68 days ago: the token had run out for a weekend, events waited for two days;
 - 33 days ago: a new checkout whose Content-Security-Policy keeps the pixel out for some;
 - 19 days ago: AdRoll was away for five hours.
+
+Orders of the last days are more than sums: the outbox has each, and the shop's own list of paid
+orders does, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -19,16 +22,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from adroll_flask.events.names import BITS
-from adroll_flask.outbox.model import new_id
+from adroll_flask.outbox.model import State, new_id
 from adroll_flask.outbox.schema import DELAY_COLUMNS
 from adroll_flask.sandbox import ADVERTISABLE_EID
 
+from . import cart, catalogue
+from .store import Order, Store
+
 #: Days that the shop has been open.
 OPEN: Final = 396
+#: Days whose orders can be looked up; a comparison asks for fourteen.
+_LISTED: Final = 15
+#: The first number of those orders.
+_FIRST_NUMBER: Final = 5000
 _HOUR: Final = 3600
+#: Seconds for which an order's key is kept: ``ADROLL_DEDUPE_DAYS``.
+_KEPT: Final = 90 * 24 * _HOUR
 #: Share of a day's trade in each hour, UTC, for a shop whose customers live in Europe.
 _CLOCK: Final = (
     *(0.5, 0.3, 0.2, 0.2, 0.3, 0.7, 1.6, 3.0, 4.2, 5.0, 5.6, 5.8),
@@ -39,7 +51,7 @@ _WEEK: Final = (1.05, 0.98, 0.96, 1.0, 1.02, 0.9, 1.2)
 _AWAY: Final = ((70.0, 68.0), (18.9 + 5 / 24, 18.9))
 #: Events for one order, and whether they have a value.
 PER_ORDER: Final = {"addToCart": 3.1, "productSearch": 1.6, "formFill": 0.12, "purchase": 1.0}
-_MEAN: Final = {"purchase": 64.0, "addToCart": 31.0}
+_PRICED: Final = ("purchase", "addToCart")
 _CURRENCIES: Final = (("EUR", 0.93), ("CHF", 0.07))
 #: Share of the visitors with a cookie whose click on an ad is known.
 CLICKED: Final = 0.13
@@ -50,14 +62,25 @@ T = TypeVar("T")
 Row = tuple[object, ...]
 
 
-def write(database: Path, now: float, *, until: float = 0.0, orders_a_day: float = 110.0) -> int:
+class _Sale(NamedTuple):
+    """An order that AdRoll took, and the mask of what identified its visitor."""
+
+    order: Order
+    identifiers: int
+
+
+def write(
+    database: Path, store: Store, now: float, *, until: float = 0.0, orders_a_day: float = 110.0
+) -> int:
     """Fill an outbox's empty history; returns how many rows it got.
 
     :param database: its SQLite file, with its tables.
+    :param store: gets the orders of the last days.
     :param until: hours before *now* at which it ends.
     """
     columns = (
-        *("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency"),
+        *("hour", "slot", "advertisable_eid", "event_name"),
+        *("outcome", "reason", "identifiers", "currency"),
         *("events", "value", *DELAY_COLUMNS),
     )
     statement = (
@@ -68,18 +91,40 @@ def write(database: Path, now: float, *, until: float = 0.0, orders_a_day: float
     with sqlite3.connect(database) as connection:
         if connection.execute("SELECT 1 FROM adroll_history LIMIT 1").fetchone():
             return 0
-        connection.executemany(
-            "INSERT INTO adroll_stop (id, advertisable_eid, began_at, ended_at, reason)"
-            " VALUES (?, ?, ?, ?, 'away')",
-            [
-                (new_id(now), ADVERTISABLE_EID, now - since * 86_400, now - until * 86_400)
-                for since, until in _AWAY
-            ],
+        connection.execute(
+            "UPDATE adroll_meta SET value = ? WHERE name = 'began'",
+            (repr(float((end - OPEN * 24) * _HOUR)),),
         )
-        return connection.executemany(statement, _rows(end, orders_a_day, now)).rowcount
+        sales: list[_Sale] = []
+        written = connection.executemany(statement, _rows(end, orders_a_day, now, sales)).rowcount
+        _list(sales, connection, store)
+        return written
 
 
-def _rows(end: int, orders_a_day: float, now: float) -> Iterator[Row]:
+def _list(sales: Sequence[_Sale], connection: sqlite3.Connection, store: Store) -> None:
+    """Keep each sale as the shop does, and as an outbox keeps what was delivered."""
+    common = {"state": State.delivered, "event_name": "purchase", "dry_run": 0}
+    for order, identifiers in sales:
+        row = common | {
+            "id": new_id(order.paid_at),
+            "advertisable_eid": ADVERTISABLE_EID,
+            "dedupe_key": order.id,
+            "digest": f"{order.total} {order.currency}",
+            "identifiers": identifiers,
+            "occurred_at": order.paid_at,
+            "queued_at": order.paid_at,
+            "settled_at": order.paid_at + 4,
+            "due_at": order.paid_at + _KEPT,
+        }
+        connection.execute(
+            f"INSERT INTO adroll_event ({', '.join(row)})"  # noqa: S608 - constants
+            f" VALUES ({', '.join(f':{name}' for name in row)})",
+            row,
+        )
+    store.keep(sale.order for sale in sales)
+
+
+def _rows(end: int, orders_a_day: float, now: float, sales: list[_Sale]) -> Iterator[Row]:
     begin = end - OPEN * 24
     #: Events that wait for AdRoll: their counts by what they are, and when they happened.
     waiting: list[tuple[int, tuple[str, int, str], int, int]] = []
@@ -115,8 +160,9 @@ def _rows(end: int, orders_a_day: float, now: float) -> Iterator[Row]:
                     counts[hour, 0, name, "suppressed", said, 0, ""] += 1
                     continue
                 mask = _identifiers(random, name, days_ago)
-                currency = _pick(random, _CURRENCIES) if name in _MEAN else ""
-                value = _value(random, name)
+                currency = _pick(random, _CURRENCIES) if name in _PRICED else ""
+                line = sale(random)
+                value = round(10_000 * line.total) if currency else 0
                 if name == "purchase" and random.random() < 0.018:
                     counts[hour, 0, name, "duplicate", "", mask, currency] += 1
                     values[hour, 0, name, "duplicate", "", mask, currency] += value
@@ -124,8 +170,14 @@ def _rows(end: int, orders_a_day: float, now: float) -> Iterator[Row]:
                     waiting.append((hour, (name, mask, currency), 1, value))
                 else:
                     delivered((name, mask, currency), 1, value, 0)
+                    if name == "purchase" and days_ago < _LISTED:
+                        number = f"{_FIRST_NUMBER + len(sales)}"
+                        at = hour * _HOUR + random.random() * _HOUR
+                        email = f"buyer{number}@mail.example"
+                        sales.append(_Sale(Order(number, email, (line,), at, currency), mask))
         for key, events in counts.items():
-            yield (*key, events, values[key], *delays.get(key, [0] * len(DELAY_COLUMNS)))
+            place = (*key[:2], ADVERTISABLE_EID, *key[2:])
+            yield (*place, events, values[key], *delays.get(key, [0] * len(DELAY_COLUMNS)))
 
 
 def trade(hour: int, days_ago: float, orders_a_day: float = 110.0) -> float:
@@ -182,11 +234,9 @@ def _identifiers(random: Random, name: str, days_ago: float) -> int:
     return mask
 
 
-def _value(random: Random, name: str) -> int:
-    """In ten-thousandths, as the history keeps them."""
-    if name not in _MEAN:
-        return 0
-    return 1000 * round(10 * _MEAN[name] * random.lognormvariate(-0.18, 0.6))
+def sale(random: Random) -> cart.Line:
+    """What somebody buys."""
+    return cart.Line(random.choice(catalogue.PRODUCTS), random.choice([1, 1, 1, 2, 2, 3]))
 
 
 def _pick(random: Random, choices: Sequence[tuple[T, float]]) -> T:

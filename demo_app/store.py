@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,11 +18,12 @@ from . import cart, catalogue
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS orders
-    (id TEXT PRIMARY KEY, email TEXT NOT NULL, lines TEXT NOT NULL, paid_at REAL NOT NULL);
+    (id TEXT PRIMARY KEY, email TEXT NOT NULL, lines TEXT NOT NULL, paid_at REAL NOT NULL,
+    currency TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS readers (email TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS demo_requests (email TEXT, company TEXT NOT NULL, covers TEXT NOT NULL);
 """
-_ORDERS = "SELECT id, email, lines, paid_at FROM orders"
+_ORDERS = "SELECT id, email, lines, paid_at, currency FROM orders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,15 @@ class Store:
 
     def place(self, order_id: str, email: str, lines: Sequence[cart.Line]) -> Order:
         """Keep the order and return it; sent a second time, return the first."""
-        packed = json.dumps([[line.product.id, line.quantity] for line in lines])
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?)",
-                (order_id, email, packed, time.time()),
-            )
+        self.keep([Order(order_id, email, tuple(lines), time.time())])
         order = self.order(order_id)
         assert order is not None  # noqa: S101 - kept two lines above
         return order
+
+    def keep(self, orders: Iterable[Order]) -> None:
+        """Keep *orders*, without those whose number is there already."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?)", map(_row, orders))
 
     def order(self, order_id: str) -> Order | None:
         """The order of that number, or ``None``."""
@@ -101,14 +102,19 @@ class Store:
             db.execute("INSERT INTO demo_requests VALUES (?, ?, ?)", (email, company, covers))
 
 
-def _order(row: tuple[str, str, str, float]) -> Order:
-    id, email, packed, paid_at = row
+def _row(order: Order) -> tuple[str, str, str, float, str]:
+    packed = json.dumps([[line.product.id, line.quantity] for line in order.lines])
+    return order.id, order.email, packed, order.paid_at, order.currency
+
+
+def _order(row: tuple[str, str, str, float, str]) -> Order:
+    id, email, packed, paid_at, currency = row
     lines = (
         cart.Line(product, quantity)
         for product_id, quantity in json.loads(packed)
         if (product := catalogue.find(product_id)) is not None
     )
-    return Order(id, email, tuple(lines), paid_at)
+    return Order(id, email, tuple(lines), paid_at, currency)
 
 
 def current_store() -> Store:

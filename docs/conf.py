@@ -19,57 +19,28 @@ language = "en"
 
 extensions = [
     "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.intersphinx",
-    "sphinx_click",
     "sphinx_copybutton",
-    "sphinx_design",
     "sphinxcontrib.mermaid",
     "sphinxext.opengraph",
     "notfound.extension",
     # ours, in docs/_ext
     "accessible",
-    "click_command",
-    "known_names",
+    "clone_and_site",
     "linked_literals",
     "llms_txt",
     "local_mermaid",
-    "log_lines",
-    "settings_list",
 ]
 root_doc = "index"
 exclude_patterns = ["_build", "node_modules", "_ext"]
 nitpicky = True
-nitpick_ignore = [
-    # What tests of the package give to it, and what its parts are given: not for the site's code.
-    *[("py:class", name) for name in ("Outbox", "Transport", "Runtime", "SettingValues")],
-    ("py:class", "adroll_flask.reporting.reporter.Reporter"),
-    ("py:class", "adroll_flask.visitor.record.Visitors"),
-    # Callable[[Event], Event | None]: the signature says it where it matters.
-    ("py:class", "BeforeReport"),
-    ("py:class", "PaidOrdersFunction"),
-    # Of a compared order: its docstring names them.
-    ("py:class", "Status"),
-    # An id may be one; Sphinx reads the name without its module.
-    ("py:class", "UUID"),
-]
 templates_path: list[str] = []
 
 # -- Markdown ------------------------------------------------------------------------------
 
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "fieldlist"]
+myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.header"]  # SECURITY.md and others stand on GitHub, too
-
-# -- reference -----------------------------------------------------------------------------
-
-autodoc_typehints = "signature"
-autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
-python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
-toc_object_entries_show_parents = "hide"
 
 # -- pages ---------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 // The kit with consent: nothing starts and nothing is stored before somebody who knows has said yes.
-// Heard are the site (adrollKit.consent), the TCF's __tcfapi, Consent Mode's ad_storage and the
-// server. Of the first three any no is a no; the server's word counts until one of them has spoken,
-// and its no to what we told it counts in any case.
+// Heard are the site (adrollKit.consent), the TCF's __tcfapi, with "gpp" the opt-outs of __gpp,
+// Consent Mode's ad_storage and the server. Of all but the last any no is a no; the server's word
+// counts until one of them has spoken, and its no to what we told it counts in any case.
 
 import { begin, hasCookie, keep, kit, post, settings, start, stop } from "./adroll-kit.js";
 
@@ -12,7 +12,9 @@ kit.consent ||= (yes) => kit.q.push(yes);
 begin(() => {
   const [vendor, ...purposes] = (settings.tcf || "130:1,7").split(/[:,]/);
   const said = {};
-  let joined, kept, state;
+  // Before this voice has said yes nothing starts, whoever else says so.
+  let awaited = settings.consent == "gpp" && "gpp";
+  let joined, joinedGpp, kept, state;
 
   const say = (body, heard) => post(body).then(heard).catch(() => {});
 
@@ -31,7 +33,8 @@ begin(() => {
   const hear = (who, yes) => {
     if (yes === !!yes && said[who] !== yes) {
       said[who] = yes;
-      apply(!Object.values(said).includes(false), 1);
+      if (Object.values(said).includes(false)) apply(false, 1);
+      else if (said[awaited || who]) apply(true, 1);
     }
   };
 
@@ -65,6 +68,30 @@ begin(() => {
       );
   };
 
+  // SaleOptOut, SharingOptOut or TargetedAdvertisingOptOut, or Global Privacy Control: only sections
+  // of the US, national or a state's, have fields that end so. A section is an object, or several.
+  const OPT_OUT = /"Gpc":(t|1)|OptOut":1/;
+
+  // What cannot be read is no answer.
+  const heardGpp = (event) => {
+    try {
+      const ping = event.pingData;
+      const applies = ping.applicableSections;
+      const sections = { ...ping.parsedSections };
+      // "7:usnat": the number of a section and its name.
+      for (const api of ping.supportedAPIs)
+        if (!applies.includes(parseInt(api))) delete sections[api.split(":")[1]];
+      // While the visitor is being asked, it is not.
+      if (ping.signalStatus == "ready") {
+        // Section 2 is the European Union's: there the TCF's answer counts. Another voice may be
+        // awaited than before, though this one says the same.
+        awaited = applies.includes(2) ? "tcf" : "gpp";
+        said.gpp = 0;
+        hear("gpp", !OPT_OUT.test(JSON.stringify(sections)));
+      }
+    } catch {}
+  };
+
   // Frames and elements answer to names as well: markup that somebody brought in is no consent.
   const bool = (value) => (value === !!value ? value : null);
 
@@ -86,12 +113,18 @@ begin(() => {
     return bool(entry?.update) ?? update ?? (initial || 0);
   };
 
-  // Neither says when it comes, and Consent Mode has no public event: look twice a second.
+  // None says when it comes, and Consent Mode has no public event: look twice a second.
   const look = () => {
     try {
       if (!joined && window.__tcfapi) {
         joined = 1;
         window.__tcfapi("addEventListener", 2, heardTcf);
+      }
+    } catch {}
+    try {
+      if (awaited && !joinedGpp && window.__gpp) {
+        joinedGpp = 1;
+        window.__gpp("addEventListener", heardGpp);
       }
     } catch {}
     try {
@@ -107,6 +140,15 @@ begin(() => {
   kit.consent = (yes) => hear("site", yes);
   kit.consent(kit.q.pop());
   look();
+  // In the US silence is a yes: nobody has to be asked, so that there may be no platform. One of the
+  // TCF alone has to be heard.
+  if (awaited)
+    setTimeout(() => {
+      if (!joinedGpp) {
+        if (joined) awaited = "tcf";
+        hear("gpp", true);
+      }
+    }, settings.wait);
 
   // Back from the browser's page cache without a cookie: it was taken back on another page.
   addEventListener("pageshow", (event) => event.persisted && !hasCookie() && apply(false));

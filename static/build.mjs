@@ -16,7 +16,7 @@ const BUILDS = [
     from: "adroll-kit-consent.js",
     sources: ["adroll-kit.js", "adroll-kit-consent.js"],
     consent: true,
-    limit: 2000,
+    limit: 2200,
   },
 ].flatMap((one) => [
   { ...one, origins: false },

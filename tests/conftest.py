@@ -54,10 +54,12 @@ LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/"
 #: Browsers take most of the machine: a part of each of their subjects every day, all with proofs.
 BROWSERS = "tests/browser/"
 _DAILY = {
+    "asgi": ("",),
     "consent_in_browser": ("a_late_yes", "who_was_not_asked"),
     "consent_platforms": ("the_page_tells_each_answer[after",),
     "cookie_caps": ("who_buys_days_later_is_who_clicked[2",),
     "csp": ("",),
+    "fetched_pages": ("what_a_library", "a_page_that_a_service"),
     "dashboard_actions": ("a_problem_is_fixed",),
     "front_end_elsewhere": ("a_front_end", "the_pages_script"),
     "journeys": ("1_", "2", "6"),
@@ -65,7 +67,11 @@ _DAILY = {
         f"1_from_the_ad_to_the_purchase[{one}-http]" for one in ("firefox", "webkit")
     ),
     "kit": ("a_", "half_the_wait", "click", "the_next_page", "what", "who_leaves_early"),
-    "kit_consent": ("any_no", "a_platforms", "the_server", "withdrawn"),
+    "kit_consent": (
+        *("any_no", "a_platforms", "the_server", "withdrawn"),
+        *("a_no_that_did_not", "a_cmp_that_comes_late", "without_a_platforms"),
+    ),
+    "kit_gpp": ("a_later_no", "where_no_platform", "who_opted_out"),
     "kit_lifecycle": ("",),
     "sandbox": ("an_event_appears", "the_pixel_waits", "what_an_event_holds"),
 }

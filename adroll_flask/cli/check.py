@@ -1,23 +1,18 @@
-"""``flask adroll check``, ``go-live``, ``explain``, ``verify``: what is wrong with a site, and what
-to do.
+"""``flask adroll check``, ``go-live``, ``verify``: what is wrong with a site, and what to do.
 
-``verify`` buys at the running shop. ``explain`` says what a message means without the Internet: it
-reads docs/errors.md.
+``verify`` buys at the running shop.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
-import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
@@ -27,27 +22,22 @@ from flask.cli import with_appcontext
 from werkzeug.utils import import_string
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.events.names import BITS, FORM_NAMES, suggestion
+from adroll_flask.events.names import BITS, FORM_NAMES
 from adroll_flask.findings import site_settings
-from adroll_flask.findings.finding import MEANINGS, Finding, found, meaning, ok
-from adroll_flask.findings.sums import by
-from adroll_flask.outbox.model import Row
+from adroll_flask.findings.finding import Finding, finding_of, ok
+from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
 from adroll_flask.reporting.kept_events import find_order
 from adroll_flask.runtime import Runtime
+from adroll_flask.settings import is_of_sandbox
+from adroll_flask.visitor.request_cookies import are_secure
 
 from . import console
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
 #: What is a hint while a site is made, and has to be gone before it goes live.
 _NOT_LIVE: Final = ("api-url-elsewhere",)
-
-_PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
-_COPY: Final = Path(__file__).with_name("errors.md")
-#: An entry of the page: its anchor, its title, and its lines.
-_ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
-_LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
 
 #: Seconds for connecting and for an answer, and between two looks into the outbox.
 _TIMEOUT: Final = (5.0, 30.0)
@@ -66,17 +56,20 @@ _FIXES: Final = {
 @click.option("--url", help="Also fetch this page, as two new visitors would.")
 @click.option("--since", metavar="TIME", help="Fail where a report died since then: a deploy.")
 @click.option("--last", type=console.NUMBER, help="Fail where one of the last N reports died.")
+@console.SHOP
 @console.AS_JSON
-def check(url: str | None, since: str | None, last: int | None) -> None:
+def check(url: str | None, since: str | None, last: int | None, account: str | None) -> None:
     """Say all that is wrong with this site, each with its fix.
 
-    Looks over settings, keys, outbox, cookies and endpoints. --since takes a time with its offset
-    (2026-11-27T05:00+01:00), seconds since the epoch, or 2h.
+    Looks at settings, keys, outbox, cookies and endpoints. It tries to write to the outbox's
+    database, and takes that back. --since takes a time with its offset (2026-11-27T05:00+01:00),
+    seconds since the epoch, or 2h.
 
-    Exits with 1 where something keeps conversions from AdRoll or harms the site.
+    Exits with 1 if something keeps conversions from AdRoll or harms the site.
     """
     is_asked = since or last
-    findings = site_findings(url, lambda: [_reports(since, last)] if is_asked else [])
+    reports: Any = lambda: [_reports(since, last, account)] if is_asked else []  # noqa: E731
+    findings = site_findings(url, reports, account)
     kinds = Counter(finding.severity for finding in findings)
     sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
     _say(findings, sums, bad=kinds["error"])
@@ -84,37 +77,41 @@ def check(url: str | None, since: str | None, last: int | None) -> None:
 
 @console.commands.command("go-live", with_appcontext=False)
 @click.option("--url", help="A page of the real site, as visitors reach it.")
+@console.SHOP
 @console.AS_JSON
-def go_live(url: str | None) -> None:
+def go_live(url: str | None, account: str | None) -> None:
     """Say what is still to do before real orders are reported.
 
-    Looks over all that check looks over, for what is left of the sandbox, and for the decisions on
-    hosts and consent; sends AdRoll an event as a dry run, and fetches the page at --url.
+    Looks at all that check looks at. Then it looks for what is left of the sandbox, and whether
+    hosts and consent are decided. It sends AdRoll an event as a dry run, and fetches the page at
+    --url.
 
     Exits with 1 while something is to do.
     """
     findings = [
         replace(finding, severity="error") if finding.code in _NOT_LIVE else finding
-        for finding in site_findings(url, lambda: _of_the_real_site(url))
+        for finding in site_findings(url, lambda: _of_the_real_site(url, account), account)
     ]
-    left = sum(finding.severity in ("error", "warning") for finding in findings)
-    sums = f"{counted(left, 'thing')} to do" if left else "nothing is left to do"
-    _say(findings, sums, bad=left)
+    undone = sum(finding.severity in ("error", "warning") for finding in findings)
+    sums = f"{counted(undone, 'thing')} to do" if undone else "nothing is left to do"
+    _say(findings, sums, bad=undone)
 
 
 def site_findings(
-    url: str | None = None, more: Callable[[], list[Finding]] = list
+    url: str | None = None, more: Callable[[], list[Finding]] = list, account: str | None = None
 ) -> list[Finding]:
     """What is wrong with the site, as a command tells it; also where its app does not start.
 
     :param more: what else is asked for where it does.
+    :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
 
     @with_appcontext
     def of_app() -> list[Finding]:
         runtime = console.current_runtime()
         alone = isinstance(current_app._get_current_object(), console.SettingsAlone)  # type: ignore[attr-defined]
-        findings = site_settings.check_app(current_app, runtime, ask_endpoints=not alone)
+        how: Any = {"ask_endpoints": not alone, "account": account}
+        findings = site_settings.check_app(current_app, runtime, **how)
         if url is not None:
             from adroll_flask.findings.page import check_url  # which loads requests
 
@@ -129,19 +126,32 @@ def site_findings(
         return site_settings.check_start(problem)
 
 
-def _of_the_real_site(url: str | None) -> list[Finding]:
+def _of_the_real_site(url: str | None, account: str | None) -> list[Finding]:
     runtime = console.current_runtime()
-    result = site_settings.send_test_event(runtime, "pageView")
-    sent = found("send-test-failed", "send-test", meaning=result.meaning)
+    result = site_settings.send_test_event(runtime, "pageView", account)
+    words = "; ".join(result.answer.get("errors", ()))
+    sent = finding_of("send-test-failed", "send-test", meaning=result.meaning, answer=words)
     findings = [ok("send-test", result.meaning) if result.ok else sent]
+    findings += result.clock_findings()
+    with suppress(OutboxFailed):  # which the rest says
+        findings += _of_the_sandbox(runtime)
     if not runtime.settings.hosts:
-        findings.append(found("hosts-not-set", "ADROLL_HOSTS"))
+        findings.append(finding_of("hosts-not-set", "ADROLL_HOSTS"))
     if url is None:
-        findings.append(found("page-not-looked-at", "--url"))
+        findings.append(finding_of("page-not-looked-at", "--url"))
     return findings
 
 
-def _reports(since: str | None, last: int | None) -> Finding:
+def _of_the_sandbox(runtime: Runtime) -> list[Finding]:
+    """What becomes of what the sandbox had: it stays here, and is told apart from then on."""
+    if not runtime.outbox.exists():
+        return []
+    rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
+    number = sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid))
+    return [finding_of("sandbox-apart", "ADROLL_SANDBOX", events=number)] if number else []
+
+
+def _reports(since: str | None, last: int | None, account: str | None) -> Finding:
     """Whether what was reported since a deploy died."""
     runtime = console.current_runtime()
     now = runtime.clock()
@@ -151,16 +161,17 @@ def _reports(since: str | None, last: int | None) -> Finding:
     if begin is not None and begin > now + 60:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
     most = last or console.MOST_EVENTS
-    rows = runtime.outbox.lookups.list(None, most, begin, newest=True)
+    newest = runtime.outbox.lookups.of(account).list(None, most, newest=True)
+    rows = [row for row in newest if begin is None or row.queued_at >= begin]
     dead = Counter(row.reason for row in rows if row.has_died)
     since_then = f" since {console.when(begin)}" if begin else ""
     if not rows:
-        return found("nothing-reported/lately", since_when=since_then)
+        return finding_of("nothing-reported/lately", since_when=since_then)
     reports = f"{counted(len(rows), 'report')}{since_then}"
     if not dead:
         return ok("reports", f"none of {reports} died")
     why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
-    return found("reports-died", "reports", events=dead.total(), reports=reports, why=why)
+    return finding_of("reports-died", "reports", events=dead.total(), reports=reports, why=why)
 
 
 def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
@@ -170,81 +181,15 @@ def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
         severity = f"{finding.severity.upper():<8}"
         coloured = click.style(severity, fg=_COLOURS[finding.severity])
         lines.append(f"{coloured}{finding.subject}: {finding.sentence}")
-        more = {"fix": finding.todo, "run": finding.command, "see": finding.help_url}
+        more = {
+            "AdRoll's words": finding.answer,
+            "fix": finding.todo,
+            "run": finding.command,
+            "see": finding.help,
+        }
         lines += [f"        {name}: {text}" for name, text in more.items() if text]
     data = {"ok": not bad, "findings": [finding.as_dict() for finding in findings]}
     console.show(data, "\n".join([*lines, sums]), failed=bool(bad))
-
-
-# -- what a message means --------------------------------------------------------------------
-
-
-class Entry(NamedTuple):
-    """What the page says of one code; each line begins with what it is: Cause, Meaning, Fix."""
-
-    title: str
-    lines: Sequence[str]
-
-
-def entries() -> Mapping[str, Entry]:
-    """The page's entries by their codes, without its markup; a link tells its page."""
-    # A wheel has a copy beside this module.
-    text = (_COPY if _COPY.exists() else _PAGE).read_text("utf-8")
-    plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
-    return {
-        code: Entry(title, [line.removeprefix("- ") for line in body.splitlines()])
-        for code, title, body in _ENTRY.findall(plain.replace("**", ""))
-    }
-
-
-@console.commands.command("explain", with_appcontext=False)
-@click.argument("code", required=False)
-@console.AS_JSON
-def explain(code: str | None) -> None:
-    """Say what a message means, and whether it is so here.
-
-    CODE is the end of the address that the message ends in, or the address itself; or a reason
-    that events died of, such as too_old. Without it, all codes are listed, those first that are so
-    here.
-    """
-    known, here = entries(), by(lambda finding: finding.code, site_findings())
-    if code is None:
-        codes = sorted(known, key=lambda one: (one not in here, one))
-        rows = [(one, known[one].title, _figures(here.get(one, ()))) for one in codes]
-        listed = [dict(zip(("code", "title", "here"), row, strict=True)) for row in rows]
-        console.show(listed, console.table(("code", "meaning", "here"), rows))
-        return
-    code = code.rpartition("#")[2]
-    so, entry = here.get(code, []), known.get(code) or _of_reason(code, known)
-    lines = [entry.title, *entry.lines]
-    lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
-    wrapped = [textwrap.fill(console.as_typed(line), 100, subsequent_indent="  ") for line in lines]
-    data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so]}
-    console.show(data, "\n".join(wrapped))
-
-
-def _of_reason(reason: str, known: Iterable[str]) -> Entry:
-    """What a reason means, by which the history and dead letters say what became of events.
-
-    :raises click.UsageError: it is none.
-    """
-    # Of several the first: events die of the reasons that are told before.
-    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
-    outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
-    kinds = ("", "*", "unpaid", "settable", "invalid:")
-    if outcome == "answer" or reason in kinds:
-        told = [one for one, of in outcomes.items() if of != "answer" and one not in kinds]
-        near = suggestion(reason, [*known, *told])
-        raise click.UsageError(f"there is no code {reason!r}{near or '; explain lists all'}")
-    what = meaning(outcome, reason)
-    return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
-
-
-def _figures(findings: Sequence[Finding]) -> str:
-    """What is so here: how many events, and their money."""
-    events = sum(finding.events for finding in findings)
-    values = [f"{value:,.2f} {name}" for finding in findings for name, value in finding.values]
-    return ", ".join([f"{events:,} events"] * bool(events) + values) or "yes" * bool(findings)
 
 
 # -- a buyer ------------------------------------------------------------------------------------
@@ -296,7 +241,8 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             except ValueError as problem:  # of what is no address it is not always its own
                 raise requests.exceptions.InvalidURL from problem
 
-    name, probe = "visit", f"verify-{secrets.token_hex(8)}"
+    name = "visit"
+    probe = f"verify-{secrets.token_hex(8)}"
     with Browser() as shop:
         shop.headers.update({"Accept": "text/html", "User-Agent": "adroll_flask verify"})
         try:
@@ -307,7 +253,9 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             name = "click"  # on an ad that leads there
             shop.get(site, params={"adct": probe})
             cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
-            kept = runtime.visitors.read(cookies).merged.adct == probe
+            secure = are_secure(runtime.settings, over_https=site.lower().startswith("https:"))
+            kept_record = runtime.visitors.read(cookies, secure=secure).record
+            kept = kept_record is not None and kept_record.adct == probe
             why = "" if kept else ": a redirect, a cache, or no consent"
             said = f"the click id is {'' if kept else 'not '}in the visitor's cookie{why}"
             yield Step(name, kept, said)

@@ -18,26 +18,23 @@ import click
 from flask import Config, Flask, abort, redirect, request
 from flask.cli import ScriptInfo
 
+from adroll_flask.asgi import AdRollASGIMiddleware
 from adroll_flask.errors import EventError
 from adroll_flask.extension import AdRoll
 from adroll_flask.findings.site_settings import send_test_event
-from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import erase
-from adroll_flask.request_state import EXTENSION
+from adroll_flask.request_state import EXTENSION, layer_with_adroll
 from adroll_flask.runtime import Runtime
 
-from . import check, console, history, import_command, outbox, worker  # noqa: F401 - more commands
+from . import check, console, explain, history, import_command, outbox, worker  # noqa: F401 - more commands
 from .console import Commands, Refusal, current_runtime
 from .console import commands as commands
 
 _HOST: Final = "127.0.0.1"
-#: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
-_WRAPPED: Final = ("app", "application", "wsgi_app", "_app")
 _NAMES: Final = ("application", "app")
 #: Of the environment alone: read by the sandbox, and by `outbox move-from`.
 _NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_URL"})
-_DEEPEST: Final = 20
 
 
 # -- first contact -------------------------------------------------------------------------
@@ -45,13 +42,15 @@ _DEEPEST: Final = 20
 
 @commands.command("send-test")
 @click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
+@console.SHOP
 @console.AS_JSON
-def send_test(name: str) -> None:
+def send_test(name: str, account: str | None) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
-    The event goes through the real client, with the site's account and token.
+    The event goes through the real client, with the site's account and token. If each host has its
+    own, --shop says which are used. Without it they are the first ones.
     """
-    result = send_test_event(current_runtime(), name)
+    result = send_test_event(current_runtime(), name, account)
     console.show(asdict(result), result.as_text(), failed=not result.ok)
 
 
@@ -69,20 +68,23 @@ def schema() -> None:
 @commands.command()
 @click.option("--email", help="Erase events with this address, or its hash.")
 @click.option("--user-id", help="Erase events with this user id.")
+@click.option("--device-id", help="Erase events with this advertising id (IDFA, GAID).")
 @click.option("--cookie", help="Erase events with this first-party cookie.")
-def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
-    """Erase what waits of one visitor.
+@click.option("--click-id", help="Erase events with this click id.")
+def forget(**identifiers: str | None) -> None:
+    """Erase the events of one visitor that wait.
 
     An audit line without personal data goes into the log.
     """
-    if not (email or user_id or cookie):
-        raise click.UsageError("give --email, --user-id or --cookie")
+    if not any(identifiers.values()):
+        raise click.UsageError("give --email, --user-id, --device-id, --cookie or --click-id")
     try:
-        count = erase(current_runtime().reporter, email=email, user_id=user_id, cookie=cookie)
+        erased = erase(current_runtime().reporter, **identifiers)
     except EventError as problem:
         text = f"{problem.expected}; nothing was erased"
         raise click.BadParameter(text, param_hint="--email or --cookie") from None
-    click.echo(f"{counted(count, 'event')} erased")
+    console.say_delivered(erased.delivered, "AdRoll has what they said of the visitor")
+    click.echo(f"{counted(erased.events, 'event')} erased")
 
 
 # -- pages elsewhere ------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 def tag(base: str) -> None:
     """Print the tag for pages that another server delivers.
 
-    Their origins are those of ADROLL_ORIGINS.
+    ADROLL_ORIGINS has to name the origins of these pages.
     """
     runtime = current_runtime()
     if not re.fullmatch(r"(?i:https?)://[^\s/?#@]+(/[^\s?#]*)?", base):
@@ -167,7 +169,7 @@ def sandbox(arguments: tuple[str, ...]) -> None:
     raise SystemExit(main(list(arguments), prog="flask adroll sandbox"))
 
 
-# -- python -m adroll_flask --app MODULE:OBJECT COMMAND: the commands for any WSGI app ------------
+# -- python -m adroll_flask --app MODULE:OBJECT COMMAND: the commands for any app -------------
 #
 # They ask Flask for the app that they work with. What they get here is a Flask app that holds the
 # middleware's parts and nothing else, so that there is one way to find them.
@@ -183,7 +185,7 @@ def main() -> None:
 @click.option(
     "--app",
     metavar="MODULE:OBJECT",
-    help="The site's WSGI app with AdRollMiddleware around it: shop.wsgi:application. "
+    help="The site's app with AdRollMiddleware or AdRollASGIMiddleware: shop.wsgi:application. "
     "Without it the settings are the environment's ADROLL_*.",
 )
 @click.pass_context
@@ -195,9 +197,9 @@ def _without_flask(context: click.Context, app: str | None) -> None:
 
 
 def app_named(name: str) -> Flask:
-    """A Flask app that has the AdRoll of the WSGI app *name*.
+    """A Flask app that has the AdRoll of the WSGI or ASGI app *name*.
 
-    :raises click.UsageError: there is no such app, or no AdRollMiddleware around it.
+    :raises click.UsageError: there is no such app, or no middleware of ours around it.
     """
     module, _, attribute = name.partition(":")
     if not module or module.startswith("."):
@@ -208,25 +210,33 @@ def app_named(name: str) -> Flask:
         # One that the site itself imports is missing: its own traceback tells where.
         if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
             raise
-        said = f"there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
-        raise click.UsageError(f"--app: {said}") from None
-    names, found = [attribute] if attribute else _NAMES, None
-    for one in names:
+        reason = f"there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
+        raise click.UsageError(f"--app: {reason}") from None
+    attribute, is_factory, _ = attribute.partition("()")
+    names = [attribute] if attribute else _NAMES
+    site = None
+    for dotted in names:
         with suppress(AttributeError):
-            found = found or attrgetter(one)(loaded)
-    if found is None:
+            site = site or attrgetter(dotted)(loaded)
+    if site is None:
         raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
-    for _ in range(_DEEPEST):
-        if isinstance(found, AdRollMiddleware):
-            app = Flask("adroll_flask", static_folder=None)
-            app.extensions[EXTENSION] = found.runtime
-            app.wsgi_app = found  # type: ignore[method-assign]
-            return app
-        if isinstance(found, Flask) and EXTENSION in found.extensions:
-            return found
-        wrapped = (getattr(found, name, None) for name in _WRAPPED)
-        found = next((one for one in wrapped if callable(one)), None)
-    raise click.UsageError(f"--app: there is no AdRollMiddleware around {name}")
+    if is_factory:
+        site = site()
+    layer = layer_with_adroll(site, f"--app {name}")
+    if layer is None:
+        raise click.UsageError(
+            f"--app: there is no AdRollMiddleware or AdRollASGIMiddleware around {name}, nor in an "
+            "app that it mounts as Starlette does. A factory is written with brackets, such as "
+            "shop:create_app(). Where a framework makes its middleware later, as Litestar does "
+            "with middleware=, put ours around the app"
+        )
+    if isinstance(layer, Flask):
+        return layer
+    is_asgi = isinstance(layer, AdRollASGIMiddleware)
+    app = Flask("adroll_flask.asgi" if is_asgi else "adroll_flask", static_folder=None)
+    app.extensions[EXTENSION] = layer.runtime
+    app.wsgi_app = layer.endpoints  # type: ignore[method-assign]
+    return app
 
 
 def app_of_environment() -> Flask:

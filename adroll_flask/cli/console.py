@@ -5,37 +5,36 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask import request_state
-from adroll_flask.errors import ConfigurationError, help_url
-from adroll_flask.events.names import EVENT_NAMES, suggestion
+from adroll_flask.errors import ConfigurationError, help_for
+from adroll_flask.events.names import suggestion
 from adroll_flask.findings.rules import Moment, delays, outbox_trouble
 from adroll_flask.outbox.model import OutboxFailed, Row
-from adroll_flask.plurals import counted, span
+from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
+from adroll_flask.times import DAY, HOUR, WEEK, span
 
 WITHOUT_FLASK: Final = "python -m adroll_flask"
 _SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
-_UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}
+_UNITS: Final = {"h": HOUR, "d": DAY, "w": WEEK, "m": 30 * DAY}
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
 NUMBER: Final = click.IntRange(1, MOST_EVENTS)
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
-EVENT: Final = click.Choice(EVENT_NAMES)
 #: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
 _JSON: Final = "adroll_flask.json"
 
@@ -46,6 +45,33 @@ def _note_json(context: click.Context, _option: click.Parameter, is_asked: bool)
 
 AS_JSON = click.option(
     "--json", is_flag=True, expose_value=False, callback=_note_json, help="Print JSON."
+)
+
+
+def _account_of(context: click.Context, _option: click.Parameter, host: str | None) -> str | None:
+    """The account of the shop that was named; ``None``: all shops."""
+    if host is None:
+        return None
+    runtime: Runtime | None = None
+    with suppress(ConfigurationError):  # the app does not start, which the command says
+        runtime = context.ensure_object(ScriptInfo).load_app().extensions.get(EXTENSION)
+    if runtime is None:
+        return None
+    settings = runtime.settings
+    account = settings.shop_of(host)
+    if account is None:
+        there = ", ".join(settings.shop_names.values()) or "this site has one shop"
+        raise click.BadParameter(f"{host} is no host of a shop; there are: {there}")
+    return account
+
+
+#: Which shop is looked at: the command is given the advertisable EID of its account.
+SHOP = click.option(
+    "--shop",
+    "account",
+    metavar="HOST",
+    callback=_account_of,
+    help="Only of this shop, of several in ADROLL_ACCOUNTS.",
 )
 
 
@@ -72,25 +98,25 @@ class Commands(AppGroup):
     """
 
     def invoke(self, context: click.Context) -> Any:
-        said: click.ClickException
+        refusal: click.ClickException
         try:
             return super().invoke(context)
         except click.ClickException as problem:
-            said = problem
+            refusal = problem
+        except OutboxFailed as problem:
+            app = context.ensure_object(ScriptInfo).load_app()
+            finding = outbox_trouble(app.extensions[EXTENSION], problem)
+            refusal = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
         except ConfigurationError as problem:
             text = f"{problem.key}: {problem.problem}"
             if problem.others:
                 more = counted(len(problem.others), "more wrong setting")
                 text += f" (and {more}; {context.command_path} check lists all)"
-            said = Refusal(text, slug=problem.slug)
-        except OutboxFailed as problem:
-            app = context.ensure_object(ScriptInfo).load_app()
-            finding = outbox_trouble(app.extensions[EXTENSION], problem)
-            said = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
-        slug = getattr(said, "slug", "command-usage")
-        text = f"{as_typed(said.format_message())}\n{help_url(slug)}"
-        said.format_message = lambda: text  # type: ignore[method-assign]
-        raise said
+            refusal = Refusal(text, slug=problem.slug)
+        slug = getattr(refusal, "slug", "command-usage")
+        text = as_typed(f"{refusal.format_message()}\n{help_for(slug)}")
+        refusal.format_message = lambda: text  # type: ignore[method-assign]
+        raise refusal
 
 
 commands: Commands = Commands(
@@ -127,9 +153,9 @@ def show(data: object, text: str, *, failed: bool = False) -> None:
 
     :param failed: whether to exit with 1 then.
     """
-    said = json.dumps(data) if click.get_current_context().meta[_JSON] else text
-    if said:
-        click.echo(as_typed(said))
+    output = json.dumps(data) if click.get_current_context().meta[_JSON] else text
+    if output:
+        click.echo(as_typed(output))
     if failed:
         raise SystemExit(1)
 
@@ -154,43 +180,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-@contextmanager
-def bar(label: str, length: int | None) -> Iterator[Callable[[int], object]]:
-    """Shows on a terminal how far something is, and the time that is left.
-
-    What it gives is told each step.
-
-    :param length: the sum of all steps; ``None``: nobody knows, and nothing is shown.
-    """
-    if not length or not sys.stderr.isatty():
-        yield lambda steps: None
-        return
-    shown: Any
-    often = max(1, length // 200)
-    with click.progressbar(None, length, label, file=sys.stderr, update_min_steps=often) as shown:
-        yield shown.update
-
-
-def path_of(file: IO[Any]) -> Path | None:
-    """Where *file* is; ``None`` of a stream."""
-    path = Path(getattr(file, "name", "-"))
-    return path if path.is_file() else None
-
-
-def lines_of(file: IO[str], label: str) -> Iterator[str]:
-    """The lines of *file*, with a :func:`bar` where it has a size."""
-    path = path_of(file)
-    with bar(label, path.stat().st_size if path else None) as progress:
-        for line in file:
-            progress(len(line))
-            yield line
+def say_delivered(number: int, what: str) -> None:
+    """Say of events that were to be changed that they had been delivered, and *what* that means."""
+    if number:
+        click.echo(f"{counted(number, 'event')} had been delivered: {what}", err=True)
 
 
 def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]:
     """An option ``NAME=TEXT`` that may be given many times, one of *names* each."""
 
     def read(_context: click.Context, _option: click.Parameter, texts: Sequence[str]) -> Any:
-        found = {}
+        values = {}
         for text in texts:
             name, _, rest = (part.strip() for part in text.partition("="))
             if name not in names:
@@ -198,11 +198,11 @@ def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]
                 raise click.BadParameter(f"there is no {name!r}{there}")
             if not rest:
                 raise click.BadParameter('takes NAME="text", such as order_id="Order no."')
-            found[name] = rest
-        return found
+            values[name] = rest
+        return values
 
-    told = f"{help}; may be given many times."
-    return click.option(*option, multiple=True, callback=read, metavar="NAME=TEXT", help=told)
+    help_text = f"{help}; may be given many times."
+    return click.option(*option, multiple=True, callback=read, metavar="NAME=TEXT", help=help_text)
 
 
 def when(at: float) -> str:
@@ -212,19 +212,19 @@ def when(at: float) -> str:
 
 def until(row: Row, now: float) -> str:
     """``in 14 minutes`` for an event that is not due yet, or whose hold ends then; else nothing."""
-    left = row.due_at - now
-    return f"in {span(left)}" if row.state in ("waiting", "held") and left >= 1 else ""
+    seconds = row.due_at - now
+    return f"in {span(seconds)}" if row.state in ("waiting", "held") and seconds >= 1 else ""
 
 
-def keeps(runtime: Runtime) -> str:
+def keeps(runtime: Runtime, account: str | None = None) -> str:
     """What keeps events from AdRoll at present; empty: nothing that is known."""
     if runtime.settings.missing:
         return f"{' and '.join(runtime.settings.missing)} not set"
-    moment = Moment(runtime)
+    moment = Moment(runtime, account=account)
     if (finding := delays(moment)) is not None:
         said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
         return f"{said}: {as_typed(finding.command)}" if finding.command else said
-    first = runtime.outbox.lookups.list("waiting", 1)
+    first = moment.lookups.list("waiting", 1)
     due = until(first[0], moment.now) if first else ""
     return f"the next is due {due}" if due else ""
 
@@ -241,5 +241,5 @@ def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
     try:
         return read_time(text, zone)
     except ValueError:
-        said = "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
-        raise click.BadParameter(said) from None
+        forms = "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
+        raise click.BadParameter(forms) from None

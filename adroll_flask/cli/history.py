@@ -13,20 +13,28 @@ import click
 
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
-from adroll_flask.findings.finding import summary
-from adroll_flask.outbox.model import HistoryColumn, HistorySum
+from adroll_flask.findings.finding import row_of, summary
+from adroll_flask.outbox.model import APART, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.plurals import span
 from adroll_flask.redaction import csv_safe
 from adroll_flask.reporting import lists, reconciliation
+from adroll_flask.times import span
 
 from . import console
 from .console import AS_JSON, Refusal, current_runtime
 
 OUTCOMES: Final = (
-    *("delivered", "dead", "expired", "suppressed"),
-    *("duplicate", "cancelled", "invalid", "failed"),
-    *("unused", "too_late", "dry_run"),
+    "delivered",
+    "dead",
+    "expired",
+    "suppressed",
+    "duplicate",
+    "cancelled",
+    "invalid",
+    "failed",
+    "unused",
+    "too_late",
+    *APART,
 )
 #: By what is asked: times as they are named, or another column.
 _TIMES: Final = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}
@@ -41,21 +49,24 @@ _ALIKE: Final = attrgetter("reason", "outcome", "currency")
 @console.commands.command("history")
 @click.option("--since", default="7d", show_default=True, help="24h, 7d, 4w, 13m or a date.")
 @click.option("--by", type=click.Choice([*_TIMES, *_OTHERS]), default="day", show_default=True)
+@console.SHOP
 @AS_JSON
-def history(since: str, by: str) -> None:
+def history(since: str, by: str, account: str | None) -> None:
     """Show what became of events, and of their values.
 
     Days and hours are those of ADROLL_TIME_ZONE. A dead letter that is sent again is no loss any
-    more. Dry runs are counted apart, and so are releases and cancellations of no hold (unused) or
-    of what was delivered (too_late).
+    more. These are counted apart: dry runs; what the sandbox had; releases and cancellations of
+    orders that were not held (unused); and refunds, which are cancellations and smaller releases
+    after the delivery (too_late).
     """
     runtime = current_runtime()
-    zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
+    zone = runtime.settings.time_zone
+    column = _OTHERS.get(by, "at")
     begin = console.since_when(since, runtime.clock(), zone)
-    rows = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"))
-    found = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
+    rows = runtime.outbox.lookups.of(account).history(begin, (column, "outcome", "currency"))
+    rows_in_order = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
     # Several hours are of one day; the reason of a row is free for what it is asked by.
-    named = [row._replace(reason=_name(row, by, zone)) for row in found]
+    named = [row._replace(reason=_name(row, by, zone)) for row in rows_in_order]
     data = [
         {
             by: name,
@@ -94,10 +105,15 @@ def _table(rows: Sequence[HistorySum], by: str) -> str:
     for group, its in sums.by(lambda row: row.reason, rows).items():
         events = (sum(row.events for row in its if row.outcome == name) for name in shown)
         within = (_within(sums.delays_of(its), share) for share in shares)
-        money = sorted(sums.money(row for row in its if row.outcome == "delivered"))
-        values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
-        lines.append([group, *(f"{number:,}" for number in events), *within, values])
-    return console.table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)
+        values = [_money(its, "delivered"), _money(its, "too_late")]
+        lines.append([group, *(f"{number:,}" for number in events), *within, *values])
+    times = ("median", "95 %")[: len(shares)]
+    return console.table([by, *shown, *times, "value delivered", "value refunded"], lines)
+
+
+def _money(rows: Sequence[HistorySum], outcome: str) -> str:
+    money = sorted(sums.money(row for row in rows if row.outcome == outcome))
+    return ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
 
 
 # -- the shop's list ------------------------------------------------------------------------------
@@ -118,31 +134,32 @@ _HINTS: Final = {
     lists.COLUMNS,
     "--column",
     "columns",
-    help='Which column has it: order_id="Order no."; also value, currency, time.',
+    help='The column of order_id, value, currency or time: order_id="Order no."',
 )
-@click.option("--group", help="Count the orders that were never reported by this column.")
-@click.option("--event", "name", type=console.EVENT, default="purchase", show_default=True)
-@click.option("--rest", type=_TARGET, help="Write all that did not arrive as it should, as CSV.")
+@click.option("--group", help="Count orders that were never reported by this column's values.")
+@click.option("--rest", type=_TARGET, help="Write the orders that did not arrive, as CSV.")
 @click.option(
     "--tolerance", default=0.0, show_default=True, type=_PER_CENT, help="Per cent that may be lost."
 )
+@console.SHOP
 @AS_JSON
 def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any) -> None:
     """Compare the shop's list of paid orders with what was reported.
 
-    FILE is CSV with a line of names, or JSON lines; "-" is standard input. Exits with 1 where more
-    than --tolerance per cent of the orders that could be reported were never reported, are dead
-    letters, or were held until the hold expired.
+    FILE is CSV with a line of names, or JSON lines. "-" is standard input. Lost orders are those
+    that were never reported, are dead letters, or were held until the hold ended. Exits with 1 if
+    more than --tolerance per cent of the orders are lost. Orders that were not to be reported do
+    not count.
     """
-    orders = lists.read_orders(console.lines_of(file, "orders"))
-    found = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
+    orders = lists.read_orders(lists.texts_of(file))
+    compared = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
     write: Any = csv.writer(rest).writerow if rest else lambda _: None
     try:
-        write(reconciliation.Order._fields)
-        for order in found:
-            if not order.has_arrived:
-                write(csv_safe(value) for value in order.told().values())
+        write((*reconciliation.Order._fields, "reason"))
+        for order in compared:
+            if order.is_rest:
+                write(csv_safe(value) for value in row_of(order).values())
     except lists.ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
-    lines = [text + _HINTS.get(status, "") for (status, _), text in summary(found)]
-    console.show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)
+    lines = [text + _HINTS.get(status, "") for (status, _), text in summary(compared)]
+    console.show(compared.sums(), "\n".join(lines), failed=compared.lost * 100 > tolerance)

@@ -14,8 +14,8 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import tzinfo
 from itertools import chain, count
@@ -30,13 +30,14 @@ from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
 from adroll_flask.events.build import build
 from adroll_flask.files import make_folder
-from adroll_flask.outbox import admin, model
+from adroll_flask.outbox import model
+from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.kept_events import UNPAID
 from adroll_flask.reporting.reporter import Reporter
 from adroll_flask.runtime import Runtime
-from adroll_flask.visitor.identifiers import accept_seconds
+from adroll_flask.visitor.identifiers import accept_id, accept_seconds
 
 from . import console
 
@@ -49,7 +50,7 @@ _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Rejected lines that a terminal shows.
-_TOLD: Final = 10
+_SHOWN: Final = 10
 #: Events of one transaction of the outbox, while which others wait. Small ones write the same pages
 #: of its indexes again and again.
 _TOGETHER: Final = 5000
@@ -66,66 +67,97 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 
 @console.commands.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
-@console.pairs(FIELDS, "--column", "columns", help='Which column has it: order_id="Order no."')
-@console.pairs(FIELDS, "--set", "constants", help="For lines that lack it: currency=EUR")
-@click.option("--event", "event_name", type=console.EVENT, default="purchase", show_default=True)
+@click.option("--check", "only_check", is_flag=True, help="Check every line. Keep nothing.")
+@console.pairs(FIELDS, "--column", "columns", help='The column of a field: order_id="Order no."')
+@console.pairs(FIELDS, "--set", "constants", help="For lines without the field: currency=EUR")
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option(
     "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
 )
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
-@click.option("--rejected", type=console.FILE, help="For bad lines. Default: FILE.rejected.csv.")
+@click.option(
+    "--although-unknown", is_flag=True, help="Send orders that were paid before the outbox began."
+)
 @console.AS_JSON
 def import_(
-    file: IO[bytes], only_check: bool, encoding: str, rejected: Path | None, **forms: Any
+    file: IO[bytes], only_check: bool, encoding: str, although_unknown: bool, **forms: Any
 ) -> None:
     """Report orders, or other events, that a file holds.
 
-    FILE is CSV or JSON lines; "-" is standard input. A CSV file's columns are the arguments of
-    report_event; --column names others. A line of JSON holds these arguments, an event as the API
+    FILE is CSV or JSON lines. "-" is standard input. The columns of a CSV file are the arguments of
+    report_event. --column names others. A line of JSON holds these arguments, an event as the API
     takes it, or what `outbox export --full` writes.
 
-    Every line is checked before the first one is kept. Bad lines go into FILE.rejected.csv with
-    what is wrong: fix them there and import that file. What was reported before, by an import or
-    by the shop, is a duplicate, so that an import can be run again.
+    Every line is checked before the first one is kept. Bad lines go into FILE.rejected.csv, each
+    with what is wrong. Correct them there, and import that file. An order that was reported before
+    is a duplicate, so an import can be run again.
+
+    AdRoll may already have orders that were paid before the outbox began. If the shop has reported
+    here, a file with such orders is refused. With --although-unknown they are sent.
     """
-    runtime, summary = console.current_runtime(), Summary()
-    path, why = console.path_of(file) or Path("stdin"), ""
+    summary = Summary()
+    named = Path(getattr(file, "name", "-"))
+    path = named if named.is_file() else Path("stdin")
     try:
         text = io.TextIOWrapper(file, encoding, newline="")
     except LookupError:
         raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
     click.get_current_context().call_on_close(text.close)
     try:
-        source = lists.Lines(console.lines_of(text, "checking"))
-        if not source.has_json:
-            forms["columns"] = _columns(source.columns, forms)
-        maker = EventMaker(runtime.reporter, source.has_json, **forms)
-        # Beside the journal: what fits there fits the disk, and /tmp may be memory.
-        folder = runtime.outbox.folder.parent
-        if not only_check:
-            make_folder(folder)
-        with nullcontext() if only_check else TemporaryFile(dir=folder) as spool:
-            wanted = rejected or path.with_name(f"{path.name}.rejected.csv")
-            _check(source, maker, wanted, spool, summary)
-            if spool is not None:
-                spool.seek(0)
-                _queue(runtime, spool, summary)
+        _import(text, path, summary, only_check, although_unknown, forms)
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
-    except lists.ReconcileError as problem:
-        why = f"{problem}.".replace("?.", "?")
-    except UnicodeError:
-        why = f"{path} is not of this encoding: pass --encoding, such as cp1252."
-    except OSError as problem:
-        why = f"{problem.filename or path}: {problem.strerror or problem}."
-    if why:
-        raise console.Refusal(f"{why} Nothing was kept", slug="import-file")
-    console.show(asdict(summary), _said(summary, only_check=only_check))
+    except Exception as problem:
+        if summary.rejected_file is not None:
+            os.unlink(summary.rejected_file)
+        why = _why_refused(problem, path)
+        if not why:
+            raise
+        raise console.Refusal(f"{why} Nothing was kept", slug="import-file") from None
+    console.show(asdict(summary), _summary_text(summary, only_check=only_check))
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
+
+
+def _import(
+    text: IO[str],
+    path: Path,
+    summary: Summary,
+    only_check: bool,
+    although_unknown: bool,
+    forms: dict[str, Any],
+) -> None:
+    """Import *text*, what the file at *path* holds.
+
+    :param forms: the command's options that say how lines are written.
+    """
+    runtime = console.current_runtime()
+    source = lists.Lines(lists.texts_of(text))
+    if not source.has_json:
+        forms["columns"] = _columns(source.columns, forms)
+    maker = EventMaker(runtime.reporter, source.has_json, **forms)
+    # Beside the journal: what fits there fits the disk, and /tmp may be memory.
+    folder = runtime.outbox.folder.parent
+    if not only_check:
+        make_folder(folder)
+    with TemporaryFile(dir=folder if folder.exists() else None) as spool:
+        _check(source, maker, path, spool, summary)
+        if not although_unknown:
+            _refuse_unknown(runtime, spool, summary)
+        if not only_check:
+            _queue(runtime, spool, summary)
+
+
+def _why_refused(problem: Exception, path: Path) -> str:
+    """What is wrong with the file at *path*; empty: it is not the file."""
+    if isinstance(problem, lists.ReconcileError):
+        return f"{problem}.".replace("?.", "?")
+    if isinstance(problem, UnicodeError):
+        return f"{path} is not of this encoding: pass --encoding, such as cp1252."
+    if isinstance(problem, OSError):
+        return f"{problem.filename or path}: {problem.strerror or problem}."
+    return ""
 
 
 @dataclass(slots=True)
@@ -137,7 +169,7 @@ class Summary:
     :param rejected: of them, those that cannot.
     :param suppressed: of them, those whose visitor's token carries no consent.
     :param kept: events that the journal has.
-    :param duplicates: of them, those whose key was known, as this process saw.
+    :param duplicates: of them, those whose key another event has.
     :param stopped: ``""``, ``interrupted``, or why the journal took no more.
     """
 
@@ -157,44 +189,38 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     :param forms: the command's options: ``columns`` says of some; others are known by the names of
         fields.
     """
-    known = {name: [name.replace("_", "")] for name in FIELDS}
+    spellings = {name: [name.replace("_", "")] for name in FIELDS}
     try:
-        found = lists.find_columns(header, forms["columns"], known)
+        column_of = lists.find_columns(header, forms["columns"], spellings)
     except lists.ReconcileError as problem:
         raise click.UsageError(f"--column: {problem}") from None
-    if twice := [name for name in found.values() if header.count(name) > 1]:
+    if twice := [name for name in column_of.values() if header.count(name) > 1]:
         raise console.Refusal(f"the header names a column twice: {twice[0]}", slug="import-file")
-    taken = {*found.values(), *REJECTED_COLUMNS, ""}
+    taken = {*column_of.values(), *REJECTED_COLUMNS, ""}
     if unused := [name for name in header if name not in taken]:
         click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
-    given = found.keys() | forms["constants"].keys()
-    is_purchase = forms["event_name"] == "purchase" and "name" not in given
+    filled = column_of.keys() | forms["constants"].keys()
+    is_purchase = "name" not in column_of and forms["constants"].get("name") in (None, "purchase")
     needed = ["order_id", "value", "currency"] if is_purchase else []
-    needed += [] if "visitor" in given else ["ip", "page_location"]
-    missing = [name for name in needed if name not in given]
+    needed += [] if "visitor" in filled else ["ip", "page_location"]
+    missing = [name for name in needed if name not in filled]
     if missing and header:
         raise click.UsageError(
             f"no column gives {', '.join(missing)}: name it with --column "
             f'{missing[0]}="…", or give all lines the same with --set {missing[0]}=…; the '
             f"file has {', '.join(map(repr, header))}"
         )
-    return found
+    return column_of
 
 
 def _check(
-    source: lists.Lines, maker: EventMaker, wanted: Path, spool: IO[bytes] | None, summary: Summary
+    source: lists.Lines, maker: EventMaker, path: Path, spool: IO[bytes], summary: Summary
 ) -> None:
-    """The first pass: what is good goes to *spool*, what is not into a file that can be fixed.
-
-    That is there as soon as there is a bad line. It holds what the lines hold, so that only its
-    owner may read it.
-
-    :param wanted: where it is to be. A file there stays, somebody may be fixing it: the new one
-        then has a number in its name.
-    """
+    """The first pass: what is good goes to *spool*, what is not into a file beside *path*."""
     # A line that is from such a file already has its three first cells.
     again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
-    begin, write, told = len(REJECTED_COLUMNS) if again else 0, None, []
+    begin = len(REJECTED_COLUMNS) if again else 0
+    write = None
     with ExitStack() as files:
         for line in source:
             summary.checked += 1
@@ -204,32 +230,74 @@ def _check(
                 summary.rejected += 1
                 column, why = maker.fault(problem)
                 if write is None:
-                    others = (wanted.with_stem(f"{wanted.stem}-{n}") for n in count(2))
-                    path = next(one for one in chain([wanted], others) if not one.exists())
-                    summary.rejected_file = str(path)
-                    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                    file = files.enter_context(open(handle, "w", encoding="utf-8", newline=""))
-                    write = csv.writer(
-                        file, delimiter=source.delimiter, lineterminator="\n"
-                    ).writerow
+                    file = files.enter_context(_rejected_file(path, summary))
+                    writer = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
+                    write = writer.writerow
                     write([*REJECTED_COLUMNS, *source.columns[begin:]])
                 write([line.number, column, why, *line.cells[begin:]])
-                if summary.rejected <= _TOLD:
-                    told.append(f"line {line.number}: {column + ': ' if column else ''}{why}")
+                if summary.rejected <= _SHOWN:
+                    place = f"{column}: " if column else ""
+                    click.echo(f"line {line.number}: {place}{why}", err=True)
                 continue
-            summary.suppressed += event is None
-            summary.good += event is not None
-            if spool is not None and event is not None:
-                pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
-    if summary.rejected > _TOLD:
-        told.append(f"and {summary.rejected - _TOLD:,} more")
-    for text in told:
-        click.echo(text, err=True)
+            if event is None:
+                summary.suppressed += 1
+                continue
+            summary.good += 1
+            pickle.dump((event, maker.paid_at(line, event)), spool, pickle.HIGHEST_PROTOCOL)
+    if summary.rejected > _SHOWN:
+        click.echo(f"and {summary.rejected - _SHOWN:,} more", err=True)
+
+
+def _rejected_file(path: Path, summary: Summary) -> IO[str]:
+    """A new file for bad lines of the one at *path*. It holds what they hold, so that only its
+    owner may read it. One that is there stays: somebody may be correcting it."""
+    wanted = path.with_name(f"{path.name}.rejected.csv")
+    new = wanted
+    numbers = count(2)
+    while new.exists():
+        new = wanted.with_stem(f"{wanted.stem}-{next(numbers)}")
+    # Named before it is there: an interrupt between the two must not leave it unsaid.
+    summary.rejected_file = str(new)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return open(handle, "w", encoding="utf-8", newline="")
+
+
+def _batches(spool: IO[bytes], number: int) -> Iterator[list[tuple[model.NewEvent, float | None]]]:
+    """The first *number* events of *spool*, each with the time at which it was paid."""
+    spool.seek(0)
+    for begin in range(0, number, model.BATCH):
+        size = min(model.BATCH, number - begin)
+        yield [pickle.load(spool) for _ in range(size)]  # noqa: S301 - our own file
+
+
+def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
+    """Refuse a file with orders that AdRoll may have already: none is sent because nobody looked.
+
+    :raises Refusal: there are such orders.
+    """
+    lookups = runtime.outbox.lookups
+    lookups.take_in_all()
+    knowledge = lookups.knowledge()
+    if not knowledge.has_reports:  # a new user's
+        return
+    unknown = 0
+    now = runtime.clock()
+    for batch in _batches(spool, summary.good):
+        old = [event.order for event, paid_at in batch if not knowledge.covers(paid_at, now)]
+        reported = lookups.of_orders([order for order in old if order is not None])
+        unknown += sum(order not in reported for order in old)
+    if unknown:
+        raise console.Refusal(
+            f"{counted(unknown, 'order')} of the file may be with AdRoll already: paid before this"
+            f" outbox began ({console.when(knowledge.began)}), at a time of which it knows nothing,"
+            " or without a timestamp. Nothing was kept; --although-unknown sends them",
+            slug="import-unknown",
+        )
 
 
 def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     """The second pass: what is in *spool* goes into the journal, and into the outbox."""
-    outbox, before = runtime.outbox, runtime.counters.get("event_duplicate")
+    outbox = runtime.outbox
     # All are reported at one time, so that they stay in the order of their lines.
     now = runtime.clock()
 
@@ -240,24 +308,33 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
         return 0
 
     try:
-        with console.bar("keeping", summary.good) as progress:
-            while summary.kept < summary.good:
-                event: model.NewEvent = pickle.load(spool)  # noqa: S301 - our own file
-                event.at = now
-                outbox.record(event)
-                summary.kept += 1
-                progress(1)
-                if summary.kept % _TOGETHER == 0:
-                    take_in()
+        for event, _ in chain.from_iterable(_batches(spool, summary.good)):
+            event.at = now
+            outbox.record(event)
+            summary.kept += 1
+            if summary.kept % _TOGETHER == 0:
+                take_in()
     except model.OutboxFailed as failure:
         summary.stopped = failure.reason
     finally:
         while take_in(_PATIENCE):
             pass
-        summary.duplicates = runtime.counters.get("event_duplicate") - before
+        with suppress(model.OutboxFailed):
+            summary.duplicates = _duplicates(outbox.lookups, spool, summary.kept)
 
 
-def _said(summary: Summary, *, only_check: bool) -> str:
+def _duplicates(lookups: Lookups, spool: IO[bytes], number: int) -> int:
+    """How many of the first *number* events have a key that another one has. A worker may have
+    taken them in: the outbox alone says it of all."""
+    duplicates = 0
+    for batch in _batches(spool, number):
+        orders = [(event.id, event.order) for event, _ in batch if event.order is not None]
+        rows = lookups.of_orders([order for _, order in orders])
+        duplicates += sum(order in rows and rows[order].id != id for id, order in orders)
+    return duplicates
+
+
+def _summary_text(summary: Summary, *, only_check: bool) -> str:
     """What came of it; how to go on, where it was stopped, goes to stderr at once."""
     counts = {
         "good": summary.good if only_check else 0,
@@ -266,10 +343,10 @@ def _said(summary: Summary, *, only_check: bool) -> str:
         "invalid": summary.rejected,
         "without consent": summary.suppressed,
     }
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    if summary.rejected_file:
+    text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if summary.rejected_file is not None:
         lines = counted(summary.rejected, "line")
-        said += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
+        text += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
     if summary.stopped:
         why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
         why = "" if summary.stopped == "interrupted" else console.as_typed(why)
@@ -278,7 +355,7 @@ def _said(summary: Summary, *, only_check: bool) -> str:
         click.echo(
             "to go on, run the same command again; what is kept is a duplicate then", err=True
         )
-    return said or "nothing to do"
+    return text or "nothing to do"
 
 
 # -- from a line to the event that it is -----------------------------------------------------------
@@ -289,7 +366,6 @@ class EventMaker:
     """Makes events of lines.
 
     :param has_json: lines are JSON: events as the API takes them, or what an export wrote.
-    :param event_name: of lines that name no event.
     :param columns: by field, the column that gives it; empty: keys are the fields' names.
     :param constants: by field, what a line has that says nothing of it.
     :param date_format: as ``strptime`` takes it; ``None``: as :func:`.read_time` does.
@@ -299,12 +375,21 @@ class EventMaker:
 
     reporter: Reporter
     has_json: bool
-    event_name: str
     columns: Mapping[str, str]
     constants: Mapping[str, str]
     date_format: str | None
     zone: tzinfo | None
     decimal_comma: bool
+
+    def paid_at(self, line: lists.Line, event: model.NewEvent) -> float | None:
+        """When the order of *line* was paid; ``None``: the line does not say it. What is no order,
+        or comes from an outbox, which knew of it, is never too old."""
+        is_exports = self.has_json and isinstance(line.values.get("event"), Mapping)
+        if event.name != "purchase" or is_exports:
+            return float("inf")
+        is_events = self.has_json and "event_name" in line.values
+        values = line.values if is_events else self._values(line.values)
+        return event.occurred_at if "timestamp" in values else None
 
     def event(self, line: lists.Line) -> model.NewEvent | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
@@ -316,16 +401,21 @@ class EventMaker:
         reporter = self.reporter
         is_exports = self.has_json and isinstance(line.values.get("event"), Mapping)
         row: Mapping[str, Any] = line.values if is_exports else {}
-        data, state, reason = row.get("event", line.values), row.get("state"), row.get("reason")
-        if state == "dead" and reason in admin.RISKY:
+        data = row.get("event", line.values)
+        state = row.get("state")
+        reason = row.get("reason")
+        if state == "dead" and reason in model.RISKY:
             raise EventError("reason", "AdRoll may have it: look there, then take the reason out")
         if self.has_json and "event_name" in data:
             built = fix.rebuilt(json.dumps(data), reporter.bare({}), row.get("key"))
         else:
             values = dict(data := self._values(data))
-            name, token = values.pop("name", self.event_name), values.pop("visitor", None)
+            name = values.pop("name", "purchase")
+            token = values.pop("visitor", None)
             defaults = (
-                reporter.bare(values) if token is None else reporter.of_token(token, values, None)
+                reporter.bare(values)
+                if token is None
+                else reporter.of_token(token, values, None, strict=True)
             )
             if defaults.refusal:
                 return None
@@ -334,13 +424,16 @@ class EventMaker:
             built = build(name, values, defaults, strict=True)
         if built.key is None:
             # Not by what happened at the time of the import, so that it is the same one again.
-            said = repr(sorted(data.items())).encode()
-            built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
+            content = repr(sorted(data.items())).encode()
+            built.key = f"import:{hashlib.sha256(content).hexdigest()[:40]}"
         # A trial order is not to become a sale.
         event = reporter.new_event(built, None, dry_run=bool(row.get("dry_run")) or None)
+        event.identifiers |= model.IMPORTED
         event.unsure = bool(row.get("unsure"))
         if row:  # a no since then counts
             event.known_since = accept_seconds(row.get("queued_at", 0), "queued_at", "takes a time")
+            if record := row.get("record_hash"):
+                event.record_id = accept_id(record, "record_hash")
         if state == "held" or str(reason).startswith(UNPAID):
             event.held_for = reporter.settings.hold_max
         return event
@@ -366,7 +459,8 @@ class EventMaker:
                 values[name] = value
         for name in values.keys() & {"value", "total"}:
             values[name] = self._amount(values[name], name)
-        moment, products = values.get("timestamp"), values.get("products")
+        moment = values.get("timestamp")
+        products = values.get("products")
         if moment is not None:
             try:
                 values["timestamp"] = lists.read_time(str(moment), self.zone, self.date_format)

@@ -13,14 +13,15 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
-from adroll_flask.events.fix import accept_changes
+from adroll_flask.findings.finding import why_of
 from adroll_flask.findings.rules import Moment
 from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
-from adroll_flask.plurals import counted, span
+from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting import kept_events
+from adroll_flask.times import span
 
 from . import console
 from .console import AS_JSON, Refusal, current_runtime, show, until, when
@@ -28,20 +29,31 @@ from .console import AS_JSON, Refusal, current_runtime, show, until, when
 _STATE = click.option("--state", type=click.Choice(model.STATES), help="Only events of this state.")
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
 _LATER: Final = "a worker has it; try again once it is settled, or taken back after its lease"
+_UNKNOWN: Final = (
+    "It is unknown here. No event has this id, and no visitor refused to have it reported"
+)
 #: How a step of an event's life is told.
-_TOLD: Final = {"held": "reported, with a hold", "kept": "kept, not sent", "dead": "dead letter"}
+_TOLD: Final = {
+    "held": "reported, with a hold",
+    "kept": "kept, not sent",
+    "sent_again": "sent again by hand",
+    "dead": "dead letter",
+    "given_up": "given up",
+}
 
 
 @console.commands.group(invoke_without_command=True)
+@console.SHOP
 @AS_JSON
 @click.pass_context
-def outbox(context: click.Context) -> None:
+def outbox(context: click.Context, account: str | None) -> None:
     """Look after the events that wait and those that died.
 
-    Without a command: counts by state, the oldest event, what keeps it, and the last error.
+    Without a command it shows the number of events in each state, the oldest event, why it waits,
+    and the last error.
     """
     if context.invoked_subcommand is None:
-        with_appcontext(_status)()
+        with_appcontext(_status)(account)
 
 
 # -- which events ---------------------------------------------------------------------------
@@ -65,21 +77,30 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 # -- looking --------------------------------------------------------------------------------
 
 
-def _status() -> None:
+def _status(account: str | None) -> None:
     runtime = current_runtime()
-    database, lookups = runtime.outbox.database, runtime.outbox.lookups
-    queue, counts, states = runtime.outbox.queue, lookups.counts(), lookups.destinations()
+    database = runtime.outbox.database
+    lookups = runtime.outbox.lookups.of(account)
+    queue = runtime.outbox.queue
+    counts = lookups.counts()
+    states = lookups.destinations()
     version = int(lookups.notes("schema_version").get("schema_version", 0))
     made = f"schema {version}" if version else "not there yet; the first report makes it"
-    verdicts, late, size = counts.pop("decided"), queue.oldest_due(), lookups.bytes_waiting()
-    accounts, own = queue.waiting_by_account(), runtime.settings.advertisable_eid
+    verdicts = counts.pop("decided")
+    size = lookups.bytes_waiting()
+    late = queue.oldest_due(None if account is None else [account])
+    accounts = queue.waiting_by_account()
+    own = runtime.settings.advertisable_eid
+    if account is not None:
+        accounts = {account: accounts.get(account, 0)}
+        own = account
     lines: list[tuple[str, object]] = [
         ("engine", f"{database.dialect}, {made}"),
         *counts.items(),
         ("no hold yet", counted(verdicts, "verdict") if verdicts else ""),
         ("oldest due", "" if late is None else span(late)),
-        ("kept back", console.keeps(runtime)),
-        ("last error", Moment(runtime).destination.last_error or ""),
+        ("kept back", console.keeps(runtime, account)),
+        ("last error", Moment(runtime, account=account).destination.last_error or ""),
     ]
     for account, waiting in accounts.items() if accounts.keys() - {own} else ():
         lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))
@@ -89,13 +110,12 @@ def _status() -> None:
         "accounts": accounts,
         "oldest_due": late,
         "destinations": {eid: asdict(state) for eid, state in states.items()},
-        "stops": lookups.stops(model.DAY),
         "journal_bytes": size,
         "engine": database.dialect,
         "schema_version": version,
         "verdicts": verdicts,
     }
-    show(data, "\n".join(f"{name:<11} {said}" for name, said in lines if said != ""))
+    show(data, "\n".join(f"{name:<11} {text}" for name, text in lines if text != ""))
 
 
 @outbox.command("list")
@@ -103,20 +123,28 @@ def _status() -> None:
 @_STATE
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
 @click.option("--limit", default=100, show_default=True, type=console.NUMBER)
+@console.SHOP
 @AS_JSON
-def list_(state: Any, newest: bool, limit: int) -> None:
+def list_(state: Any, newest: bool, limit: int, account: str | None) -> None:
     """List events, without the visitors' values."""
     runtime = current_runtime()
-    now, rows = runtime.clock(), runtime.outbox.lookups.list(state, limit, newest=newest)
+    now = runtime.clock()
+    lookups = runtime.outbox.lookups.of(account)
+    rows = lookups.list(state, limit, newest=newest)
     accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
     head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
     lines = [
         (
-            *(row.id, row.state, row.name, when(row.occurred_at)),
+            row.id,
+            row.state,
+            row.name,
+            when(row.occurred_at),
             row.digest if row.digest[:1].isdigit() else "",  # an event without a value says None
             f"{row.attempts}{' unsure' if row.unsure else ''}",
             row.advertisable_eid if len(accounts) > 1 else "",
-            *(short_key(row.key or ""), until(row, now), row.why),
+            short_key(row.key or ""),
+            until(row, now),
+            why_of(row),
         )
         for row in rows
     ]
@@ -154,27 +182,32 @@ def _whole(row: model.Row, full: bool) -> dict[str, Any]:
 
 @outbox.command("find")
 @click.argument("order")
+@console.SHOP
 @AS_JSON
-def find(order: str) -> None:
+def find(order: str, account: str | None) -> None:
     """Show an order's life.
 
     Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
-    where it was never reported.
+    where nothing is known of it.
     """
-    _show_life(order)
+    _show_life(order, account=account)
 
 
-def _show_life(order: str, *, failed: bool = False) -> None:
+def _show_life(order: str, *, failed: bool = False, account: str | None = None) -> None:
     runtime = current_runtime()
-    found = kept_events.find_order(runtime.reporter, order)
+    known_order = kept_events.find_order(runtime.reporter, order, account=account)
     suppressed = [
         f"{name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
-        for name, why in found.suppressed.items()
+        for name, why in known_order.suppressed.items()
     ]
-    lives = [line for row in found.events for line in _life_lines(row, runtime.clock())]
-    data = {"events": [row.as_dict() for row in found.events], "suppressed": suppressed}
-    never = f"{order} was never reported to this outbox"
-    show(data, "\n".join([*suppressed, *lives]) or never, failed=failed or not found)
+    lives = [line for row in known_order.events for line in _life_lines(row, runtime.clock())]
+    data = {"events": [row.as_dict() for row in known_order.events], "suppressed": suppressed}
+    text = "\n".join([*suppressed, *lives])
+    if not known_order:
+        # As the dashboard's page says it.
+        is_missing = runtime.paid_orders.missing(order)
+        text = f"{order}: It was paid and never reported" if is_missing else f"{order}: {_UNKNOWN}"
+    show(data, text, failed=failed or not known_order)
 
 
 def _life_lines(row: model.Row, now: float) -> Iterator[str]:
@@ -186,9 +219,11 @@ def _life_lines(row: model.Row, now: float) -> Iterator[str]:
             yield f"  now                   {row.state}" + (f", due {due}" if due else "")
         else:
             between = ": " if step.kind in ("dead", "cancelled") else ", "
-            said = f"{between}{step.said}" if step.said else ""
+            text = f"{between}{step.said}" if step.said else ""
             at = when(now if step.at is None else step.at)
-            yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{said}"
+            yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{text}"
+    if matched := kept_events.matched_by(row):
+        yield f"  matched by  {matched}"
     kept = kept_events.carried(row)
     if kept is not None:
         yield f"  carried  {json.dumps(kept, ensure_ascii=False)}"
@@ -199,54 +234,44 @@ def _life_lines(row: model.Row, now: float) -> Iterator[str]:
 
 @outbox.command()
 @click.argument("order")
-@click.option("--value", help="The amount, where it has changed: 59.90.")
-@click.option("--currency", help="The currency, where it has changed: EUR.")
-@click.option(
-    "--now", "at", flag_value="release", default="purchase", help="Report it with the present time."
-)
 @AS_JSON
-def release(order: str, value: str | None, currency: str | None, at: str) -> None:
-    """Let a held order be sent: it is paid. Shows its life then, as find does."""
-    _decide("release", order, {"value": value, "currency": currency}, at)
+def release(order: str) -> None:
+    """Let a held order be sent: it is paid. Then show its life, as find does."""
+    _decide("release", order)
 
 
 @outbox.command()
 @click.argument("order")
 @AS_JSON
 def cancel(order: str) -> None:
-    """Let a held or waiting order not be sent. Shows its life then, as find does."""
-    _decide("cancel", order, {}, "purchase")
+    """Let a held or waiting order not be sent. Then show its life, as find does."""
+    _decide("cancel", order)
 
 
-def _decide(
-    kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
-) -> None:
-    reporter, lookups = current_runtime().reporter, current_runtime().outbox.lookups
+def _decide(kind: Literal["release", "cancel"], order: str) -> None:
+    reporter = current_runtime().reporter
+    lookups = current_runtime().outbox.lookups
     try:
-        _changes, wrong = accept_changes(changes)
-        if wrong:  # whoever types wants no change left out
-            raise wrong[0]
-        hosts = {reporter.order_key(order, one): one for one in (*reporter.settings.accounts, "")}
-        found = lookups.known([*hosts])
-        ends = ("held", "waiting")[: 1 + (kind == "cancel")]
-        keys = [key for key, row in found.items() if row.state in ends] or [*found]
-        if len(keys) != 1:  # its number may be a slip
-            why = "several accounts have this order" if keys else "no such order is held here"
-            why = f"{why}, so nothing was done; flask adroll outbox find {order}"
-            raise Refusal(f"{why} says what is known of it", slug="decision-refused")
-        key, before = keys[0], found[keys[0]]
-        receipt = reporter.decide(kind, order, changes, at, host=hosts[key])
+        accounts = (*reporter.settings.accounts, "")
+        hosts = {reporter.order_key(order, host): host for host in accounts}
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
+    rows = lookups.of_orders([*hosts])
+    may_change = ("held",) if kind == "release" else ("held", "waiting")
+    keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
+    if len(keys) != 1:  # its number may be a slip
+        why = "several accounts have this order" if keys else "no such order is held here"
+        why = f"{why}, so nothing was done; flask adroll outbox find {order}"
+        raise Refusal(f"{why} says what is known of it", slug="decision-refused")
+    key = keys[0]
+    receipt = reporter.decide(kind, order, {}, "purchase", host=hosts[key])
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    row = lookups.known([key]).get(key, before)
-    too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
-    unchanged = before.state != "held" and any(changes.values())
-    if too_late or unchanged:
-        what = f"to {kind} it" if too_late else "for another value or currency"
-        click.echo(f"{order} is {row.state}: too late {what}", err=True)
-    _show_life(order, failed=too_late or unchanged)
+    row = lookups.of_orders([key]).get(key, rows[key])
+    is_too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
+    if is_too_late:
+        click.echo(f"{order} is {row.state}: too late to {kind} it", err=True)
+    _show_life(order, failed=is_too_late)
 
 
 # -- changing -------------------------------------------------------------------------------
@@ -259,11 +284,11 @@ def _decide(
 def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """Let dead letters be sent again. An invalid one has to be fixed first.
 
-    Each is checked, and the site's before_report functions are asked: what they keep back now is
+    Each is checked, and the site's before_report functions are asked. What they keep back now is
     removed and counted as suppressed.
 
-    Dead letters with the reason restored, moved or unsure may have reached AdRoll: they are sent
-    again only where an ID or --reason names them, and are counted twice where AdRoll has them.
+    Dead letters with the reason restored, moved or unsure may have reached AdRoll. They are sent
+    again only if an ID or --reason names them. If AdRoll has them, it counts them twice.
     """
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
@@ -275,15 +300,15 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
         if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
             raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
-    risky = [row for row in rows if row.reason in admin.RISKY]
+    risky = [row for row in rows if row.reason in model.RISKY]
     if all_dead:
-        rows = [row for row in rows if row.reason not in admin.RISKY]
+        rows = [row for row in rows if row.reason not in model.RISKY]
     done = kept_events.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:
-        said = f"{counted(len(risky), 'dead letter')} restored, moved or unsure"
-        left = ": not sent unless an id or --reason names them" if all_dead else ""
-        click.echo(f"{said}{left}. {_RISK}.", err=True)
+        text = f"{counted(len(risky), 'dead letter')} restored, moved or unsure"
+        unsent = ": not sent unless an id or --reason names them" if all_dead else ""
+        click.echo(f"{text}{unsent}. {_RISK}.", err=True)
     if done.suppressed:
         click.echo(f"{counted(done.suppressed, 'event')} suppressed by before_report")
     click.echo(f"{counted(done.sent, 'event')} will be sent again")
@@ -298,11 +323,13 @@ def fix(id: str, file: Any) -> None:
 
     FILE holds the event as JSON; "-" is standard input.
     """
-    row, payload, why = _event(id), file.read(), ""
+    row = _event(id)
+    payload = file.read()
+    why = ""
     try:
-        told = json.loads(payload)
+        content = json.loads(payload)
         # What show and export print about an event, with the event in it.
-        if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
+        if isinstance(content, dict) and {"id", "state", "event"} <= content.keys():
             why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
@@ -321,21 +348,26 @@ def fix(id: str, file: Any) -> None:
 def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 
-    An order that was dropped can be reported again at once. The process that had reported it still
-    says duplicate, for up to 15 minutes; the order is taken all the same.
+    An order that was dropped can be reported again at once. For up to 15 minutes the process that
+    reported it still says duplicate, but the order is taken.
 
-    One that a worker is about to send, or is sending, stays.
+    An event that a worker has taken stays. A delivered event stays too: its key keeps the order
+    from being sent a second time.
     """
     if bool(ids) == (advertisable is not None):
         raise click.UsageError("give ids or --advertisable EID")
     store = current_runtime().outbox
-    known = {row.id for row in store.lookups.those(ids)}
-    refused = [(id, "there is no such event") for id in ids if id not in known]
-    count = store.admin.drop(ids or None, account=advertisable) if store.exists() else 0
-    refused += [(row.id, f"is {row.state}, {_LATER}") for row in store.lookups.those(ids)]
+    existing = {row.id for row in store.lookups.those(ids)}
+    refused = [(id, "there is no such event") for id in ids if id not in existing]
+    dropped = admin.Changed(0)
+    if store.exists():
+        dropped = store.admin.drop(ids or None, account=advertisable)
+    undropped = [row for row in store.lookups.those(ids) if row.state != "delivered"]
+    refused += [(row.id, f"is {row.state}, {_LATER}") for row in undropped]
     _say_refused(refused)
-    click.echo(f"{counted(count, 'event')} dropped")
-    raise SystemExit(1 if refused else 0)
+    console.say_delivered(dropped.delivered, "they stay, and keep their keys")
+    click.echo(f"{counted(dropped.events, 'event')} dropped")
+    raise SystemExit(1 if refused or dropped.delivered else 0)
 
 
 # -- the database ---------------------------------------------------------------------------
@@ -345,9 +377,9 @@ def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
 def restored() -> None:
     """Say that the outbox's database came back from a copy.
 
-    Nothing in it is sent by itself then: the original may have sent it. What waits becomes dead
-    letters (restored) until somebody retries it. Run it after the copy is in its place and before
-    the site and its workers start.
+    The original may have sent what waits in the copy. So all of it becomes dead letters (restored)
+    until somebody retries them. Run this command when the copy is in its place, and before the site
+    and its workers start.
     """
     store = current_runtime().outbox
     count = store.admin.let_rest() if store.exists() else 0
@@ -374,10 +406,10 @@ def _is_sqlite(path: Path) -> bool:
 def move_from(old: str) -> None:
     """Move all that another outbox holds into this one.
 
-    This one is the outbox of ADROLL_OUTBOX_URL. OLD is an address as ADROLL_OUTBOX_URL takes it;
-    ADROLL_OLD_OUTBOX_URL of the environment is one that no process list shows. The site and its
-    workers are stopped meanwhile. What was moved is not sent from the old outbox any more. Run a
-    move that was stopped again, before anything else uses either outbox.
+    This one is the outbox of ADROLL_OUTBOX_URL. OLD is the address of the other, in the same form.
+    If OLD holds a password, give it in the environment as ADROLL_OLD_OUTBOX_URL: no list of
+    processes shows that. Stop the site and its workers first. The old outbox sends nothing of what
+    was moved. If a move is stopped, run it again before anything else uses one of the two.
     """
     runtime = current_runtime()
     try:
@@ -397,10 +429,10 @@ def move_from(old: str) -> None:
         try:
             one.create_tables()
         except model.OutboxFailed as problem:
-            said = f"the old outbox cannot be worked with: {problem}"
-            raise Refusal(said, slug="outbox-move") from None
+            reason = f"the old outbox cannot be used: {problem}"
+            raise Refusal(reason, slug="outbox-move") from None
         try:
-            states = admin.move(one, other)
+            states = admin.move_outbox(one, other)
         except admin.NotMoved as problem:
             raise Refusal(str(problem), slug="outbox-move") from None
     parts = ", ".join(f"{states[one]:,} {one}" for one in model.STATES if states[one])

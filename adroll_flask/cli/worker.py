@@ -28,12 +28,12 @@ HEALTH_EVERY = 5.0
 
 @commands.command("worker")
 @click.option("--once", is_flag=True, help="Deliver what is due, then exit: for cron.")
-@click.option("--health-file", type=FILE, help="Touched while the worker lives: its age tells.")
+@click.option("--health-file", type=FILE, help="Touch this file while the worker is well.")
 def worker(once: bool, health_file: Path | None) -> None:
     """Deliver events until it is stopped.
 
-    Several may run at once, on any number of hosts. Says that it started, and at its end what it
-    did. SIGTERM and SIGINT let the request under way finish first.
+    Several workers may run at once, on any number of hosts. A worker says that it started. At its
+    end it says what it did. After SIGTERM or SIGINT it finishes the present request first.
     """
     runtime = current_runtime()
     if not runtime.settings.enabled:  # what waits may be another site's: a copy of its outbox
@@ -57,25 +57,43 @@ def worker(once: bool, health_file: Path | None) -> None:
         runtime.paid_orders.look(patience=300.0)  # nor this
         click.echo(f"{settled} settled, {_left(runtime)}")
     else:
-        missing, to = runtime.settings.missing, safe_url(runtime.settings.api_url)
+        missing = runtime.settings.missing
+        to = safe_url(runtime.settings.api_url)
         why = f" ({' and '.join(missing)} not set)" if missing else ""
         # Not on stdout, which may be read by whoever starts workers.
         click.echo(f"Delivers to {to} until Ctrl-C or SIGTERM{why}.", err=True)
+        click.echo(_reads(runtime), err=True)
         runtime.deliverer.run(stop)
         click.echo(f"Ended: {_done(runtime)}.", err=True)
     runtime.outbox.close()
 
 
+def _reads(runtime: Runtime) -> str:
+    """Where it reads events: a worker beside a shop that writes elsewhere waits for ever."""
+    place = runtime.outbox.place
+    journal = _as_it_is(runtime.outbox.folder)
+    if isinstance(place, Path):
+        outbox = _as_it_is(place)
+    else:
+        outbox = safe_url(place.render_as_string(hide_password=True))
+    return f"Reads the outbox {outbox} and the journal {journal}."
+
+
+def _as_it_is(place: Path) -> str:
+    return str(place) if place.exists() else f"{place} (not there yet)"
+
+
 def _left(runtime: Runtime) -> str:
     """What still waits, and why."""
-    by_account, served = runtime.outbox.queue.waiting_by_account(), runtime.deliverer.accounts
+    by_account = runtime.outbox.queue.waiting_by_account()
+    served = runtime.deliverer.accounts
     waiting = sum(count for eid, count in by_account.items() if eid in served)
     why = keeps(runtime) if waiting else ""
-    told = [f"{waiting} waiting{f' ({why})' if why else ''}"]
+    parts = [f"{waiting} waiting{f' ({why})' if why else ''}"]
     for eid, others in by_account.items():
         if eid not in served:
-            told.append(f"{others} of account {eid or 'none'}, for which there is no token here")
-    return ", ".join(told)
+            parts.append(f"{others} of account {eid or 'none'}, for which there is no token here")
+    return ", ".join(parts)
 
 
 def _done(runtime: Runtime) -> str:
@@ -83,12 +101,12 @@ def _done(runtime: Runtime) -> str:
     counts: Counter[str] = Counter()
     for name, count in runtime.counters.snapshot().items():
         counts[name.partition(":")[0]] += count
-    told = f"{counted(counts['event_delivered'], 'event')} delivered"
-    told += f", {counted(counts['event_dead'], 'dead letter')}" if counts["event_dead"] else ""
+    text = f"{counted(counts['event_delivered'], 'event')} delivered"
+    text += f", {counted(counts['event_dead'], 'dead letter')}" if counts["event_dead"] else ""
     try:
-        return f"{told}, {runtime.outbox.queue.waiting(runtime.deliverer.accounts)} waiting"
+        return f"{text}, {runtime.outbox.queue.waiting(runtime.deliverer.accounts)} waiting"
     except OutboxFailed:
-        return f"{told}; the outbox cannot be asked what waits"
+        return f"{text}; the outbox cannot be asked what waits"
 
 
 def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> None:

@@ -7,7 +7,6 @@ with a token that we signed for this browser: the token holds what the browser's
 from __future__ import annotations
 
 import hmac
-import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from typing import Any, Final
 from flask import Request, abort
 from werkzeug.wrappers import Response
 
+from adroll_flask.errors import nothing_to_await
+from adroll_flask.host_names import why_foreign
 from adroll_flask.runtime import Runtime
-from adroll_flask.visitor.record import Signer
+from adroll_flask.visitor.signing import Signer
 
 #: The cookie that ties a token to a browser; it says nothing else.
 COOKIE: Final = "adroll_dashboard"
@@ -62,7 +63,7 @@ class Guard:
 
         :param largest: bytes of its body.
         """
-        if not _is_same_origin(request):
+        if why_foreign(request.environ, request.host):
             abort(403, "this did not come from the dashboard's own page")
         size = request.content_length
         if size is None:
@@ -118,20 +119,9 @@ def _is_yes(answer: object, what: str) -> bool:
     """
     # By isinstance and not by type: Flask's and Werkzeug's proxies stand for what they hold.
     if answer is not None and not isinstance(answer, bool | int):
-        if inspect.iscoroutine(answer):
-            answer.close()
         abort(
             403,
-            f"the function given as {what}= has to return True or False; it gave a"
-            f" {type(answer).__name__}",
+            f"the function given as {what}= has to return True or False{nothing_to_await(answer)};"
+            f" it gave a {type(answer).__name__}",
         )
     return bool(answer)
-
-
-def _is_same_origin(request: Request) -> bool:
-    """By Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), else by ``Origin``."""
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    origin = request.headers.get("Origin")
-    return origin is not None and origin.partition("://")[2] == request.host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -13,16 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from adroll_flask._version import DOCS_URL, __version__
-from adroll_flask.errors import ConfigurationError
+from adroll_flask._version import __version__
+from adroll_flask.errors import ConfigurationError, documented
 from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox.model import OutboxFailed
-from adroll_flask.plurals import iso, span
-from adroll_flask.runtime import Runtime
+from adroll_flask.runtime import Runtime, exempt_from_csrf
+from adroll_flask.times import iso, span, written
 
-from . import figures, match_quality, orders, overview, problems
+from . import formats, match_quality, orders, overview, problems
 from .guard import COOKIE, Guard
-from .page import Data, Done, Page, Visit, csv_file, for_developer, for_lookers
+from .page import SHOP, Data, Done, Page, Visit, coded, csv_file, for_developer, for_lookers
+from .periods import PERIODS
 
 #: The pages, in the navigation's order; the first is what one sees first.
 PAGES: Final = (overview.PAGE, match_quality.PAGE, orders.PAGE, problems.PAGE)
@@ -92,15 +93,16 @@ class _Dashboard:
         )
         zone = runtime.settings.time_zone
         self._templates.filters.update(
-            moment=lambda at: "–" if at is None else figures.written("%-d %b %Y, %H:%M", at, zone),
-            written=lambda at, form, other: figures.written(form, at, other or zone),
+            moment=lambda at: "–" if at is None else written("%-d %b %Y, %H:%M", at, zone),
+            written=lambda at, form, other: written(form, at, other or zone),
             iso=iso,
             span=span,
             for_lookers=for_lookers,
+            coded=coded,
             for_developer=for_developer,
         )
-        self._templates.globals.update(number=figures, zone=str(zone), docs=DOCS_URL)
-        self._templates.globals.update(pages=PAGES, link=_link, asset=_asset)
+        self._templates.globals.update(number=formats, zone=str(zone), documented=documented)
+        self._templates.globals.update(pages=PAGES, periods=PERIODS, link=_link, asset=_asset)
 
     def blueprint(self, has_hosts: bool) -> Blueprint:
         blueprint = Blueprint(NAME, __name__, static_folder="assets")
@@ -108,7 +110,7 @@ class _Dashboard:
         if has_hosts:  # then no rule without a host is ever met
             add = partial(add, host="<adroll_host>")
             add("/assets/<path:filename>", "static", blueprint.send_static_file)
-            blueprint.url_defaults(lambda _, its: its.setdefault("adroll_host", request.host))
+            blueprint.url_defaults(lambda _, values: values.setdefault("adroll_host", request.host))
         blueprint.before_request(self._check_access)
         blueprint.after_request(_protect)
         blueprint.register_error_handler(HTTPException, self._error)
@@ -120,7 +122,8 @@ class _Dashboard:
             for form in ("json", "csv"):
                 add(f"{path}.{form}", f"{page.name}_{form}", partial(self._show, page, form))
             for name in (*page.actions, *page.questions):
-                act, end = partial(self._act, page, name), f"{page.name}_{name}"
+                act = partial(self._act, page, name)
+                end = f"{page.name}_{name}"
                 add(f"{path}/{name}", end, act, methods=["POST"])
                 # What a browser opens again, such as the address of a closed tab, never acts.
                 add(f"{path}/{name}", f"{end}_again", partial(_back, page))
@@ -129,9 +132,7 @@ class _Dashboard:
         @blueprint.url_value_preprocessor
         def exempt(_endpoint: str | None, values: dict[str, Any] | None) -> None:
             (values or {}).pop("adroll_host", None)
-            csrf = current_app.extensions.get("csrf")
-            if csrf is not None and hasattr(csrf, "exempt"):
-                csrf.exempt(blueprint)
+            exempt_from_csrf(current_app, blueprint)
 
         return blueprint
 
@@ -147,11 +148,12 @@ class _Dashboard:
 
     def _show(self, page: Page, form: str = "") -> Response:
         visit = Visit(self._runtime, request, is_operator=self._guard.is_operator())
-        data, form = page.data(visit), form or visit.argument("format")
+        data = page.data(visit)
+        form = form or visit.argument("format")
         if form and visit.refused:
             abort(400, visit.refused)
         if form == "csv":
-            return csv_file(page.name, figures.csv_text(page.rows(data)))
+            return csv_file(page.name, formats.csv_text(page.rows(data)))
         if form == "json":
             text = json.dumps(data, default=DefaultJSONProvider.default, ensure_ascii=False)
             return current_app.response_class(text, mimetype="application/json")
@@ -160,7 +162,7 @@ class _Dashboard:
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
         has_forms = visit.is_operator or page.questions
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
-        carried = {name: request.args[name] for name in page.arguments if request.args.get(name)}
+        carried = _carried(page.arguments)
         response = self._response(
             f"{page.name}.html",
             page=page,
@@ -170,10 +172,12 @@ class _Dashboard:
             visit=visit,
             token=self._guard.token(cookie) if cookie else "",
             carried=carried,
+            kept={to.name: _carried(set(page.arguments) & set(to.kept)) for to in PAGES},
             **page.names,
         )
         if is_new:
-            path, secure = url_for(f"{NAME}.{PAGES[0].name}"), request.is_secure
+            path = url_for(f"{NAME}.{PAGES[0].name}")
+            secure = request.is_secure
             response.set_cookie(
                 COOKIE, cookie, path=path, secure=secure, httponly=True, samesite="Strict"
             )
@@ -194,8 +198,8 @@ class _Dashboard:
             return done
         if not isinstance(done, Done):
             return self._rendered(page, visit, done)
-        said = {"said": self._guard.seal(done.text, done.good)} if done.text else {}
-        return redirect(_link(page.name, **done.arguments, **said), 303)
+        text = {"said": self._guard.seal(done.text, done.good)} if done.text else {}
+        return redirect(_link(page.name, **done.arguments, **text), 303)
 
     # -- the rest ------------------------------------------------------------------------------
 
@@ -210,11 +214,20 @@ class _Dashboard:
     def _outbox_failed(self, problem: OutboxFailed | ConfigurationError) -> Response:
         if isinstance(problem, ConfigurationError) and problem.key != "ADROLL_OUTBOX_URL":
             raise problem  # the site's own, of access= say
-        finding = outbox_trouble(self._runtime, problem)
-        text = f"{finding.sentence} To a developer: {finding.todo}."
-        text += f" {finding.command} says the same."
-        title = "The outbox cannot be read"
-        return self._response("error.html", 503, page=None, title=title, text=text)
+        finding = outbox_trouble(self._runtime, problem).as_dict()
+        endpoint = request.endpoint or ""
+        if endpoint.endswith("_json") or request.args.get("format") == "json":
+            data = {"verdict": {**finding, "level": "bad"}, "findings": [finding]}
+            response = current_app.make_response(current_app.json.response(data))
+            response.status_code = 503
+            return response
+        names = {"page": None, "finding": finding, "is_operator": self._guard.is_operator()}
+        return self._response("unreadable.html", 503, **names)
+
+
+def _carried(names: Iterable[str]) -> dict[str, str]:
+    """Those of *names* that the address's query has."""
+    return {name: request.args[name] for name in names if request.args.get(name)}
 
 
 def _back(page: Page) -> Response:
@@ -228,7 +241,8 @@ def _asset(name: str) -> str:
 
 def _link(name: str, form: str = "", **arguments: Any) -> str:
     """The address of a page, of its ``json`` or ``csv``, or of an action of it."""
-    return url_for(f"{NAME}.{name}" + (f"_{form}" if form else ""), **arguments)
+    shop = {SHOP: request.args.get(SHOP) or None}
+    return url_for(f"{NAME}.{name}" + (f"_{form}" if form else ""), **shop | arguments)
 
 
 def _protect(response: Response) -> Response:

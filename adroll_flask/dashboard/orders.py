@@ -13,23 +13,39 @@ from flask import abort
 from werkzeug.wrappers import Response
 
 from adroll_flask.errors import ConfigurationError, let_through
-from adroll_flask.findings.finding import meaning, summary, texts
+from adroll_flask.events.names import IDENTIFIERS
+from adroll_flask.findings.finding import Finding, meaning, row_of, summary, texts, why_of
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
-from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
-from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
-from adroll_flask.reporting.lists import ReconcileError, read_amount, read_orders, spellings
-from adroll_flask.reporting.reconciliation import DAYS, Order, Reconciliation, line_of
+from adroll_flask.reporting.kept_events import (
+    FoundOrder,
+    carried,
+    find_order,
+    life,
+    matched_by,
+)
+from adroll_flask.reporting.lists import (
+    ReconcileError,
+    read_amount,
+    read_orders,
+    searched,
+    texts_of,
+)
+from adroll_flask.reporting.paid_orders import DAYS
+from adroll_flask.reporting.reconciliation import Order, Reconciliation, line_of
+from adroll_flask.times import iso
 
-from .figures import csv_text, money, values
+from .formats import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
 #: The names in the query: one event by its own id, the place in the list of the newest, a state.
 EVENT: Final = "event"
 BEFORE: Final = "before"
 STATE: Final = "state"
+#: Of the newest, those alone that carry an identifier.
+CARRIES: Final = "carries"
 #: Newest orders that are looked through for those of one state, and for one like an unknown one.
 _LOOKED_THROUGH: Final = 500
 #: What can be acted on comes first.
@@ -45,28 +61,36 @@ _MOST_LINES: Final = 50_000
 #: Groups of the shop's own list that can be chosen.
 _MOST_GROUPS: Final = 20
 #: Orders of a comparison that the page lists, and that its CSV holds.
-_SHOWN: Final = 200
+_SHOWN: Final = 25
 
 
 def data(visit: Visit) -> Data:
     """The newest orders, or the order whose event the address names."""
-    lookups, id = visit.outbox.lookups, visit.argument(EVENT)
+    lookups = visit.lookups
+    id = visit.argument(EVENT)
     if id:
         row = lookups.show(id)
         if row is None:
             abort(404, "There is no such event any more. Delivered ones are kept for some weeks.")
         order = order_shown(row) or row.id
         events = lookups.find(row.key, [row.name]) if row.key else (row,)
-        return _found(visit, order, FoundOrder(events or (row,)))
-    state, before = visit.argument(STATE), visit.argument(BEFORE) or None
-    most = _LOOKED_THROUGH if state else _LISTED
-    rows = lookups.newest_events(most + 1, "purchase", before)
-    found = [row for row in rows[:most] if not state or row.state == state]
-    newest = found[:_LISTED]
+        return _of_order(visit, order, FoundOrder(events or (row,)))
+    state = visit.argument(STATE)
+    carries = visit.argument(CARRIES)
+    bits = IDENTIFIERS[carries].bits if carries in IDENTIFIERS else 0
+    most = _LOOKED_THROUGH if state or bits else _LISTED
+    rows = lookups.newest_events(most + 1, "purchase", visit.argument(BEFORE) or None)
+    matching = [
+        row
+        for row in rows[:most]
+        if state in ("", row.state) and (not bits or row.identifiers & bits)
+    ]
+    newest = matching[:_LISTED]
     # Earlier ones begin after what is listed, or after what was looked through.
     more = rows[most - 1].id if len(rows) > most else None
-    more = newest[-1].id if len(found) > _LISTED else more
-    return {"newest": listed(visit, newest), "older": more, STATE: state}
+    more = newest[-1].id if len(matching) > _LISTED else more
+    carries = carries if bits else ""
+    return {"newest": listed(visit, newest), "older": more, STATE: state, CARRIES: carries}
 
 
 def order_shown(row: Row) -> str:
@@ -78,11 +102,11 @@ def listed(visit: Visit, rows: Sequence[Row]) -> list[Data]:
     """Events as a list shows them."""
     # What was invalid has no key: its order's id is in its content.
     keyless = [row.id for row in rows if not row.key and row.state == "dead"]
-    whole = {row.id: row for row in visit.outbox.lookups.those(keyless)}
-    return [_listed(whole.get(row.id, row)) for row in rows]
+    whole = {row.id: row for row in visit.lookups.those(keyless)}
+    return [_listed(visit, whole.get(row.id, row)) for row in rows]
 
 
-def _listed(row: Row) -> Data:
+def _listed(visit: Visit, row: Row) -> Data:
     """One event as a list shows it."""
     amount, _, currency = row.digest.partition(" ")
     return {
@@ -95,8 +119,10 @@ def _listed(row: Row) -> Data:
         "occurred_at": row.occurred_at,
         "settled_at": row.settled_at,
         "dry_run": row.dry_run,
+        "side": visit.settings.other_side(row.advertisable_eid),
         "unsure": row.unsure,
-        "why": row.why if row.state in ("dead", "cancelled") else "",
+        "matched": matched_by(row),
+        "why": why_of(row) if row.state in ("dead", "cancelled") else "",
         "words": row.error,
     }
 
@@ -114,59 +140,56 @@ def find(visit: Visit) -> Done | Data:
     typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
-    reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed
-    # Of "Order #4826" the last word, too.
-    found = find_order(reporter, typed, last, most=_LOOKED_AT)
-    if len(found.events) == 1 and not found.suppressed:
-        return Done("", arguments={EVENT: found.events[0].id})
-    more = {} if found else {"alike": _alike(visit, last), "paid": _paid(visit, typed, last)}
-    return _found(visit, short_key(typed), found) | more
+    reporter = visit.runtime.reporter
+    known_order = find_order(reporter, typed, most=_LOOKED_AT, account=visit.account)
+    if len(known_order.events) == 1 and not known_order.suppressed:
+        return Done("", arguments={EVENT: known_order.events[0].id})
+    more: Data = {}
+    if not known_order:
+        paid = visit.runtime.paid_orders.missing(typed)
+        priced = None if paid is None else [_priced(one) for one in paid]
+        more = {"alike": _alike(visit, searched(typed)[-1].lstrip("#")), "paid": priced}
+    return _of_order(visit, short_key(typed), known_order) | more
 
 
-def _paid(visit: Visit, typed: str, last: str) -> list[str] | None:
-    """What the shop's own list says of the value of an order that is unknown here.
-
-    Empty: the list does not have it; ``None``: it cannot be read, which is a finding.
-    """
-    try:
-        its = [one for one in visit.runtime.paid_orders.found(DAYS) if one.status == "missing"]
-        return [_priced(one) for one in its if one.order_id in spellings(typed) + spellings(last)]
-    except Exception as problem:
-        let_through(problem)
-        return None
+def _delays(visit: Visit, account: str) -> Finding | None:
+    """What keeps the events of *account* from AdRoll at present."""
+    shop = next((shop for shop in visit.shops if shop.accounts == [account]), None)
+    return None if shop is None else delays(shop)
 
 
 def _alike(visit: Visit, order: str) -> list[Data]:
     """Known orders whose ids look like *order*."""
-    rows = visit.outbox.lookups.newest_events(_LOOKED_THROUGH, "purchase")
-    known = {order_shown(row): row.id for row in reversed(rows) if row.key}
-    return [{"order": one, "id": known[one]} for one in get_close_matches(order, known, 3, 0.7)]
+    rows = visit.lookups.newest_events(_LOOKED_THROUGH, "purchase")
+    newest = {order_shown(row): row.id for row in reversed(rows) if row.key}
+    return [{"order": id, "id": newest[id]} for id in get_close_matches(order, newest, 3, 0.7)]
 
 
-def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
+def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
     return {
         "order": order,
         "found": {
-            "events": [_told(row, visit.now) for row in found.events],
+            "events": [_life_of(visit, row) for row in known_order.events],
             "suppressed": [
                 {"name": name, "reason": why.reason, "at": why.at}
                 | {"meaning": meaning("suppressed", why.reason)._asdict()}
-                for name, why in found.suppressed.items()
+                for name, why in known_order.suppressed.items()
             ],
         },
     }
 
 
-def _told(row: Row, now: float) -> Data:
+def _life_of(visit: Visit, row: Row) -> Data:
     """One event's life."""
     steps = [step._asdict() for step in life(row) if step.kind != "now"]
     what = meaning("dead", row.reason) if row.state == "dead" else None
+    is_put_off = row.state in ("waiting", "held") and row.due_at > visit.now
     return {
-        **_listed(row),
+        **_listed(visit, row),
         "account": row.advertisable_eid,
         "attempts": row.attempts,
         "steps": steps,
-        "due_at": row.due_at if row.state in ("waiting", "held") and row.due_at > now else None,
+        "due_at": row.due_at if is_put_off else None,
         "advice": None if what is None else what._asdict(),
         "problem": None if what is None else problem_id(row.reason, row.error),
         "carried": carried(row),
@@ -178,20 +201,22 @@ def _told(row: Row, now: float) -> Data:
 
 def compare(visit: Visit) -> Done | Data | Response:
     """Compare an uploaded list of paid orders with what was reported."""
-    given = visit.request.files.get("list")
-    if given is None or not given.filename:
+    upload = visit.request.files.get("list")
+    if upload is None or not upload.filename:
         return Done("Choose a file: the shop's list of paid orders, as CSV.", good=False)
     form = visit.request.form
-    column, group = form.get("column", "").strip()[:200], form.get("group", "").strip()[:200]
-    lines = io.TextIOWrapper(given.stream, encoding="utf-8-sig", errors="replace", newline="")
-    found = Reconciliation(
+    column = form.get("column", "").strip()[:200]
+    group = form.get("group", "").strip()[:200]
+    lines = io.TextIOWrapper(upload.stream, encoding="utf-8-sig", errors="replace", newline="")
+    comparison = Reconciliation(
         visit.runtime.reporter,
-        _counted(read_orders(lines)),
+        _counted(read_orders(texts_of(lines))),
         columns={"order_id": column} if column else None,
         group=group or None,
+        account=visit.account,
     )
     try:
-        return _compared(found, group, as_csv=form.get("format") == "csv")
+        return _compared(comparison, group, as_csv=form.get("format") == "csv")
     except ReconcileError as problem:
         return Done(f"The list cannot be read: {problem}.", good=False)
     finally:
@@ -203,9 +228,10 @@ def missing(visit: Visit) -> Done | Data | Response:
     if not visit.runtime.paid_orders.is_known:
         return Done("The shop has not told how its paid orders are listed.", good=False)
     form = visit.request.form
-    found, only = visit.runtime.paid_orders.found(DAYS), form.get("only", "")
+    comparison = visit.runtime.paid_orders.compared(DAYS)
+    only = form.get("only", "")
     try:
-        return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
+        return _compared(comparison, "group", as_csv=form.get("format") == "csv", only=only)
     except (OutboxFailed, ConfigurationError):
         raise
     except Exception as problem:  # of the shop's function, which is a finding, too
@@ -215,43 +241,49 @@ def missing(visit: Visit) -> Done | Data | Response:
 
 
 def _compared(
-    found: Reconciliation, group: str, *, as_csv: bool, only: str | None = None
+    comparison: Reconciliation, group: str, *, as_csv: bool, only: str | None = None
 ) -> Data | Response:
     """What became of a list.
 
     :param only: of the shop's own list, the group whose orders are listed; empty: all.
     """
-    rest: list[Order] = []
+    #: By whether somebody can act on them.
+    rest: dict[bool, list[Order]] = {True: [], False: []}
     groups: Counter[str] = Counter()
     most = _MOST_LINES if as_csv else _SHOWN
     worth: dict[tuple[str, str], dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
-    for order in found:
+    for order in comparison:
         if not order.has_arrived:
-            its = [("differing", "")] if order.reported else []
-            its += [line_of(order)] if order.status != "delivered" else []
-            for line in its:
+            lines = [("differing", "")] if order.reported else []
+            lines += [line_of(order)] if order.status != "delivered" else []
+            for line in lines:
                 worth[line][order.currency] += read_amount(order.value) or 0
+            if not order.is_rest:
+                continue
             groups[order.group] += 1
-            if only in (None, "", order.group) and len(rest) < most:
-                rest.append(order)
+            those = rest[order.status in _URGENT]
+            if only in (None, "", order.group) and len(those) < most:
+                those.append(order)
+    first_orders = [*rest[True], *rest[False]][:most]
     if as_csv:
-        return csv_file("not-arrived", csv_text((order.told() for order in rest), Order._fields))
-    lines = [
+        rows_of_csv = map(row_of, first_orders)
+        return csv_file("not-arrived", csv_text(rows_of_csv, (*Order._fields, "reason")))
+    sentences = [
         {"about": line[0], "text": text, "money": values(worth[line].items())}
-        for line, text in summary(found)
+        for line, text in summary(comparison)
     ]
-    told = {
-        "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
+    result = {
+        "summary": sorted(sentences, key=lambda sentence: sentence["about"] not in _URGENT),
         "rest": [
-            order._asdict() | {"value": _priced(order)}
-            for order in sorted(rest, key=lambda order: order.status not in _URGENT)
+            order._asdict() | {"value": _priced(order), "why": row_of(order)["why"]}
+            for order in first_orders
         ],
         "rest_count": groups[only] if only else groups.total(),
         "group": group,
         "groups": None if only is None else dict(groups.most_common(_MOST_GROUPS)),
         "only": only,
     }
-    return {"compared": told}
+    return {"compared": result}
 
 
 def _priced(order: Order) -> str:
@@ -285,9 +317,17 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
 
 
 PAGE: Final = Page(
-    *("orders", data, rows),
-    {"words": texts("words.toml"), "most_lines": _MOST_LINES, "shown": _SHOWN, "delays": delays},
+    "orders",
+    data,
+    rows,
+    {
+        "words": texts("words.toml"),
+        "most_lines": _MOST_LINES,
+        "shown": _SHOWN,
+        "delays": _delays,
+        "identifiers": {name: it.title for name, it in IDENTIFIERS.items()},
+    },
     questions={"find": find, "compare": compare, "missing": missing},
     largest=_LARGEST_LIST,
-    arguments=(EVENT, BEFORE, STATE),
+    arguments=(EVENT, BEFORE, STATE, CARRIES),
 )

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from flask import Request, current_app
+from flask import Request, abort, current_app
+from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
 
 from adroll_flask.findings.finding import Finding
@@ -17,8 +18,11 @@ from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.plurals import counted
 from adroll_flask.runtime import Runtime
 
-from . import figures
-from .figures import values
+from . import periods
+from .formats import values
+
+#: The name in the query of the shop that is looked at; links carry it from page to page.
+SHOP: Final = "shop"
 
 #: What a page shows: what JSON takes, with decimals and named tuples beside it.
 Data: TypeAlias = dict[str, Any]
@@ -31,7 +35,14 @@ class Visit(Moment):
     """
 
     def __init__(self, runtime: Runtime, request: Request, *, is_operator: bool) -> None:
-        super().__init__(runtime)
+        #: A host of the shop that is looked at; empty: all shops.
+        self.shop: str = request.args.get(SHOP, "")[:200]
+        super().__init__(runtime, account=runtime.settings.shop_of(self.shop))
+        if self.account is None:
+            if self.shop and self.settings.shop_names:
+                # Of a slip in a bookmark, the figures of all shops would be taken for one's.
+                abort(404, f"no shop is called {self.shop!r} here")
+            self.shop = ""
         self.request: Request = request
         self.is_operator: bool = is_operator
         #: Of days, weeks and months.
@@ -48,37 +59,40 @@ class Visit(Moment):
     def urgent(self) -> list[Finding]:
         """What somebody has to look at."""
         return [
-            one for one in self.findings if one.severity != "hint" or one.code == "dead-letters"
+            finding
+            for finding in self.findings
+            if finding.severity != "hint" or finding.code == "dead-letters"
         ]
 
     def argument(self, name: str, default: str = "") -> str:
         """A part of the address's query, at most 200 characters."""
         return self.request.args.get(name, default)[:200]
 
-    def period(self, default: str) -> figures.Period:
+    def period(self, default: str) -> periods.Period:
         """The span that the address asks for: ``period=``, or ``since=`` and ``until=``.
 
         The *default*, and a sentence in :attr:`refused`, where they ask for none.
         """
-        since, until = self.argument("since"), self.argument("until")
+        since = self.argument("since")
+        until = self.argument("until")
         name = self.argument("period", default)
         try:
             if since or until:
-                return figures.between(since, until, self.now, self.zone)
+                return periods.between(since, until, self.now, self.zone)
         except ValueError:
             name = default
             self.refused = (
                 "From and to take days of the last 13 months, up to today and in order, such as"
-                f" since=2026-11-01. The page shows {figures.PERIODS[default]} instead."
+                f" since=2026-11-01. The page shows {periods.PERIODS[default]} instead."
             )
-        return figures.named(name if name in figures.PERIODS else default, self.now, self.zone)
+        return periods.named(name if name in periods.PERIODS else default, self.now, self.zone)
 
 
 def for_lookers(text: str) -> str:
     """*text* up to the first sentence that names a setting or a command: for who may only look.
 
-    >>> for_lookers("Leave it: it is the law's no. ADROLL_HONOR_GPC decides.")
-    "Leave it: it is the law's no."
+    >>> for_lookers("Nothing may be sent: the law says so. ADROLL_HONOR_GPC decides.")
+    'Nothing may be sent: the law says so.'
     """
     kept = re.match(
         r"(?:(?:(?!ADROLL_|flask adroll|`|\(\)|@)(?:[^.?]|[.?](?! )))+[.?] )*", f"{text} "
@@ -86,19 +100,30 @@ def for_lookers(text: str) -> str:
     return (kept[0].strip() if kept else "") or "A developer of the shop can change it."
 
 
-def for_developer(one: Mapping[str, Any], url: str, orders: Iterable[str] = ()) -> str:
+def coded(text: str) -> Markup:
+    """*text* as HTML, what stands between backticks as code.
+
+    >>> str(coded("See `df -h <folder>`."))
+    'See <code>df -h &lt;folder&gt;</code>.'
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def for_developer(finding: Mapping[str, Any], url: str, orders: Iterable[str] = ()) -> str:
     """What a finding says, as a message to send on.
 
     :param url: the page's address.
     """
-    listed, orders = "", list(orders)
+    listed = ""
+    orders = list(orders)
     if orders:
-        more = one["events"] - len(orders)
+        more = finding["events"] - len(orders)
         rest = f" and {counted(more, 'more event')}" if more > 0 else ""
         listed = f"Orders: {', '.join(orders)}{rest}"
-    answer = f"AdRoll's words: {one['answer']}" if one.get("answer") else ""
-    told = [one["sentence"], values(one["values"]), listed, answer, one["todo"], one["command"]]
-    return "\n".join(filter(None, (*told, one["help_url"], url)))
+    answer = f"AdRoll's words: {finding['answer']}" if finding.get("answer") else ""
+    parts = [finding["sentence"], values(finding["values"]), listed, answer]
+    parts += [finding["todo"], finding["command"], finding["help"], url]
+    return "\n".join(filter(None, parts))
 
 
 def csv_file(name: str, text: str) -> Response:
@@ -140,6 +165,7 @@ class Page:
     :param questions: what whoever may look may ask, likewise: it changes nothing.
     :param largest: bytes of a POST's body; an uploaded file may need more.
     :param arguments: names of the query that links to its CSV and JSON carry on.
+    :param kept: those of them that links from other pages carry on, too: what is looked at.
     """
 
     name: str
@@ -150,6 +176,7 @@ class Page:
     questions: Mapping[str, Action] = field(default_factory=dict)
     largest: int = 64 * 1024
     arguments: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

@@ -2,8 +2,8 @@
 
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
 blamed only while AdRoll demonstrably takes others: one of the same claim was accepted, or a trial
-event passes; for its size only the trial counts, filled to the same size. Else it is the
-destination that refuses everything, which is stopped, and nobody is blamed.
+event passes. Else it is the destination that refuses everything, which is stopped, and nobody is
+blamed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome, OutcomeKind, Row
+from adroll_flask.outbox.model import Claim, ClaimedEvent, OutboxFailed, Outcome, OutcomeKind
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.signals import event_delivered, event_rejected
+from adroll_flask.times import DAY
 
 from .client import MAX_BATCH, Answer
-from .lane import MAX_STOP_PAUSE, Lane, Permit
+from .pauses_and_stops import STOP_PAUSE, Gate, Permit
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
@@ -33,15 +34,20 @@ _T = TypeVar("_T")
 #: Seconds until an event is sent again, by how often it was unsure. Each may double a sale, so
 #: after the last one nobody sends it but people.
 UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
-#: Bytes up to which a trial event is filled to the size of the event that was too large; an order
-#: with two products has 1,200. A destination that refuses so little refuses nearly everything.
-_TRIAL_BYTES: Final = 2048
-#: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
-_LONGEST_EARLY: Final = 86_400
+#: Seconds until something is tried again that the outbox did not take.
+_AGAIN: Final = 0.1
 
 
 class _Halt(Exception):
     """Nothing more is sent under this claim."""
+
+
+class _Suspect(NamedTuple):
+    """An event that AdRoll refused when it was sent alone. Whether AdRoll refuses all is not known
+    yet."""
+
+    event: ClaimedEvent
+    refusal: Answer
 
 
 @dataclass(eq=False, repr=False)
@@ -54,7 +60,7 @@ class BatchSender:
     :param leased_at: when, by ``time.monotonic()``.
     """
 
-    lane: Lane
+    gate: Gate
     queue: Queue
     claim: Claim
     permit: Permit
@@ -66,15 +72,17 @@ class BatchSender:
     ended: int = 0
 
     def __post_init__(self) -> None:
-        self._left = {event.id: event for event in self.claim.events}
+        #: What is not settled yet.
+        self._open = {event.id: event for event in self.claim.events}
         #: Those that became ``sending`` with the claim itself.
-        self._begun = {id for id, event in self._left.items() if event.state == "sending"}
-        # Dry runs and others share no request, and do not vouch for each other.
-        #: Whether any were accepted that are dry runs (``True``), and such as are not; and the
-        #: bytes to which a trial for them was filled that passed.
-        self._taken: dict[bool, int] = {}
-        #: Events that AdRoll refused alone, and nothing has spoken for or against.
-        self._suspects: list[tuple[Row, Answer]] = []
+        self._begun = set(self._open) if self.claim.is_sending else set()
+        account = self.gate.client.account
+        self._eids = {name: getattr(account, name) for name in ("advertisable_eid", "pixel_eid")}
+        self._eids_in_json = [f'"{name}":"{eid}"'.encode() for name, eid in self._eids.items()]
+        #: Whether those are dry runs of which AdRoll took some of the claim, or a trial. Dry runs
+        #: and others share no request, and do not vouch for each other.
+        self._taken: set[bool] = set()
+        self._suspects: list[_Suspect] = []
 
     def run(self) -> None:
         """Send all of the claim, or as much as AdRoll takes.
@@ -87,34 +95,32 @@ class BatchSender:
             self._judge(0)
         except _Halt:
             pass
-        self._settle_alike(self._left.values(), "return")
-        # Else the next question waits until this one's lease is over.
-        self.lane.give_up(self.permit)
+        self._settle_alike(self._open.values(), "return")
+        # Else no worker would ask AdRoll again until this permit's lease is over.
+        self.gate.give_up(self.permit)
 
     # Sending
 
-    def _requests(self) -> list[list[Row]]:
+    def _requests(self) -> list[list[ClaimedEvent]]:
         """The claim in requests: the often unsure ones in small batches, after the fresh ones.
 
         An event that makes AdRoll fail (500) would take its whole batch with it time and again;
         the smaller its batch, the fewer become unsure with it, and before it has been sent as
         often as it may be it is alone.
         """
-        good: list[Row] = []
+        good: list[ClaimedEvent] = []
         rejected: list[Outcome] = []
         for event in each(self.claim.events):
-            whole = self._with_eids(event)
-            if whole is None:
-                rejected.append(Outcome(ids=[event.id], kind="dead", reason="damaged"))
-            elif event.unsure and event.attempts > len(UNSURE_PAUSES):
+            if event.unsure and event.attempts > len(UNSURE_PAUSES):
                 # The last request with it was cut off, and nobody was there to settle it.
                 error = _sent_too_often("lapsed", event.attempts)
-                end: dict[str, Any] = {"reason": "unsure", "error": error, "blameless": True}
-                rejected.append(Outcome(ids=[event.id], kind="dead", **end))
+                rejected.append(Outcome([event.id], "dead", reason="unsure", error=error))
+            elif self._complete(event):
+                good.append(event)
             else:
-                good.append(whole)
+                rejected.append(Outcome([event.id], "dead", reason="damaged"))
         self._settle(rejected)
-        requests: list[list[Row]] = []
+        requests: list[list[ClaimedEvent]] = []
         alike = attrgetter("attempts", "dry_run")
         for (attempts, _), events in groupby(sorted(good, key=alike), alike):
             group = list(events)
@@ -122,31 +128,30 @@ class BatchSender:
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
-    def _with_eids(self, event: Row) -> Row | None:
-        """*event* with the EIDs that it was reported without; ``None``: it is damaged."""
-        account = self.lane.client.account
-        eids = {"advertisable_eid": account.advertisable_eid, "pixel_eid": account.pixel_eid}
-        # The common case without parsing; a quotation mark within a value would be escaped.
+    def _complete(self, event: ClaimedEvent) -> bool:
+        """Give *event* the EIDs that it was reported without; ``False``: it is damaged."""
         payload = event.payload
-        said = (f'"{name}":"{eid}"'.encode() for name, eid in eids.items())
-        if payload.startswith(b"{") and all(text in payload for text in said):
-            return event
+        # The common case without parsing; a quotation mark within a value would be escaped.
+        first, second = self._eids_in_json
+        if payload[:1] == b"{" and first in payload and second in payload:
+            return True
         try:
             wire = json.loads(payload)
         except (ValueError, RecursionError):
-            return None
+            return False
         if not isinstance(wire, dict):
-            return None
-        wire |= {name: wire.get(name) or eid for name, eid in eids.items()}
-        return replace(event, payload=json.dumps(wire, separators=(",", ":")).encode())
+            return False
+        wire |= {name: wire.get(name) or eid for name, eid in self._eids.items()}
+        event.payload = json.dumps(wire, separators=(",", ":")).encode()
+        return True
 
-    def _send(self, events: Sequence[Row]) -> None:
+    def _send(self, events: Sequence[ClaimedEvent]) -> None:
         """One request, and those that its answer asks for."""
         events = self._begin(events)
         if not events:
             return
         payloads = [event.payload for event in events]
-        answer = self.lane.post(self.permit, payloads, dry_run=events[0].dry_run)
+        answer = self.gate.post(self.permit, payloads, dry_run=events[0].dry_run)
         if answer.kind == "accepted":
             self._accepted(events, answer)
             return
@@ -155,73 +160,78 @@ class BatchSender:
         # AdRoll took none of them: they must not count as unsure if we die now.
         self._settle_alike(events, "claimed")
         if len(events) == 1:
-            self._suspects.append((events[0], answer))
+            self._suspects.append(_Suspect(events[0], answer))
             self._judge()
             return
         middle = (len(events) + 1) // 2
         self._send(events[:middle])
         self._send(events[middle:])
 
-    def _begin(self, events: Sequence[Row]) -> list[Row]:
+    def _begin(self, events: Sequence[ClaimedEvent]) -> list[ClaimedEvent]:
         """Commit that these may leave now; those that are still ours."""
         self._make_ready()
-        left = [event for event in events if event.id in self._left]
-        ids = {event.id for event in left}
-        # Of a later request a visitor may have said no meanwhile: it is asked for again.
-        begun, self._begun = self._begun, set()
-        if begun >= ids:
-            return left
-        ours = self.queue.begin_sending(self.claim, [event.id for event in left])
-        for id in ids.difference(ours):
-            del self._left[id]  # its lease lapsed; another worker has it
-        return [event for event in left if event.id in ours]
+        still_open = [event for event in events if event.id in self._open]
+        ids = [event.id for event in still_open]
+        begun = self._begun
+        # While the first request was under way a visitor may have withdrawn consent: before each
+        # later one the outbox is asked.
+        self._begun = set()
+        if begun.issuperset(ids):
+            return still_open
+        ours = self.queue.begin_sending(self.claim, ids)
+        for id in set(ids).difference(ours):
+            del self._open[id]  # its lease lapsed; another worker has it
+        return [event for event in still_open if event.id in ours]
 
     def _make_ready(self) -> None:
         """Before a request: go on only if it may begin, with the lease well before its end."""
         if self.stop.is_set():
             raise _Halt
         # Before the lease is looked at: between that and the request nothing may take long.
-        self.lane.seen()
+        self.gate.sign_of_life()
         if time.monotonic() - self.leased_at > self.lease / 4:
             if not self._insist(lambda: self.queue.extend(self.claim, self.lease)):
-                self._left.clear()
+                self._open.clear()
                 raise _Halt
             self.leased_at = time.monotonic()
 
-    def _accepted(self, events: Sequence[Row], answer: Answer) -> None:
+    def _accepted(self, events: Sequence[ClaimedEvent], answer: Answer) -> None:
         self._settle_alike(events, "delivered")
         if answer.errors:
             # A success takes the whole batch: to send it again would double it.
-            self.lane.counters.add("delivery_warning", "errors_with_success")
+            self.gate.counters.add("delivery_warning", "errors_with_success")
             logger.warning(
                 "AdRoll took %d events%s but says: %s [accepted-with-errors]",
-                *(len(events), self.lane.whose, answer.words),
+                len(events),
+                self.gate.whose,
+                answer.words,
             )
-        self.lane.accepted(self.permit)
-        self._taken.setdefault(events[0].dry_run, 0)
+        self.gate.accepted(self.permit)
+        self._taken.add(events[0].dry_run)
         self._judge()
 
-    def _troubled(self, events: Sequence[Row], answer: Answer) -> None:
-        """The destination takes nothing: these events wait, all others of the claim too."""
+    def _troubled(self, events: Sequence[ClaimedEvent], answer: Answer) -> None:
+        """AdRoll takes nothing at the moment: these events and the rest of the claim wait."""
         if answer.kind == "denied":
             self._settle_alike(events, "return", asked=answer.asked)
         else:
             self._settle(self._again(events, answer))
-        self.lane.troubled(self.permit, answer)
+        self.gate.troubled(self.permit, answer)
         raise _Halt
 
-    def _again(self, events: Sequence[Row], answer: Answer) -> list[Outcome]:
+    def _again(self, events: Sequence[ClaimedEvent], answer: Answer) -> list[Outcome]:
         """What becomes of events that AdRoll did not take, as far as anybody knows.
 
         :param events: where the answer is unsure, all were sent equally often.
         """
-        unsure, attempts = answer.kind == "unsure", events[0].attempts
-        if unsure and self.lane.client.settings.on_unsure == "drop":
-            return [_dead(events, answer, "unsure", unsure=True)]
+        unsure = answer.kind == "unsure"
+        attempts = events[0].attempts
+        if unsure and self.gate.client.settings.on_unsure == "drop":
+            return [_dead_letters(events, answer, "unsure")]
         if unsure and attempts >= len(UNSURE_PAUSES):
             error = _sent_too_often(answer.words, attempts + 1)
-            return [replace(_dead(events, answer, "unsure", unsure=True), error=error)]
-        # Nobody was asked: that neither counts nor kills, however long it lasts.
+            return [replace(_dead_letters(events, answer, "unsure"), error=error)]
+        # Where AdRoll was not reached, no event dies of its age.
         refused = answer.kind != "failed_sure"
         old = [event for event in events if refused and self._is_too_old(event)]
         again = Outcome(
@@ -230,19 +240,19 @@ class BatchSender:
             error=answer.words,
             reason=answer.reason,
             unsure=unsure,
-            delay=self.lane.spread(UNSURE_PAUSES[attempts]) if unsure else 0.0,
-            blameless=not unsure,
+            delay=self.gate.spread(UNSURE_PAUSES[attempts]) if unsure else 0.0,
             refused=refused,
             asked=answer.asked,
         )
-        return [again, _dead(old, answer, "too_old", unsure=unsure)]
+        return [again, _dead_letters(old, answer, "too_old")]
 
-    def _is_too_old(self, event: Row) -> bool:
-        """Whether AdRoll has been asked to take *event* for so long, and has not."""
-        most = self.lane.client.settings.max_age
-        if event.refused_at is None or self.claim.claimed_at - event.refused_at <= most:
+    def _is_too_old(self, event: ClaimedEvent) -> bool:
+        """Whether AdRoll has refused *event* for longer than ``ADROLL_MAX_AGE``."""
+        # In a stop nothing grows old; its time is left out once it has ended.
+        if event.refused_at is None or self.permit.probing in ("stopped", "other"):
             return False
-        return self._insist(lambda: self.lane.destination.unstopped_age(event)) > most
+        most = self.gate.client.settings.max_age
+        return self.claim.claimed_at - event.refused_at > most
 
     # Blame
 
@@ -251,49 +261,57 @@ class BatchSender:
 
         :param most: of more than so many that are left, ask AdRoll by a trial event.
         """
-        guilty = [
-            (event, said)
-            for event, said in self._suspects
-            if self._taken.get(event.dry_run, -1) >= _trial_size(event, said)
-        ]
-        self._suspects = [pair for pair in self._suspects if pair not in guilty]
-        self._settle([self._rejected(event, said) for event, said in guilty])
-        if len(self._suspects) > most:
-            self._probe(*self._suspects[-1])
-            self._judge(most)
+        self._blame()
+        while len(self._suspects) > most:
+            self._probe(self._suspects[-1])
+            self._blame()
 
-    def _probe(self, event: Row, refusal: Answer) -> None:
-        """Ask by a trial event whether AdRoll takes any that are like *event*."""
+    def _blame(self) -> None:
+        guilty = [suspect for suspect in self._suspects if suspect.event.dry_run in self._taken]
+        self._suspects = [suspect for suspect in self._suspects if suspect not in guilty]
+        self._settle([self._rejected(suspect) for suspect in guilty])
+
+    def _probe(self, suspect: _Suspect) -> None:
+        """Ask by a trial event whether AdRoll takes any.
+
+        :raises _Halt: it does not: no event is to blame.
+        """
         self._make_ready()
-        size = _trial_size(event, refusal)
-        answer = self.lane.probe(self.permit, size)
+        answer = self.gate.probe(self.permit)
         if answer.kind == "accepted":
-            self._taken[event.dry_run] = size
+            self._taken.add(suspect.event.dry_run)
             return
-        suspects = [one for one, _ in self._suspects]
+        self._put_off_suspects(answer)
+        self.gate.troubled(self.permit, answer)
+        raise _Halt
+
+    def _put_off_suspects(self, answer: Answer) -> None:
+        """Let the suspects wait, since AdRoll does not take the trial either."""
+        suspects = [suspect.event for suspect in self._suspects]
         if answer.kind in ("content", "denied", "too_large"):
-            # Not returned to the head of the queue: another one is tried next time, so that an
-            # event that is bad after all does not stand in the way.
-            self._settle_alike(suspects, "retry", delay=MAX_STOP_PAUSE, blameless=True)
+            # Not to the head of the queue: the next question is asked with another event, so that
+            # one that is at fault after all does not stand in the way.
+            self._settle_alike(suspects, "retry", delay=STOP_PAUSE)
         else:
             # These events were not in the trial's request.
             theirs = replace(answer, kind="failed_sure")
             self._settle(self._again(suspects, theirs))
-        self.lane.troubled(self.permit, answer)
-        raise _Halt
 
-    def _rejected(self, event: Row, said: Answer) -> Outcome:
-        """The end of *event*; one of a clock that was ahead is asked for until its time has come,
-        every 15 minutes at most."""
-        ended = _dead([event], said, "too_large" if said.kind == "too_large" else "refused")
+    def _rejected(self, suspect: _Suspect) -> Outcome:
+        """The end of its event; or its next time, where it comes from a clock that is ahead: until
+        the event's time has come AdRoll is asked again, every 15 minutes at most."""
+        event, refusal = suspect
+        if refusal.kind == "too_large":
+            return _dead_letters([event], refusal, "too_large")
+        ended = _dead_letters([event], refusal, "refused")
         early = event.occurred_at - self.claim.claimed_at
-        if not 0 < early <= _LONGEST_EARLY or said.kind == "too_large":
-            return ended
-        return replace(ended, kind="retry", delay=early + 1, blameless=True)
+        if 0 < early <= DAY:  # more than a time zone is
+            return replace(ended, kind="retry", delay=early + 1)
+        return ended
 
     # Settling
 
-    def _settle_alike(self, events: Iterable[Row], kind: OutcomeKind, **more: Any) -> None:
+    def _settle_alike(self, events: Iterable[ClaimedEvent], kind: OutcomeKind, **more: Any) -> None:
         self._settle([Outcome(ids=[event.id for event in events], kind=kind, **more)])
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -302,42 +320,47 @@ class BatchSender:
             return
         if not self._insist(lambda: self.queue.settle(self.claim, outcomes)):
             # The lease had ended: another worker has these events, and tells of their end.
-            for id in (id for outcome in outcomes for id in outcome.ids):
-                self._left.pop(id, None)
-            self.lane.counters.add("delivery_error", "lease_lost")
+            for outcome in outcomes:
+                for id in outcome.ids:
+                    self._open.pop(id, None)
+            self.gate.counters.add("delivery_error", "lease_lost")
             return
         for outcome in outcomes:
             if outcome.kind != "claimed":
-                self._tell(outcome, [self._left.pop(id) for id in outcome.ids])
-        if dead := [outcome for outcome in outcomes if outcome.kind == "dead"]:
+                self._tell(outcome, [self._open.pop(id) for id in outcome.ids])
+        dead = [outcome for outcome in outcomes if outcome.kind == "dead"]
+        if dead:
             logger.error(
                 "AdRoll events%s that became dead letters: %d, the first is %s, %s (%s) "
                 "[dead-letters]",
-                *(self.lane.whose, sum(len(one.ids) for one in dead)),
-                *(dead[0].ids[0], dead[0].reason, dead[0].error),
+                self.gate.whose,
+                sum(len(outcome.ids) for outcome in dead),
+                dead[0].ids[0],
+                dead[0].reason,
+                dead[0].error,
             )
 
-    def _tell(self, outcome: Outcome, events: Sequence[Row]) -> None:
+    def _tell(self, outcome: Outcome, events: Sequence[ClaimedEvent]) -> None:
         """Count and announce what is settled."""
-        count, amount = self.lane.counters.add, len(events)
+        count = self.gate.counters.add
         if outcome.unsure:
-            count("event_unsure", outcome.error.partition(":")[0], amount)
+            count("event_unsure", outcome.error.partition(":")[0], len(events))
         if outcome.kind == "retry" and outcome.reason:
-            count("event_retried", outcome.reason, amount)
+            count("event_retried", outcome.reason, len(events))
         if outcome.kind not in ("delivered", "dead"):
             return
-        count(f"event_{outcome.kind}", outcome.reason, amount)
-        self.ended += amount
+        count(f"event_{outcome.kind}", outcome.reason, len(events))
+        self.ended += len(events)
         for event in events:
-            told = {"id": event.id, "name": event.name}
             if outcome.kind == "delivered":
-                self.announce(event_delivered, **told, unsure=event.unsure)
+                self.announce(event_delivered, id=event.id, name=event.name, unsure=event.unsure)
             else:
-                self.announce(event_rejected, **told, reason=outcome.reason)
+                self.announce(event_rejected, id=event.id, name=event.name, reason=outcome.reason)
 
     def _insist(self, action: Callable[[], _T]) -> _T:
-        """Do what must not be given up lightly: an unsettled event that AdRoll took goes twice."""
-        began, pause = time.monotonic(), 0.05
+        """Do *action*, again for a while where it fails: an event that AdRoll took and that is not
+        settled is sent twice."""
+        began = time.monotonic()
         while True:
             try:
                 return action()
@@ -345,23 +368,23 @@ class BatchSender:
                 most = 1.0 if self.stop.is_set() else self.lease / 3
                 if time.monotonic() - began > most:
                     raise
-            time.sleep(pause)
-            pause = min(2 * pause, 0.5)
+            time.sleep(_AGAIN)
 
 
-def _trial_size(event: Row, refusal: Answer) -> int:
-    """Bytes of the trial event that has to pass before *event* is blamed for its size."""
-    return min(len(event.payload), _TRIAL_BYTES) if refusal.kind == "too_large" else 0
-
-
-def _dead(events: Sequence[Row], answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
+def _dead_letters(events: Sequence[ClaimedEvent], answer: Answer, reason: str) -> Outcome:
     """The end of *events* as dead letters."""
-    said: dict[str, Any] = {"error": answer.words, "asked": answer.asked, "unsure": unsure}
-    return Outcome(ids=[event.id for event in events], kind="dead", reason=reason, **said)
+    return Outcome(
+        ids=[event.id for event in events],
+        kind="dead",
+        reason=reason,
+        error=answer.words,
+        asked=answer.asked,
+        unsure=answer.kind == "unsure",
+    )
 
 
 def _sent_too_often(words: str, times: int) -> str:
-    """What is told of an event that was sent *times* times, the last time with AdRoll's *words*."""
-    reason, _, said = words.partition(": ")
+    """The error of an event that was sent *times* times, the last time with AdRoll's *words*."""
+    reason, _, of_adroll = words.partition(": ")
     text = f"{reason}: sent {times} times without a certain answer, AdRoll may have taken it"
-    return f"{text}: {said}" if said else text
+    return f"{text}: {of_adroll}" if of_adroll else text

@@ -2,8 +2,8 @@
 
 One :class:`Deliverer` does one step after another, in a thread of the shop's process
 (:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number
-share an outbox. Each account has a :mod:`.lane` of its own, which knows whether a request may go;
-:mod:`.batch` knows what becomes of its events.
+share an outbox. Each account has a :mod:`.gate` of its own, which knows whether a request may go,
+and its own turn (:mod:`.turns`); :mod:`.batch` knows what becomes of its events.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import let_through
+from adroll_flask.forks import PerProcess, may_start_threads
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import history, model
+from adroll_flask.outbox import model, too_few
+from adroll_flask.outbox.bell import Bell
 from adroll_flask.outbox.outbox import Outbox
-from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
 from adroll_flask.signals import reports_silent
+from adroll_flask.times import span
+
+from .turns import TROUBLE_LASTS, Progress, Turn
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.outbox import Bell
-
-    from .lane import Lane
+    from .pauses_and_stops import Gate, Permit
     from .transport import Transport
 
 logger: Logger = get_logger("adroll_flask.delivery")
@@ -49,23 +51,9 @@ _GATHER: Final = 0.02
 _TICK: Final = 0.5
 _HOUSEKEEPING: Final = 60.0
 _MORE_HOUSEKEEPING: Final = 1.0
-_LONGEST_TROUBLE: Final = 30.0
 #: Seconds by which the oldest due event may be late.
 LATE: Final = 900.0
 _SILENT_EVERY: Final = 600.0
-
-
-class Step(NamedTuple):
-    """What one step came to.
-
-    :param ended: events that reached their end, delivered or dead.
-    :param more: the next step should follow at once.
-    :param pause: seconds that nothing can be sent; ``None``: there was nothing to send.
-    """
-
-    ended: int = 0
-    more: bool = False
-    pause: float | None = None
 
 
 class Rest(NamedTuple):
@@ -80,26 +68,26 @@ class Rest(NamedTuple):
     bell: Bell | None = None
     linger: float = 0.0
 
-    def take(
-        self, stop: threading.Event, hurry: threading.Event, meanwhile: Callable[[], object]
-    ) -> None:
-        """Rest, until *stop* or *hurry* is set at most; the latter is cleared.
+    def take(self, stop: threading.Event, hurry: Bell, meanwhile: Callable[[], object]) -> None:
+        """Rest, until *stop* is set or *hurry* rings at most.
 
         :param meanwhile: called now and then.
         """
         if not self.seconds:
             return
-        bell, until = self.bell, time.monotonic() + self.seconds
-        while not stop.is_set() and not hurry.is_set():
+        bell = self.bell
+        until = time.monotonic() + self.seconds
+        while not stop.is_set() and not hurry.wait(0):
             tick = min(until - time.monotonic(), _TICK)
             if tick <= 0:
-                break
+                return
             if bell is None:
-                hurry.wait(tick)
+                if hurry.wait(tick):
+                    return
             elif bell.wait(tick):
-                bell, until = None, time.monotonic() + self.linger
+                bell = None
+                until = time.monotonic() + self.linger
             meanwhile()
-        hurry.clear()
 
 
 @dataclass(eq=False, repr=False)
@@ -141,27 +129,37 @@ class Deliverer:
         self._is_late = False
         self._stays = False
         self._adopt_at = float("-inf")
-        self._troubles = 0
+        #: What the last step ended with, if that was a fault.
+        self._trouble = ""
         self._clean_at = time.monotonic() + _HOUSEKEEPING
+        # Of a thread of the parent's a forked child has nothing.
+        self._turns = PerProcess(lambda: [Turn(gate, self._work_off) for gate in self.gates])
 
     @cached_property
-    def lanes(self) -> tuple[Lane, ...]:
+    def gates(self) -> tuple[Gate, ...]:
         """One for each account that has all that sending needs; what others lack is logged."""
         # Imported here, since who only takes in needs no client.
         from .client import Client
-        from .lane import Lane
+        from .pauses_and_stops import Gate
         from .transport import RequestsTransport
 
         served = self.settings.served_accounts
-        missing, lanes = list(self.settings.missing), []
+        missing = list(self.settings.missing)
+        gates = list[Gate]()
         transport = self.transport or RequestsTransport()
         for eid, account in served.items():
             if account.pixel_eid and account.access_token:
-                client = Client(self.settings, account, transport, self.clock)
-                whose = f" for account {eid}" if len(served) > 1 else ""
-                destination = self.outbox.destination(eid)
-                rules = self.counters, whose, self.monotonic, self.rng, self.seen
-                lanes.append(Lane(destination, client, *rules))
+                gate = Gate(
+                    self.outbox.destination(eid),
+                    Client(self.settings, account, transport, self.clock),
+                    self.counters,
+                    whose=f" for account {eid}" if len(served) > 1 else "",
+                    monotonic=self.monotonic,
+                    rng=self.rng,
+                    sign_of_life=self.seen,
+                    clocks=self.outbox.clocks,
+                )
+                gates.append(gate)
             elif eid != self.settings.advertisable_eid:
                 missing.append(f"the access_token of {eid} in ADROLL_ACCOUNTS")
         if missing:
@@ -170,7 +168,7 @@ class Deliverer:
                 "AdRoll events wait in the outbox: %s not set [account-missing]",
                 " and ".join(missing),
             )
-        return tuple(lanes)
+        return tuple(gates)
 
     def load(self, *, sends: bool = True) -> None:
         """Import all that is needed later; opens nothing.
@@ -178,119 +176,169 @@ class Deliverer:
         :param sends: see :meth:`step`.
         """
         _ = self.outbox.queue, self.outbox.lookups, self.outbox.admin
-        if sends and self.lanes:
+        if sends and self.gates:
             from . import batch  # noqa: F401
 
     def seen(self) -> None:
         """Give a sign of life for all accounts, where it stays with them."""
         if self._stays and self.outbox.exists():
             with suppress(model.OutboxFailed):  # which must not undo what is under way
-                for lane in self.lanes:
-                    lane.destination.seen()
+                for gate in self.gates:
+                    gate.destination.seen()
 
     # One step
 
-    def _advance(self, stop: threading.Event) -> Step:
-        """One step of each lane, so that no account waits for the backlog of another."""
+    def _advance(
+        self, stop: threading.Event, until: float = 0.0, *, waits: bool = True
+    ) -> Progress:
+        """Work off each account's events; one step each where *until* is over.
+
+        :param waits: ``False``: where there are several accounts, begin their turns and wait for
+            none of them.
+        :raises OutboxFailed: the outbox cannot be worked with. All accounts were tried.
+        """
+        self._adopt()
+        turns = self._turns.own()
+        if len(turns) == 1:
+            return self._work_off(turns[0].gate, stop, until)
+        self.outbox.ingest.take_in()  # so that it is known whose events are due
+        under_way = [turn for turn in turns if turn.is_under_way]
+        for turn in turns:
+            if turn.fault is not None and turn not in under_way and not waits:
+                turn.trouble = self._tell_of(turn.fault, turn.trouble)
+                turn.fault = None
+        wanted = [
+            turn
+            for turn in turns
+            if turn not in under_way
+            and (waits or time.monotonic() >= turn.rests_until)
+            and self._has_work(turn.gate)
+        ]
+        is_alone = waits and len(under_way) + len(wanted) == 1
+        for turn in wanted:
+            if is_alone or not may_start_threads():
+                turn.do(stop, until)
+            else:
+                turn.begin(stop, until if waits else float("inf"))
+        return self._results_of(under_way + wanted) if waits else Progress()
+
+    @staticmethod
+    def _results_of(turns: list[Turn]) -> Progress:
+        """What *turns* come to together; they are waited for.
+
+        :raises Exception: the first fault of theirs.
+        """
+        for turn in turns:
+            turn.wait()
+        for turn in turns:
+            if turn.fault is not None:
+                raise turn.fault
+        ended = sum(turn.progress.ended for turn in turns)
+        return Progress(ended, more=any(turn.progress.more for turn in turns))
+
+    def _adopt(self) -> None:
+        """Take over what was reported before there was an account; a process that began then may
+        report still."""
         if self.settings.advertisable_eid and self.monotonic() >= self._adopt_at:
-            # Again and again: a process that began before there was an account may report still.
             self.outbox.queue.adopt(self.settings.advertisable_eid)
             self._adopt_at = self.monotonic() + _HOUSEKEEPING
-        if not self.lanes:
-            self.outbox.ingest.take_in()
-        steps: list[Step] = []
-        faults: list[Exception] = []
-        for lane in self.lanes:
-            try:
-                steps.append(Step() if stop.is_set() else self._advance_lane(lane, stop))
-            except Exception as error:
-                let_through(error)
-                faults.append(error)  # the others go on all the same
-        if faults:
-            raise faults[0]
-        pauses = [step.pause for step in steps if step.pause is not None]
-        return Step(
-            sum(step.ended for step in steps),
-            more=any(step.more for step in steps),
-            pause=min(pauses) if len(pauses) == len(steps) and pauses else None,
-        )
 
-    def _advance_lane(self, lane: Lane, stop: threading.Event) -> Step:
-        from .batch import BatchSender
-        from .client import MAX_BATCH
+    def _has_work(self, gate: Gate) -> bool:
+        """Whether the account has something due, or AdRoll is to be asked whether it takes it
+        again."""
+        is_stopped = gate.destination.state().stopped is not None
+        return is_stopped or self.outbox.queue.is_due([gate.destination.account])
 
-        queue, account = self.outbox.queue, lane.destination.account
-        self.seen()
-        destination = lane.destination.state()
-        is_missed = (destination.unseen_for or 0.0) > model.MISSED_AFTER
-        if is_missed and not self._stays and self.settings.delivery == "worker":
-            with suppress(model.OutboxFailed):
-                lane.destination.miss_nobody()
+    def _work_off(self, gate: Gate, stop: threading.Event, until: float) -> Progress:
+        """Steps of an account until there is nothing more to do; at least one."""
+        ended = 0
+        while True:
+            step = Progress() if stop.is_set() else self._step_of(gate, stop)
+            ended += step.ended
+            if not step.more or stop.is_set() or time.monotonic() >= until:
+                return step._replace(ended=ended)
+
+    def _step_of(self, gate: Gate, stop: threading.Event) -> Progress:
+        """One step of an account: one claim at most, with its requests."""
+        queue = self.outbox.queue
+        destination = gate.destination.state()
         is_stopped = destination.stopped is not None
-        # Where nothing stands between claim and request, as a callable that gives the token does,
-        # one commit does for both.
-        is_callable = callable(lane.client.account.access_token)
-        at_once = not (is_stopped or destination.failures or is_callable)
+        self.seen()
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
-        is_due = at_once or queue.is_due([account])
+        is_open = gate.is_open(destination)
+        # Of an account that needs no question, the claim itself tells whether there is something.
+        is_due = is_open or queue.is_due([gate.destination.account])
         if not is_due and not is_stopped:
-            return Step()
-        permit = lane.permit(destination)
+            return Progress()
+        permit = gate.permit(destination)
         if permit is None:
             return self._pause(destination.paused_for or RECHECK)
         if stop.is_set():  # while the token's callable answered
-            lane.give_up(permit)
-            return Step()
-        if permit.probing in ("down", "stopped"):
-            permit = lane.try_out(permit, is_due=is_due)
+            gate.give_up(permit)
+            return Progress()
+        if permit.is_question:
+            permit = gate.try_out(permit, is_due=is_due)
             if permit is None:
-                return Step()
+                return Progress()
+        return self._send(gate, permit, stop, begin=is_open)
+
+    def _send(self, gate: Gate, permit: Permit, stop: threading.Event, *, begin: bool) -> Progress:
+        """Claim events and send them.
+
+        :param begin: one commit does for the claim and for its request.
+        """
+        from .batch import BatchSender
+        from .client import MAX_BATCH
+
         leased_at = time.monotonic()
         limit = MAX_BATCH if permit.probing == "no" else 1
-        claim = queue.claim(account, limit, self.lease, begin=at_once)
-        sender = BatchSender(lane, queue, claim, permit, self.announce, stop, self.lease, leased_at)
+        queue = self.outbox.queue
+        claim = queue.claim(gate.destination.account, limit, self.lease, begin=begin)
+        sender = BatchSender(gate, queue, claim, permit, self.announce, stop, self.lease, leased_at)
         sender.run()
         # A probe that went well opens the way; full batches follow each other at once.
         more = claim.more and bool(sender.ended or not claim.events)
-        return Step(sender.ended, more=more)
+        return Progress(sender.ended, more=more)
 
-    def _pause(self, seconds: float) -> Step:
+    def _pause(self, seconds: float) -> Progress:
         self.outbox.ingest.take_in()  # else a claim does it
-        return Step(pause=min(seconds, RECHECK))
+        return Progress(pause=min(seconds, RECHECK))
 
-    def step(self, stop: threading.Event, *, sends: bool = True) -> Step:
+    def step(self, stop: threading.Event, *, sends: bool = True, waits: bool = True) -> Progress:
         """One step that survives everything, with housekeeping now and then.
 
         :param sends: ``False``: only take in what this host reports.
+        :param waits: see :meth:`_advance`.
         """
         self.stepped_at = time.monotonic()
-        step, fault = Step(), None
+        step = Progress()
+        fault: Exception | None = None
         if not self.outbox.exists():  # to look would make a database
             return step
         try:
-            if sends:
-                step = self._advance(stop)
-            else:
+            if not sends:
                 while self.outbox.ingest.take_in() and not stop.is_set():
                     pass
+            else:
+                step = self._advance(stop, waits=waits)
         except Exception as error:
             let_through(error)
             fault = error
         try:
+            self.outbox.database.empty_log()
             if time.monotonic() >= self._clean_at:
                 self._keep_house(sends)  # also after a fault: it may be what makes room
         except Exception as error:
             let_through(error)
             fault = fault or error
-        if fault is None:
-            self._troubles = 0
-            return step
-        return Step(step.ended, pause=self._pause_after(fault, sends))
+        self._trouble = self._tell_of(fault, self._trouble)
+        return Progress(step.ended, pause=TROUBLE_LASTS) if self._trouble else step
 
     def _keep_house(self, sends: bool) -> None:
         more = sends and self.outbox.admin.keep_house()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
+        self.outbox.clocks.compare(self.clock)
         self.look()
         if sends:
             self.also()
@@ -303,15 +351,17 @@ class Deliverer:
         try:
             # Also those of no account, where nobody takes them over.
             late = self.outbox.queue.oldest_due((*self.accounts, "")) or 0.0
-            was_late, self._is_late = self._is_late, late > LATE
+            was_late = self._is_late
+            self._is_late = late > LATE
             if self._is_late and not was_late:
                 states = self.outbox.lookups.destinations()
-                worst = model.worst(one for eid, one in states.items() if eid in self.accounts)
+                worst = model.worst(states[eid] for eid in self.accounts if eid in states)
                 self.counters.add("delivery_late")
                 logger.error(
                     "AdRoll events have been waiting for %s%s. Is a worker running? See "
-                    "`flask adroll outbox`. [events-late]",
-                    *(span(late), f" (stopped: {worst.stopped})" if worst.stopped else ""),
+                    "`flask adroll outbox`. [nobody-delivers]",
+                    span(late),
+                    f" (stopped: {worst.stopped})" if worst.stopped else "",
                 )
             if time.monotonic() < self._silent_from:
                 return
@@ -320,23 +370,21 @@ class Deliverer:
                 self.counters.add("reports_silent", silence.name)
                 logger.error(
                     "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
-                    history.told(silence),
+                    too_few.sentence_of(silence, self.clock(), self.settings.time_zone),
                 )
                 self.announce(reports_silent, **silence._asdict())
         except model.OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
 
-    def _pause_after(self, fault: Exception, sends: bool) -> float:
-        """Count and log what went wrong; seconds until the next step."""
-        self._troubles += 1
-        pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
+    def _tell_of(self, fault: Exception | None, before: str) -> str:
+        """Count what went wrong, and log it where it did not *before*; its name, or nothing."""
+        if fault is None:
+            return ""
         reason = fault.reason if isinstance(fault, model.OutboxFailed) else "error"
         self.counters.add("delivery_error", reason)
-        if self._troubles == 1 or (sends and pause < _LONGEST_TROUBLE):
-            logger.error(
-                "Delivery to AdRoll pauses for %g s: %s [delivery-paused]", pause, describe(fault)
-            )
-        return pause
+        if reason != before:
+            logger.error("Delivery to AdRoll pauses: %s [delivery-paused]", describe(fault))
+        return reason
 
     # Many steps
 
@@ -350,9 +398,10 @@ class Deliverer:
         stop = stop or threading.Event()
         ended = 0
         while True:
-            step = self._advance(stop)
+            step = self._advance(stop, until)
             ended += step.ended
             if not step.more or stop.is_set() or time.monotonic() >= until:
+                self.outbox.database.empty_log(at_once=True)  # who called may call no more
                 return ended
 
     def flush(self, timeout: float) -> int:
@@ -373,9 +422,12 @@ class Deliverer:
         Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
         pause. From now on it is missed where it gives no sign of life.
         """
-        self._stays, never = True, threading.Event()
+        self._stays = True
+        never = Bell()
         while not stop.is_set():
             self.turn(stop).take(stop, never, self.seen)
+        for turn in self._turns.own():
+            turn.wait()
 
     def turn(
         self,
@@ -384,14 +436,16 @@ class Deliverer:
         sends: bool = True,
         in_burst: bool = False,
         flushing: bool = False,
+        waits: bool = False,
     ) -> Rest:
         """One step of a loop, and the rest that follows it.
 
         :param sends: see :meth:`step`.
         :param in_burst: this process reports as fast as it can: then full batches linger, too.
         :param flushing: somebody waits for what is due.
+        :param waits: see :meth:`step`.
         """
-        step = self.step(stop, sends=sends)
+        step = self.step(stop, sends=sends, waits=waits)
         if step.pause is not None:
             return Rest(step.pause)
         if step.more and (flushing or not in_burst):

@@ -1,9 +1,8 @@
-"""What runs beside a process's requests: it loads what they need, and takes on what they report."""
+"""The thread beside a process's requests: it imports what they need, and delivers their reports."""
 
 from __future__ import annotations
 
 import atexit
-import sys
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ from adroll_flask import forks
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.bell import Bell
 from adroll_flask.outbox.model import OutboxFailed
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ _FULL: Final = 100
 _BURST: Final = 20
 _WITHIN: Final = 0.01
 _LASTS: Final = 0.1
+#: Seconds between two looks whether all is sent that a flush waits for.
+_LOOKS_EVERY: Final = 0.02
+#: Seconds within which a thread that was made begins; after them another one is made.
+_BEGINS: Final = 1.0
 
 
 class _Process:
@@ -37,15 +41,22 @@ class _Process:
 
     def __init__(self) -> None:
         self.stop: threading.Event = threading.Event()
-        self.hurry: threading.Event = threading.Event()
-        self.lock: threading.Lock = threading.Lock()
+        self.hurry: Bell = Bell()
         #: Held while something is imported.
         self.loading: threading.RLock = threading.RLock()
         #: All is loaded that a first report needs.
         self.ready = False
-        #: Calls of :meth:`DeliveryThread.flush` that wait for the thread.
+        #: How many calls of :meth:`DeliveryThread.flush` wait for the thread.
         self.flushing = 0
-        self.thread: threading.Thread | None = None
+        #: Held by the thread that runs: of several that are made at once, the others end. No report
+        #: takes it, which a time limit could end in its midst. (``Thread.is_alive()`` would not do:
+        #: ended so, it takes a thread that runs for one that has ended, on Python 3.11.)
+        self.running: threading.Lock = threading.Lock()
+        #: The thread that was made last, and when, until it runs.
+        self.newest: threading.Thread | None = None
+        self.made_at: float = float("-inf")
+        #: The one that ran last has not come to its end.
+        self.is_unfinished = False
         self.reports = 0
         #: Reports since a moment, and until when that is a burst: this process reports as fast as
         #: it can, no requests, but a loop that does nothing else. Beside it the thread would wait
@@ -57,7 +68,7 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        return self.thread is not None and self.thread.is_alive()
+        return self.running.locked() or time.monotonic() - self.made_at < _BEGINS
 
 
 class DeliveryThread:
@@ -96,22 +107,26 @@ class DeliveryThread:
         process = self._processes.own()
         if process.alive or self._delivery == "sync":
             return
-        with process.lock:
-            if process.alive or process.stop.is_set() or not may_start_threads():
-                return  # the outbox keeps the events
-            if process.thread is not None:
-                logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
-                self._counters.add("delivery_error", "thread_died")
-            process.thread = threading.Thread(
-                target=_run, args=(weakref.ref(self), process), name="adroll-delivery", daemon=True
-            )
-            try:
-                with forks.block_exit_signals():
-                    process.thread.start()
-            except RuntimeError as error:
-                # No thread to be had, or the interpreter is exiting: the outbox keeps the events.
-                process.thread = None
-                self._tell_that_it_cannot_start("no_thread", error)
+        if process.stop.is_set() or not forks.may_start_threads():
+            return  # the outbox keeps the events
+        process.made_at = time.monotonic()
+        # A reference that calls back is cleared before anything of a dropped app is closed. From
+        # Python 3.14 on any other is cleared after that, and the thread would go on with it.
+        this = weakref.ref(self, lambda _: process.hurry.ring())
+        process.newest = thread = threading.Thread(
+            target=_run_thread,
+            args=(this, process),
+            name="adroll-delivery",
+            daemon=True,
+        )
+        try:
+            with forks.block_exit_signals():
+                thread.start()
+        except RuntimeError as error:
+            # No thread to be had, or the interpreter is exiting: the outbox keeps the events.
+            process.made_at = float("-inf")
+            process.newest = None
+            self._tell_that_it_cannot_start("no_thread", error)
 
     def _tell_that_it_cannot_start(self, reason: str, error: Exception) -> None:
         self._counters.add("delivery_error", reason)
@@ -135,6 +150,10 @@ class DeliveryThread:
 
         :returns: whether there is anything that it can do.
         """
+        if process.is_unfinished:
+            logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
+            self._counters.add("delivery_error", "thread_died")
+        process.is_unfinished = True
         with process.loading:
             from adroll_flask.events.build import warm
 
@@ -169,9 +188,10 @@ class DeliveryThread:
     def finish(self, process: _Process) -> None:
         """Send what still lingers, as long as the time that exit grants."""
         self.measure()
-        deliverer, go_on = self._deliverer(), threading.Event()
+        deliverer = self._deliverer()
+        go_on = threading.Event()
         while time.monotonic() < process.drain_until:
-            if deliverer.turn(go_on, sends=self._sends, flushing=True).seconds:
+            if deliverer.turn(go_on, sends=self._sends, flushing=True, waits=True).seconds:
                 break
 
     # For who reports
@@ -182,13 +202,14 @@ class DeliveryThread:
         process = self._processes.own()
         now = time.monotonic()
         if now - process.since > _WITHIN:
-            process.lately, process.since = 0, now
+            process.lately = 0
+            process.since = now
         process.lately += 1
         if process.lately >= _BURST:
             process.burst_until = now + _LASTS
         process.reports = (process.reports + 1) % _FULL
         if not process.reports and now >= process.burst_until:
-            process.hurry.set()
+            process.hurry.ring()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Send at once what lingers; returns how many events are still waiting.
@@ -198,25 +219,30 @@ class DeliveryThread:
         """
         until = time.monotonic() + timeout
         self.start()
-        process, deliverer = self._processes.own(), self._deliverer()
-        queue, accounts, pause = deliverer.outbox.queue, deliverer.accounts, 0.005
+        process = self._processes.own()
+        deliverer = self._deliverer()
+        queue = deliverer.outbox.queue
         process.flushing += 1
-        process.hurry.set()
-        deliverer.outbox.bell.ring()
+        self._wake(process)
         try:
             # What sends is imported by the thread: here that would take the time of a request.
-            while process.alive and (not process.ready or deliverer.lanes):
-                if (left := until - time.monotonic()) <= 0:
-                    return queue.waiting(accounts, until)
+            while process.alive and (not process.ready or deliverer.gates):
+                remaining = until - time.monotonic()
+                if remaining <= 0:
+                    return queue.waiting(deliverer.accounts, until)
                 # To count is to take in; what is due the thread takes in as it sends it, which is
                 # less work.
-                if not queue.is_due(accounts) and not queue.waiting(accounts, until):
+                is_due = queue.is_due(deliverer.accounts)
+                if not is_due and not queue.waiting(deliverer.accounts, until):
                     return 0
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, 0.1)
+                time.sleep(min(_LOOKS_EVERY, remaining))
         finally:
             process.flushing -= 1
         return deliverer.flush(until - time.monotonic())
+
+    def _wake(self, process: _Process) -> None:
+        process.hurry.ring()
+        self._deliverer().outbox.bell.ring()
 
     def stop(self, timeout: float = EXIT_WAIT) -> bool:
         """Send what lingers, then end the thread; what is not sent in time stays in the outbox.
@@ -225,15 +251,22 @@ class DeliveryThread:
         :returns: whether it has ended.
         """
         process = self._processes.own()
-        thread = process.thread
-        if thread is None:
+        if process.newest is None:
             return True
-        process.drain_until = time.monotonic() + timeout / 2
+        until = time.monotonic() + timeout
+        process.drain_until = until - timeout / 2
         process.stop.set()
-        process.hurry.set()
-        self._deliverer().outbox.bell.ring()
-        thread.join(timeout)
-        return not thread.is_alive()
+        self._wake(process)
+        process.newest.join(timeout)
+        # Another one may run than the newest.
+        has_ended = process.running.acquire(timeout=max(0.0, until - time.monotonic()))
+        if has_ended:
+            process.running.release()
+        return has_ended
+
+    def resume(self) -> None:
+        """Let a thread be started again after a :meth:`stop`."""
+        self._processes.own().stop.clear()
 
     def _at_exit(self) -> None:
         # Inherited by forked children as well, whose own thread is another or none. A second
@@ -242,13 +275,23 @@ class DeliveryThread:
             self.stop(EXIT_WAIT)
 
 
-def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
+def _run_thread(this: weakref.ref[DeliveryThread], process: _Process) -> None:
+    if not process.running.acquire(blocking=False):
+        return
+    try:
+        process.made_at = float("-inf")
+        _deliver(this, process)
+        process.is_unfinished = False
+    finally:
+        process.running.release()
+
+
+def _deliver(this: weakref.ref[DeliveryThread], process: _Process) -> None:
     # A thread that rests keeps no app: after each rest it looks whether that is still there.
     thread = this()
     if thread is None:
         return
     if not thread.load(process):
-        process.thread = None
         return
     measure = forks.weakly(thread.measure)
     while not process.stop.is_set():
@@ -259,27 +302,3 @@ def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
         if thread is None:
             return
     thread.finish(process)
-
-
-# uWSGI. Before its version 2.0.27 it let Python's threads run only with ``enable-threads``, or with
-# ``threads``, which brings it; since then they always do, and the option is left without effect.
-
-
-def may_start_threads() -> bool:
-    """False where a thread would freeze, with whatever it holds; true beside other servers.
-
-    That is in a process that loads the app and forks afterwards: uWSGI forks past Python's own
-    ``fork``, and where a thread has the GIL at that moment, no child ever gets it. It is so too
-    where threads are off. Worker and mule number are 0 until uWSGI has forked, or has decided not
-    to; also in a spooler, whose events the workers deliver.
-    """
-    module = sys.modules.get("uwsgi")
-    return module is None or (
-        threads_are_on() and (module.worker_id() != 0 or module.mule_id() != 0)
-    )
-
-
-def threads_are_on() -> bool:
-    """False where uWSGI lets no thread run."""
-    # 0 or 1, as it came out of version and options.
-    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))

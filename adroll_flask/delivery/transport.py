@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import os
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.poolmanager import PoolManager
 
 from adroll_flask.errors import DeliveryError, causes
 from adroll_flask.forks import PerProcess
@@ -77,19 +78,28 @@ class Transport(Protocol):
         """
 
 
-class _Thread(threading.local):
-    """One thread's session, and how far its present request has come."""
+class _Line:
+    """A connection that is kept from one request to the next, and how far the present one is."""
 
-    session: requests.Session | None = None
-    used: float = 0.0
-    begun: bool = False
-    #: When it has to begin at the latest, and when the answer has to be there.
-    begin_by: float = 0.0
-    until: float = 0.0
+    def __init__(self) -> None:
+        self.used: float = 0.0
+        #: Whether its connections tell when a request begins: else each may have begun.
+        self.tells = True
+        self.has_begun = False
+        #: When the request has to begin at the latest, and when the answer has to be there.
+        self.begin_by: float = 0.0
+        self.until: float = 0.0
+        self.session: requests.Session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers.clear()
+        # A cookie of AdRoll's would tie the events of all visitors to one another.
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self.session.mount(scheme, _MarkingAdapter(self))
 
 
 class RequestsTransport:
-    """The network, through one :class:`requests.Session` per thread and process.
+    """The network, through a :class:`requests.Session` for each request that is under way at once.
 
     Redirects are not followed, since they would carry the token elsewhere. TLS is always
     verified; the usual environment variables may name another CA bundle and a proxy, but a
@@ -100,21 +110,21 @@ class RequestsTransport:
 
     def __init__(self, timeouts: Timeouts | None = None) -> None:
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        # A forked child leaves its parent's connections alone, and does not close them.
-        self._threads = PerProcess(_Thread)
+        #: Those that no request uses at the moment; the last one was used last. A forked child
+        #: leaves its parent's connections alone, and does not close them.
+        self._idle = PerProcess(list[_Line])
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
-        timeout, env = self._timeouts, os.environ
-        mine, now = self._threads.own(), time.monotonic()
-        if now - mine.used > MAX_IDLE:
-            self.close()
+        timeout = self._timeouts
+        line = self._take()
+        line.has_begun = not line.tells
+        line.used = time.monotonic()
         # The answer's clock starts with the call; connecting has its own, shorter one.
-        mine.begun, mine.used, mine.until = False, now, now + timeout.connect + timeout.total
-        mine.begin_by = mine.until - timeout.read
-        session = mine.session = mine.session or _session(mine)
+        line.until = line.used + timeout.connect + timeout.total
+        line.begin_by = line.until - timeout.read
         try:
-            with session.post(
+            with line.session.post(
                 url,
                 data=body,
                 headers=dict(headers),
@@ -123,38 +133,40 @@ class RequestsTransport:
                 stream=True,
                 # requests' own two variables, which trust_env=False would leave out. Neither can
                 # switch verification off: an empty one is ignored and a wrong path fails.
-                verify=env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE") or True,
+                verify=os.environ.get("REQUESTS_CA_BUNDLE")
+                or os.environ.get("CURL_CA_BUNDLE")
+                or True,
                 proxies=_proxies(url),
             ) as answer:
-                said = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status_code, said, *_read(answer.raw))
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            HTTPException,
-            OSError,
-            ValueError,  # urllib3 on a URL or a proxy setting that it cannot use
-        ) as error:
-            reason = _reason(error, begun=mine.begun)
+                names = {name.lower(): value for name, value in answer.headers.items()}
+                response = Response(answer.status_code, names, *_body_of(answer.raw))
+        # requests' own are OSErrors; urllib3's of a URL or a proxy that it cannot use ValueErrors.
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
+            reason = _failure_of(error, has_begun=line.has_begun)
+        else:
+            self._idle.own().append(line)
+            return response
         # Outside the handler, so that nothing is chained: requests' exceptions carry the request
         # with its Authorization header.
-        self.close()
-        raise NoAnswer(reason, sure=not mine.begun)
+        line.session.close()
+        raise NoAnswer(reason, sure=not line.has_begun)
+
+    def _take(self) -> _Line:
+        """The idle line that was used last, or a new one."""
+        idle = self._idle.own()
+        try:
+            line = idle.pop()
+        except IndexError:
+            return _Line()
+        if time.monotonic() - line.used > MAX_IDLE:
+            line.session.close()  # it opens another connection
+        return line
 
     def close(self) -> None:
-        """Close this thread's kept connection."""
-        session = self._threads.own().session
-        if session is not None:
-            session.close()
-
-
-def _session(mine: _Thread) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    session.headers.clear()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, _Adapter(mine))
-    return session
+        """Close the connections that no request uses."""
+        idle = self._idle.own()
+        while idle:
+            idle.pop().session.close()
 
 
 def _proxies(url: str) -> dict[str, str]:
@@ -165,7 +177,7 @@ def _proxies(url: str) -> dict[str, str]:
     return dict(requests.utils.get_environ_proxies(url, no_proxy=None))
 
 
-def _read(raw: Any) -> tuple[bytes, bool]:
+def _body_of(raw: Any) -> tuple[bytes, bool]:
     """The body's first :data:`MAX_BODY` bytes, and whether it broke off."""
     body = b""
     try:
@@ -176,15 +188,15 @@ def _read(raw: Any) -> tuple[bytes, bool]:
     return body, False
 
 
-def _reason(error: BaseException, *, begun: bool) -> str:
+def _failure_of(error: BaseException, *, has_begun: bool) -> str:
     """A short name for what happened, from a fixed set."""
     chain = list(causes(error))
 
     def among(*types: type[BaseException]) -> bool:
-        return any(isinstance(one, types) for one in chain)
+        return any(isinstance(cause, types) for cause in chain)
 
     timed_out = among(TimeoutError, urllib3.exceptions.TimeoutError)
-    if begun:
+    if has_begun:
         return "read_timeout" if timed_out else "reset"
     # requests raises a bare OSError where the CA bundle that the environment names is not there.
     no_bundle = isinstance(error, OSError) and "CA certificate bundle" in str(error)
@@ -199,29 +211,34 @@ def _reason(error: BaseException, *, begun: bool) -> str:
     return next((reason for reason, is_it in reasons.items() if is_it), "unreachable")
 
 
-class _Adapter(HTTPAdapter):
+class _MarkingAdapter(HTTPAdapter):
     """An adapter whose connections tell when a request begins and keep its deadline."""
 
-    def __init__(self, mine: _Thread) -> None:
-        self._pools = _pool_classes(mine)
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+        self._pools = _pool_classes(line)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        cast("Any", self.poolmanager).pool_classes_by_scheme = self._pools
+        self._give_pools(self.poolmanager)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._pools
+        self._give_pools(manager)
         return manager
 
+    def _give_pools(self, manager: Any) -> None:
+        manager.pool_classes_by_scheme = self._pools
+        pool = PoolManager.connection_from_host(manager, "localhost", 80, "http")
+        if not isinstance(pool, self._pools["http"]):
+            self._line.tells = False
 
-def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:
+
+def _pool_classes(line: _Line) -> dict[str, type[HTTPConnectionPool]]:
     class Answer(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-            super().__init__(sock, *args, **kwargs)
-            raw = self.fp.detach()
-            self.fp = io.BufferedReader(_Reader(raw, sock, mine.until))
+            super().__init__(cast("Any", _Timed(sock, line.until)), *args, **kwargs)
 
         def _read_status(self) -> tuple[str, int, str]:
             # Any number of 1xx may come before the answer (RFC 9110, section 15.2: "A client MUST
@@ -238,9 +255,9 @@ def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:
             if self.sock is None:
                 self.connect()
             # Each of a name's addresses has the time-out anew: what AdRoll took would be unsure.
-            if time.monotonic() > mine.begin_by:
+            if time.monotonic() > line.begin_by:
                 raise TimeoutError
-            mine.begun = True
+            line.has_begun = True
             super().endheaders(*args, **kwargs)
 
     class Secure(HTTPSConnection, Plain):
@@ -255,28 +272,31 @@ def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:
     return {"http": PlainPool, "https": SecurePool}
 
 
-class _Reader(io.RawIOBase):
-    """An answer's bytes up to a deadline.
+class _Timed(io.RawIOBase):
+    """A socket as Python reads an answer from it, up to a deadline.
 
     A socket's time-out starts anew with each byte; a server that trickles its answer would keep a
     request open past its lease, and another worker would send the batch again.
     """
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, until: float) -> None:
-        self._raw = raw
+    def __init__(self, sock: socket.socket, until: float) -> None:
         self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
         self._until = until
         self._patience = sock.gettimeout()
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
+        remaining = self._until - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError("the answer took too long")
         patience = self._patience
-        self._sock.settimeout(left if patience is None else min(left, patience))
+        self._sock.settimeout(remaining if patience is None else min(remaining, patience))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

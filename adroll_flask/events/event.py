@@ -1,30 +1,27 @@
-"""An event: the one description of what it may hold, whenever it is checked, written or changed.
+"""An event: the one description of its fields.
 
-The classes below are AdRoll's object: from them come the check, its JSON, the JSON schema, and what
-is kept of a dead letter. What a field takes stands in :mod:`.fields`.
+:class:`Event` has each field with its kind. The check, AdRoll's JSON, the JSON schema and the draft
+of a dead letter are made from it. :mod:`.fields` has the kinds.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Final, NamedTuple, get_args, get_type_hints
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
-from pydantic_core import to_json
+import msgspec
+from msgspec import structs
 
-from adroll_flask.errors import EventError
+from adroll_flask.errors import EventError, let_through
 from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
 from . import fields, names
-from .fields import FUTURE, TAKES_A_TIME, Field, accept_external_data, rounded
-from .names import IDENTIFIER_NAMES, EventDefaults, coverage_of, derived_cookie
+from .fields import FUTURE, MAX_BYTES, TAKES_A_TIME, accept_external_data, rounded
+from .names import IDENTIFIER_NAMES, coverage_of
 from .products import MAX_PRODUCTS, Unreadable, gather
-
-#: Bytes of one event as JSON. AdRoll documents no bound; a batch of a hundred stays near 3 MiB.
-MAX_BYTES = 32 * 1024
 
 #: The API's name of a field where it is another.
 API_NAMES: Mapping[str, str] = {"value": "conversion_value"}
@@ -36,16 +33,8 @@ NEEDS_IDENTIFIER = (
 )
 
 
-class _Sparse:
-    def __post_init__(self) -> None:
-        # Of what is not there the class has the ``None``: what reads an event looks at less.
-        for name in [name for name, value in self.__dict__.items() if value is None]:
-            del self.__dict__[name]
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class EventProduct(_Sparse):
-    """One product of an event, checked; its ``repr`` names fields and no values."""
+class EventProduct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One product of an event; its ``repr`` names fields and no values."""
 
     #: The product's id in the shop's catalogue or feed.
     product_id: fields.Id
@@ -58,17 +47,26 @@ class EventProduct(_Sparse):
     category: fields.Label | None = None
 
     def __repr__(self) -> str:
-        return f"<EventProduct: {', '.join(_told(self, PRODUCT))}>"
+        return f"<EventProduct: {_filled(self)}>"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _Top:
-    """What the API's object holds beside its two inner objects."""
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as it will be sent. It is frozen and checked; only :meth:`replace` changes it.
 
-    #: Both are filled in at sending where they are not known when the event is made.
+    ``before_report`` takes one, and ``adroll_flask.testing`` returns them. Its ``repr`` names
+    fields and no values.
+    """
+
+    # -- the API's event_attributes; user_id is there, too, as in AdRoll's sample of a conversion
+    order_id: fields.Id | None = None
+    total: fields.Amount | None = None
+    keywords: fields.Keywords | None = None
+    products: tuple[EventProduct, ...] = ()
+
+    # -- the API's own object; an EID that is not known yet is filled in before it is sent
+    event_name: fields.Name
     advertisable_eid: fields.Eid | None = None
     pixel_eid: fields.Eid | None = None
-    event_name: fields.Name
     #: The API's ``conversion_value``.
     value: fields.Amount | None = None
     currency: fields.Currency | None = None
@@ -84,11 +82,7 @@ class _Top:
     package_app_name: fields.Label | None = None
     package_app_version: fields.Label | None = None
 
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _Identifiers:
-    """The API's ``identifiers``: at least one of ``adct`` and ``first_party_cookie``."""
-
+    # -- the API's identifiers: at least one of adct and first_party_cookie
     adct: fields.Adct | None = None
     first_party_cookie: fields.Cookie | None = None
     #: In clear text; ``None`` unless ``ADROLL_EMAIL`` has ``"plain"``.
@@ -98,27 +92,6 @@ class _Identifiers:
     user_id: fields.UserId | None = None
     device_id: fields.DeviceId | None = None
 
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _Attributes:
-    """The API's ``event_attributes``, beside the products."""
-
-    order_id: fields.Id | None = None
-    #: Here and in the identifiers, as in AdRoll's sample of a conversion.
-    user_id: fields.UserId | None = None
-    total: fields.Amount | None = None
-    keywords: fields.Keywords | None = None
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Event(_Identifiers, _Top, _Attributes, _Sparse):
-    """One event as it will be sent; frozen, checked, changed by :meth:`replace` only.
-
-    What ``before_report`` gets and ``adroll_flask.testing`` returns. Its ``repr`` names fields
-    and no values.
-    """
-
-    products: tuple[EventProduct, ...] = ()
     #: Which forms of an e-mail may leave: ``ADROLL_EMAIL`` when the event was made.
     email_forms: tuple[str, ...] = ("sha256", "md5")
 
@@ -138,136 +111,183 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
             changes = {**address_values(changes.pop("email") or None, forms), **changes}
         if changes.get("external_data") is not None:
             changes["external_data"] = accept_external_data(changes["external_data"])
-        return checked({**self.__dict__, **changes}, max(self.timestamp, time.time()))
+        return checked({**structs.asdict(self), **changes}, max(self.timestamp, time.time()))
 
     def wire(self) -> dict[str, Any]:
         """The API's JSON object of this event; the EIDs are absent where they are not known."""
-        wire: dict[str, Any] = json.loads(written(self.__dict__))
+        wire: dict[str, Any] = json.loads(written(self))
         return wire
 
     @property
     def coverage(self) -> names.Coverage:
         """Which identifiers the event carries, and which the site could have added."""
-        values = self.__dict__
-        return coverage_of(
-            tuple([name in values for name in IDENTIFIER_NAMES]),
-            self.email_forms,
-            # A cookie that was made from another identifier tells of no browser.
-            self.adct is None and (self.first_party_cookie or "").endswith("-" + DERIVED_TIME),
-            self.device_id is None and "package_app_name=" in self.page_location,
+        cookie = self.first_party_cookie
+        carried = (
+            self.adct is not None,
+            cookie is not None,
+            self.email is not None,
+            self.email_sha256 is not None,
+            self.email_md5 is not None,
+            self.user_id is not None,
+            self.device_id is not None,
         )
+        # A cookie that was made from another identifier tells of no browser.
+        is_derived = cookie is not None and cookie.endswith(f"-{DERIVED_TIME}")
+        is_app = "package_app_name=" in self.page_location
+        return coverage_of(carried, self.email_forms, is_derived, is_app)
 
     def __repr__(self) -> str:
-        told = [name for name in _told(self, FIELDS) if name not in ("event_name", "email_forms")]
-        return f"<Event {names.shown(getattr(self, 'event_name', None))}: {', '.join(told)}>"
+        return f"<Event {names.shown(self.event_name)}: {_filled(self)}>"
 
 
-def _told(of: object, which: Iterable[str]) -> list[str]:
-    return [name for name in which if getattr(of, name, None)]
+def event_of(values: dict[str, Any]) -> Event:
+    """The event of *values*, which are checked. Its products are dicts; one without an id is left
+    out."""
+    items = [item for item in values.get("products", ()) if "product_id" in item]
+    values["products"] = tuple([EventProduct(**item) for item in items])
+    return Event(**values)
 
 
-def _table(part: type) -> Mapping[str, Field]:
-    """What the fields of *part* take, by their annotations."""
-    table = {}
-    for name, hint in get_type_hints(part, include_extras=True).items():
-        kind = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
-        table[name] = kind.__metadata__[0]
-    return table
+def _filled(struct: Event | EventProduct) -> str:
+    """The names of the fields that are filled, without those that each event has."""
+    of_each = ("event_name", "email_forms")
+    names = [name for name in struct.__struct_fields__ if getattr(struct, name)]
+    return ", ".join(name for name in names if name not in of_each)
 
 
 def address_values(email: Any, forms: tuple[str, ...]) -> dict[str, str | None]:
-    """An event's address and hashes for *email*, never some of another's: it may be two people.
+    """All fields of an event that hold an address, for *email*; ``None``: it has none.
+
+    A field that *email* does not fill is emptied: it might hold another person's address.
 
     :param forms: those that may leave.
     """
-    made = {} if email is None else email_forms(email, forms)
-    return dict.fromkeys(names.FORM_NAMES.values()) | made
+    filled = {} if email is None else email_forms(email, forms)
+    return {"email": None, "email_sha256": None, "email_md5": None, **filled}
 
 
-PRODUCT = _table(EventProduct)
-TOP = _table(_Top)
-IDENTIFIERS = _table(_Identifiers)
-ATTRIBUTES = _table(_Attributes)
-_REQUIRED = ("event_name", "page_location", "ip", "timestamp")
+# -- the check of each field ---------------------------------------------------------------
 
 
-_FORMS: Final = (*names.FORM_NAMES,)
+def _kinds(struct: type) -> dict[str, Any]:
+    """The kind of each field of *struct*, see :mod:`.fields`; a list of products is of none."""
+    kinds: dict[str, Any] = {}
+    for name, hint in get_type_hints(struct, include_extras=True).items():
+        # A field that may be absent has its kind, or None.
+        kind = hint if get_origin(hint) is Annotated else get_args(hint)[0]
+        if get_origin(kind) is Annotated:
+            kinds[name] = kind
+    return kinds
 
 
-def _forms(value: Any) -> tuple[str, ...]:
+_FORMS: Final = tuple(names.FORM_NAMES)
+
+
+def _accept_forms(value: Any) -> tuple[str, ...]:
     # Compared, not looked up: anything may stand in it.
-    if not isinstance(value, tuple | list) or not all(map(_FORMS.__contains__, value)):
+    if not isinstance(value, tuple | list) or not all(form in _FORMS for form in value):
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
 
 
-FIELDS: Mapping[str, Field] = {
-    **ATTRIBUTES,
-    # Each of them is checked afterwards.
-    "products": Field(gather, {}),
-    **TOP,
-    **IDENTIFIERS,
-    "email_forms": Field(_forms, {}),
+_KINDS: Final = _kinds(Event)
+_PRODUCT_KINDS: Final = _kinds(EventProduct)
+#: Checks by the names of what they check.
+Checks = Mapping[str, Callable[[Any], Any]]
+#: The check of each field of an event, and of a product.
+CHECKS: Final[Checks] = {
+    **{name: kind.__metadata__[1] for name, kind in _KINDS.items()},
+    "email_forms": _accept_forms,
 }
-
-
-def value_digest(event: Event) -> str:
-    """By which a second report of the same key with another value is noticed."""
-    return f"{event.value} {event.currency}"
-
+PRODUCT_CHECKS: Final[Checks] = {
+    name: kind.__metadata__[1] for name, kind in _PRODUCT_KINDS.items()
+}
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
-_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES = (
-    tuple((name, API_NAMES.get(name, name)) for name in table)
-    for table in (TOP, IDENTIFIERS, ATTRIBUTES)
+ATTRIBUTES: Final = ("order_id", "user_id", "total", "keywords")
+TOP: Final = tuple(name for name in _KINDS if name not in (*ATTRIBUTES, *IDENTIFIER_NAMES))
+
+
+def _object(title: str, kinds: Mapping[str, Any]) -> Any:
+    """One of the API's objects, of which each member may be absent."""
+    members = [(name, kind, None) for name, kind in kinds.items()]
+    return msgspec.defstruct(
+        title, members, omit_defaults=True, forbid_unknown_fields=True, rename=API_NAMES
+    )
+
+
+_Product: Any = _object("Product", _PRODUCT_KINDS)
+_Products: Any = Annotated[list[_Product], msgspec.Meta(max_length=MAX_PRODUCTS)]
+_Identifiers: Any = _object("Identifiers", {name: _KINDS[name] for name in IDENTIFIER_NAMES})
+_Attributes: Any = _object(
+    "Attributes", {name: _KINDS[name] for name in ATTRIBUTES} | {"products": _Products}
 )
+_Wire: Any = _object(
+    "Event",
+    {name: _KINDS[name] for name in TOP}
+    | {"identifiers": _Identifiers, "event_attributes": _Attributes},
+)
+_NO_ATTRIBUTES: Final = _Attributes()
+_encode: Final = msgspec.json.Encoder().encode
+_top_of: Final = attrgetter(*TOP)
+_identifiers_of: Final = attrgetter(*IDENTIFIER_NAMES)
+_attributes_of: Final = attrgetter(*ATTRIBUTES)
 
 
-def _known(values: Mapping[str, Any], table: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    return {api: values[name] for name, api in table if name in values}
-
-
-def amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """*values* with the amount *name*, if there, as AdRoll's JSON has it."""
-    # The writer takes an amount too, but swallows what a signal's handler raises while it asks for
-    # the text (Ctrl-C, a job's time limit), and writes "<unprintable Decimal object>" in its place.
-    if isinstance(values.get(name), Decimal):
-        values[name] = str(values[name])
-    return values
-
-
-def products_as_json(products: Iterable[EventProduct]) -> list[dict[str, Any]]:
-    """*products* as AdRoll's JSON has them."""
-    return [amount_as_text({**vars(one)}, "price") for one in products]
-
-
-def written(values: Mapping[str, Any]) -> bytes:
-    """The API's JSON object of an event's *values*, of a draft's too."""
-    wire = amount_as_text(_known(values, _TOP_NAMES), "conversion_value")
-    wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
-    attributes = amount_as_text(_known(values, _ATTRIBUTE_NAMES), "total")
-    if values.get("products"):
-        attributes["products"] = products_as_json(values["products"])
-    if attributes:
-        wire["event_attributes"] = attributes
-    return to_json(wire)
+def written(event: Event) -> bytes:
+    """The API's JSON object of *event*, of a draft too."""
+    identifiers = _Identifiers(*_identifiers_of(event))
+    attributes = _Attributes(*_attributes_of(event), event.products or None)
+    if attributes == _NO_ATTRIBUTES:
+        attributes = None
+    return _encode(_Wire(*_top_of(event), identifiers, attributes))
 
 
 def wire_bytes(event: Event) -> bytes:
-    """The event as the JSON that the outbox keeps and AdRoll gets.
+    """*event* as the JSON that the outbox keeps and AdRoll gets.
 
     :raises EventError: more than 32 KiB.
     """
-    payload = written(event.__dict__)
+    payload = written(event)
     if len(payload) > MAX_BYTES:
         wire = json.loads(payload)
         wire.update(wire.pop("event_attributes", {}))
-        largest = max((len(to_json(part)), name) for name, part in wire.items())[1]
+        largest = max(wire, key=lambda name: len(_encode(wire[name])))
         raise EventError(
             "event", f"takes at most {MAX_BYTES // 1024} KiB as JSON; {largest} is largest"
         )
     return payload
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one event in a request's array."""
+    objects: dict[str, Any] = msgspec.json.schema(_Wire)["$defs"]
+    for part in objects.values():
+        for member in part["properties"].values():
+            # An absent member is not sent; null is none of its values.
+            member.pop("default", None)
+    # The time is that of the request where there is no timestamp.
+    event: dict[str, Any] = objects.pop("Event")
+    event["required"] = [
+        "advertisable_eid",
+        "pixel_eid",
+        "event_name",
+        "page_location",
+        "ip",
+        "identifiers",
+    ]
+    objects["Identifiers"]["anyOf"] = [
+        {"required": ["adct"]},
+        {"required": ["first_party_cookie"]},
+    ]
+    objects["Product"]["required"] = ["product_id"]
+    return event | {
+        "$defs": objects,
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "AdRoll server-to-server event",
+        "description": "One event as AdRoll's server-to-server API takes it.",
+    }
 
 
 # -- whose it is --------------------------------------------------------------------------
@@ -277,35 +297,41 @@ def matcher(
     *,
     email: str | None = None,
     user_id: str | None = None,
+    device_id: str | None = None,
     cookie: str | None = None,
-    adct: str | None = None,
+    click_id: str | None = None,
 ) -> Callable[[dict[str, Any]], bool]:
-    """A test for events (the API's JSON objects) that carry any of these identifiers.
+    """A test for events (the API's JSON objects): does one carry any of these identifiers?
 
-    :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
+    :param email: an address; it is looked for in clear and as a hash.
     :param user_id: the site's own id of a user.
+    :param device_id: an advertising id, in any case of letters.
     :param cookie: a first-party cookie in any of its forms.
-    :param adct: a click id.
+    :param click_id: a click id.
     :raises EventError: *email* is no address, or *cookie* no cookie.
 
     >>> match = matcher(user_id="42")
     >>> match({"identifiers": {"user_id": "42"}})
     True
     """
-    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", adct)}
+    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", click_id)}
+    if device_id:
+        wanted |= {("device_id", device_id.lower()), ("device_id", device_id.upper())}
     if email:
         wanted |= email_forms(email, _FORMS).items()
     if cookie:
-        forms = cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)
+        forms = cookie, CHECKS["first_party_cookie"](cookie)
         wanted |= {("first_party_cookie", form) for form in forms}
 
     def match(wire: Mapping[str, Any]) -> bool:
         identifiers = wire.get("identifiers")
-        return isinstance(identifiers, Mapping) and any(
-            (name, str(one)) in wanted
-            for name, said in identifiers.items()
-            for one in (said if isinstance(said, list) else [said])
-        )
+        if not isinstance(identifiers, Mapping):  # a draft's may be anything
+            return False
+        for name, value in identifiers.items():
+            values = value if isinstance(value, list) else [value]
+            if any((name, str(item)) in wanted for item in values):
+                return True
+        return False
 
     return match
 
@@ -313,179 +339,145 @@ def matcher(
 # -- checking ------------------------------------------------------------------------------
 
 
-class Problem(NamedTuple):
-    """One field that was refused."""
-
-    #: Where: ``("products", 1, "price")``.
-    path: tuple[int | str, ...]
-    #: What it takes.
-    expected: str
-
-    @property
-    def field(self) -> str:
-        """The argument at fault."""
-        return str(self.path[0])
-
-    def error(self) -> EventError:
-        """The problem as an exception."""
-        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path]
-        return EventError("".join(steps)[1:], self.expected)
+_REQUIRED: Final = ("event_name", "page_location", "ip", "timestamp")
 
 
-def check(
-    values: Mapping[str, Any], now: float | None = None, known: EventDefaults | None = None
-) -> Event | list[Problem]:
-    """The event of *values*, or everything that is wrong with them.
+def checked(
+    values: Mapping[str, Any], now: float | None = None, places: Mapping[str, str] | None = None
+) -> Event:
+    """The event of *values*.
 
-    :param now: the clock that times may not be ahead of, epoch seconds.
-    :param known: with what a cookie is made for somebody without a browser.
+    :param now: the clock, epoch seconds; without it a time may lie in the future.
+    :param places: what an error calls a field, where that is not its name.
+    :raises EventError: the first thing that is wrong with them.
     """
-    wrong: list[Problem] = []
-    taken = accept(values, wrong)
-    told = {problem.path[0] for problem in wrong} if wrong else ()
+    problems: list[EventError] = []
+    taken = accept(values, problems)
+    refused = [problem.field for problem in problems]
     for name in _REQUIRED:
-        if name not in taken and name not in told:
-            wrong.append(Problem((name,), "is required"))
-    if not wrong:
-        _fit_together(taken, now, known, wrong)
-    if wrong:
-        wrong.sort(key=lambda one: [*FIELDS].index(one.field) if one.field in FIELDS else 0)
-    event: Event = _of(Event, taken)
-    return wrong or event
+        if taken.get(name) is None and name not in refused:
+            problems.append(EventError(name, "is required"))
+    if not problems:
+        problems = misfits(taken, now)
+    if problems:
+        first = min(problems, key=place_of)
+        field = argument_of(first)
+        place = (places or {}).get(field, field) + first.field.removeprefix(field)
+        raise EventError(place, first.expected)
+    round_amounts(taken)
+    return event_of(taken)
 
 
-def accept(given: Mapping[str, Any], wrong: list[Problem]) -> dict[str, Any]:
-    """What an event's fields take of *given*; what is refused is added to *wrong*."""
-    taken = _taken(given, FIELDS, wrong)
-    items = taken.pop("products", ())
-    products = []
-    for number, item in enumerate(items):
-        if not isinstance(item, Mapping):
-            takes = "takes a dict, a dataclass or an object with attributes"
-            wrong.append(Problem(("products", number), takes))
-            continue
-        if item.get("product_id") is None:
-            wrong.append(Problem(("products", number, "product_id"), "is required"))
-        products.append(_of(EventProduct, _taken(item, PRODUCT, wrong, ("products", number))))
-    if products:
-        taken["products"] = tuple(products)
-    return taken
+def argument_of(problem: EventError) -> str:
+    """The argument at fault: ``products``, where the field is ``products[1].price``."""
+    return problem.field.partition("[")[0]
 
 
-def _of(part: Any, values: dict[str, Any]) -> Any:
-    # Its own way past a frozen dataclass's, which sets thirty attributes one by one.
-    made = object.__new__(part)
-    made.__dict__.update(values)
-    return made
+def place_of(problem: EventError) -> int:
+    """By which problems are sorted: in the order of an event's fields."""
+    order = Event.__struct_fields__
+    field = argument_of(problem)
+    return order.index(field) if field in order else 0
 
 
-def _taken(
-    given: Mapping[str, Any],
-    table: Mapping[str, Field],
-    wrong: list[Problem],
-    place: tuple[int | str, ...] = (),
+def accept(
+    values: Mapping[str, Any],
+    problems: list[EventError],
+    checks: Checks = CHECKS,
+    product: int | None = None,
 ) -> dict[str, Any]:
-    """What *table* takes of *given*; what it refuses is added to *wrong*."""
+    """What *checks* make of *values*; what they refuse is added to *problems*.
+
+    An event's products are dicts then, one for each that was given.
+
+    :param product: the number of the product whose values they are; ``None``: an event's.
+    """
     taken: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in values.items():
         if value is None:
             continue
-        field = table.get(name)
-        if field is None:
-            of = "a product" if place else "an event"
-            expected = f"is no field of {of}{names.suggestion(name, table)}"
-            wrong.append(Problem((*place, names.shown(name)), expected))
-            continue
-        if type(value) is str and field.is_plain(value):
-            taken[name] = value
-            continue
+        check = checks.get(name)
         try:
-            found = field.accept(value)
-        except EventError as problem:
-            expected = problem.expected
+            if check is not None:
+                taken[name] = check(value)
+            elif name == "products" and product is None:
+                accept_products(taken, value, None, problems)
+            elif product is None:
+                near = names.suggestion(name, (*checks, "products"))
+                problems.append(EventError(names.shown(name), f"is no field of an event{near}"))
+            else:
+                field = f"products[{product}].{names.shown(name)}"
+                near = names.suggestion(name, checks)
+                problems.append(EventError(field, f"is no field of a product{near}"))
+        except Exception as problem:
+            field = name if product is None else f"products[{product}].{name}"
             if isinstance(value, Unreadable):
                 expected = f"is an attribute that cannot be read ({value.error})"
-            # Kept as a text: no exception that holds the input hangs on what is raised later.
-            wrong.append(Problem((*place, name), expected))
-        else:
-            if found is not None:
-                taken[name] = found
+            elif isinstance(problem, EventError):
+                expected = problem.expected
+            else:  # of the value's own code
+                let_through(problem)
+                expected = f"cannot be read ({type(problem).__name__})"
+            # A new one: no exception that holds the input hangs on what is raised later.
+            problems.append(EventError(field, expected))
     return taken
 
 
-def _fit_together(
-    taken: dict[str, Any], now: float | None, known: EventDefaults | None, wrong: list[Problem]
+def accept_products(
+    taken: dict[str, Any], products: Any, product_map: Any, problems: list[EventError]
 ) -> None:
-    """What no field says alone."""
-    if "adct" not in taken and "first_party_cookie" not in taken:
-        cookie = None if known is None else derived_cookie(taken, known)
-        if cookie is None:
-            wrong.append(Problem(("visitor",), NEEDS_IDENTIFIER))
-        else:
-            taken["first_party_cookie"] = cookie
-    if "value" in taken and "currency" not in taken:
+    """Check each of *products* and put them into *taken*, as dicts.
+
+    :param product_map: see :func:`.products.gather`.
+    :param problems: takes what is refused.
+    """
+    if products is None:
+        return
+    try:
+        items = gather(products, product_map)
+    except EventError as problem:
+        problems.append(EventError(problem.field, problem.expected))
+        return
+    taken["products"] = [
+        _accept_product(number, item, problems) for number, item in enumerate(items)
+    ]
+
+
+def _accept_product(number: int, item: Any, problems: list[EventError]) -> dict[str, Any]:
+    if type(item) is not dict and not isinstance(item, Mapping):
+        takes = "takes a dict, a dataclass or an object with attributes"
+        problems.append(EventError(f"products[{number}]", takes))
+        return {}
+    if item.get("product_id") is None:
+        problems.append(EventError(f"products[{number}].product_id", "is required"))
+    return accept(item, problems, PRODUCT_CHECKS, number)
+
+
+def misfits(taken: Mapping[str, Any], now: float | None) -> list[EventError]:
+    """What is wrong with checked values, each of which is right alone."""
+    problems = []
+    get = taken.get
+    if get("adct") is None and get("first_party_cookie") is None:
+        problems.append(EventError("visitor", NEEDS_IDENTIFIER))
+    if get("value") is not None and get("currency") is None:
         needed = "is needed with value: an ISO 4217 code such as 'EUR'"
-        wrong.append(Problem(("currency",), needed))
-    if "email" in taken and "plain" not in taken.get("email_forms", ()):
+        problems.append(EventError("currency", needed))
+    if get("email") is not None and "plain" not in get("email_forms", ()):
         hidden = "may not leave in clear text: ADROLL_EMAIL has no 'plain'"
-        wrong.append(Problem(("email",), hidden))
+        problems.append(EventError("email", hidden))
     if now is not None and taken["timestamp"] > now + FUTURE:
         ahead = "this one lies in the future: is a local time marked as UTC?"
-        wrong.append(Problem(("timestamp",), f"{TAKES_A_TIME}; {ahead}"))
-    round_amounts(taken)
+        problems.append(EventError("timestamp", f"{TAKES_A_TIME}; {ahead}"))
+    return problems
 
 
 def round_amounts(values: dict[str, Any]) -> None:
     """Give each amount its currency's decimals."""
     currency = values.get("currency")
     for name in ("value", "total"):
-        if isinstance(values.get(name), Decimal):
-            values[name] = rounded(values[name], currency)
-    for part in [one.__dict__ for one in values.get("products", ())]:
-        if isinstance(part.get("price"), Decimal):
-            part["price"] = rounded(part["price"], currency)
-
-
-def checked(values: Mapping[str, Any], now: float | None = None) -> Event:
-    """The event of *values*.
-
-    :param now: the clock, epoch seconds; without it a time may lie in the future.
-    :raises EventError: the first thing that is wrong with them.
-    """
-    found = check(values, now)
-    if isinstance(found, list):
-        raise found[0].error()
-    return found
-
-
-# -- its schema ----------------------------------------------------------------------------
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one event in a request's array."""
-    products = {"type": "array", "maxItems": MAX_PRODUCTS}
-    products["items"] = _schema(PRODUCT, ["product_id"])
-    either = [{"required": ["adct"]}, {"required": ["first_party_cookie"]}]
-    # The time is that of the request where it is not said.
-    required = ["advertisable_eid", "pixel_eid", *_REQUIRED[:-1], "identifiers"]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "AdRoll server-to-server event",
-        "description": "One event as AdRoll's server-to-server API takes it.",
-        **_schema(
-            TOP,
-            required,
-            identifiers={**_schema(IDENTIFIERS), "anyOf": either},
-            event_attributes=_schema(ATTRIBUTES, products=products),
-        ),
-    }
-
-
-def _schema(table: Mapping[str, Field], required: Any = (), **more: Any) -> dict[str, Any]:
-    properties = {API_NAMES.get(name, name): dict(field.schema) for name, field in table.items()}
-    return {
-        "type": "object",
-        "properties": properties | more,
-        "additionalProperties": False,
-        **({"required": [*required]} if required else {}),
-    }
+        amount = values.get(name)
+        if amount is not None:
+            values[name] = rounded(amount, currency)
+    for item in values.get("products", ()):
+        if "price" in item:
+            item["price"] = rounded(item["price"], currency)

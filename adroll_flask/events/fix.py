@@ -7,61 +7,68 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import accept_id, accept_seconds
 
 from . import event
-from .build import Built, hide, said
-from .event import Problem
-from .fields import accept_external_data
-from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
+from .build import Built, hide, values_of_call
+from .fields import MAX_BYTES, accept_external_data
+from .names import IDENTIFIER_NAMES, EventDefaults, shown, suggestion
+from .products import gather
 
 #: Characters of a text, or of the JSON of a list, that is kept unchecked.
 _MAX_RAW = 500
 #: Elements of a list that are looked at.
 _MOST_RAW = 20
-#: What a visitor's browser gave: where it is amiss nobody could fix it.
-_VISITORS = ("adct", "first_party_cookie")
-_FIXABLE = (event.FIELDS.keys() | event.PRODUCT.keys()).difference(_VISITORS)
+#: What stays as it was given. Not what came from a visitor's browser: nobody could fix it. Not an
+#: address: it may be in a form that may not leave.
+_FIXABLE = event.CHECKS.keys() - {"adct", "first_party_cookie", "email", "email_forms"}
+#: The fields that an event needs, where a draft has none.
+_NOTHING: Mapping[str, None] = {"page_location": None, "ip": None, "timestamp": None}
 
 
-def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes:
+def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> bytes:
     """The JSON of an event that was refused, for a dead letter that can be fixed.
 
-    What is in order has the API's form; what is not stays as it was given, as far as JSON can
-    say it. An e-mail address is in it only in the forms that may leave the server: one that is
-    wrong is left out. Never raises; at most 32 KiB.
+    A value that is right has the API's form. A wrong one stays as it was given, as far as JSON can
+    say it. An e-mail address has only the forms that may leave the server; a wrong one is left
+    out. Never raises; at most 32 KiB.
 
     :param name: what was given as the event's name.
     :param fields: the caller's fields.
-    :param context: as for :func:`~adroll_flask.events.build`.
+    :param defaults: as for :func:`~adroll_flask.events.build.build`.
     """
-    values = values_of(context) | {"event_name": name}
-    for key in FIELD_NAMES:
-        if (given := fields.get(key)) is not None:
-            values |= {} if key in ("email", "products") else {key: given}
-            with suppress(EventError):
-                values |= said(key, fields, context)
-    hide(values, context)
-    items: Any = [item for item in values.get("products", ()) if isinstance(item, Mapping)]
-    values["products"] = items
-    wrong: list[Problem] = []
-    kept: dict[str, Any] = {"event_name": None, **event.accept(values, wrong)}
-    if kept.keys().isdisjoint(_VISITORS) and (cookie := derived_cookie(kept, context)):
-        kept["first_party_cookie"] = cookie
-    event.round_amounts(kept)
-    for *place, name in [problem.path for problem in wrong]:
-        given, part = values, kept
-        if place:
-            given, part = items[place[-1]], vars(kept["products"][place[-1]])
-        if given.get(name) is not None and name in _FIXABLE:
-            part[name] = _raw(given[name])
-    # What nobody could send anyhow goes first.
-    for name in ("", "external_data", "products", *event.ATTRIBUTES, *event.TOP):
-        kept.pop(name, None)
-        payload = event.written(kept)
-        if len(payload) <= event.MAX_BYTES:
+    problems: list[EventError] = []
+    values = values_of_call(fields, defaults, problems, [])
+    values.pop("deduplication_key", None)
+    event.round_amounts(values)
+    for field in _FIXABLE & {problem.field for problem in problems}:
+        value = fields.get(field)
+        values[field] = _raw(getattr(defaults, field, None) if value is None else value)
+    items: list[Any] = []
+    with suppress(EventError):
+        items = gather(fields.get("products"), fields.get("product_map"))
+    products = []
+    for item, taken in zip(items, values.pop("products", ()), strict=True):
+        if isinstance(item, Mapping):
+            raw = {
+                key: _raw(item[key]) for key in event.PRODUCT_CHECKS if item.get(key) is not None
+            }
+            products.append(event.EventProduct(**{"product_id": msgspec.UNSET, **raw, **taken}))
+    # An event of values that no check has let through; only its JSON is used.
+    unsendable = event.Event(
+        **{**_NOTHING, **values, "event_name": _raw(name), "products": tuple(products)}
+    )
+    unsendable, _ = hide(unsendable, defaults)
+    # Where it is too large, what no fixed event could have goes first.
+    for attribute in ("external_data", "products", *event.ATTRIBUTES, *event.TOP):
+        payload = event.written(unsendable)
+        if len(payload) <= MAX_BYTES:
             break
+        unsendable = structs.replace(unsendable, **{attribute: None})
     return payload
 
 
@@ -77,22 +84,23 @@ def _raw(value: Any) -> Any:
 
 # -- fixed ---------------------------------------------------------------------------------
 
-#: The API's objects: where each is, and an event's names of what it has. What stands in two of
-#: them is told by the last.
-_PARTS: Mapping[str, Mapping[str, str]] = {
-    place: {event.API_NAMES.get(name, name): name for name in names}
-    for place, names in (
+#: An event's name of each value of the API's object, by its place there. A user's id has two
+#: places; the last one counts.
+_NAMES: Mapping[str, str] = {
+    part + event.API_NAMES.get(name, name): name
+    for part, names in (
         ("", event.TOP),
-        ("event_attributes", (*event.ATTRIBUTES, "products")),
-        ("identifiers", event.IDENTIFIERS),
+        ("event_attributes.", (*event.ATTRIBUTES, "products")),
+        ("identifiers.", IDENTIFIER_NAMES),
     )
+    for name in names
 }
-#: Where the API has what an event's attribute holds.
-_PLACES: Mapping[str, str] = {"visitor": "identifiers"} | {
-    name: f"{place}.{api}".lstrip(".")
-    for place, names in _PARTS.items()
-    for api, name in names.items()
+_PLACES: Mapping[str, str] = {
+    **{name: place for place, name in _NAMES.items()},
+    "visitor": "identifiers",
 }
+#: The hash of no address, as other programs write it.
+_EMPTY_HASHES = {"identifiers.email_sha256": "", "identifiers.email_md5": ""}
 
 
 def rebuilt(
@@ -101,13 +109,40 @@ def rebuilt(
     """The event of an API's JSON object that somebody fixed.
 
     :param payload: one JSON object, or an array with one.
-    :param defaults: what may leave in which form; an address in clear text takes the place of all
-        hashes, and is hashed where it may not leave. And the clock that the event's time may not
-        be ahead of.
+    :param defaults: the clock, which the event's time may not be ahead of, and the forms in which
+        an address may leave. An address in clear text takes the place of all hashes, and is hashed
+        where it may not leave.
     :param key: its deduplication key as the outbox keeps it, where it has one.
-    :param changes: what takes the place of what it says, by an event's names.
+    :param changes: values that take the place of the JSON's, by an event's names.
     :raises EventError: names the place in the JSON that is wrong, and what it takes.
     """
+    values: dict[str, Any] = {}
+    for place, value in _values_by_place(payload).items():
+        name = _NAMES.get(place)
+        if name is None:
+            part, dot, member = place.rpartition(".")
+            near = suggestion(place, _NAMES)
+            raise EventError(f"{part}{dot}{shown(member)}", f"is no field of the API{near}")
+        if value is None or _EMPTY_HASHES.get(place) == value:
+            continue
+        if values.setdefault(name, value) != value:
+            raise EventError("event_attributes.user_id", "is the same as identifiers.user_id")
+    try:
+        if "email" in values:
+            values |= event.address_values(values["email"], defaults.email_forms)
+    except EventError as problem:
+        raise EventError("identifiers.email", problem.expected) from None
+    values |= changes | {"email_forms": defaults.email_forms}
+    fixed = event.checked(values, defaults.now, _PLACES)
+    fixed, _ = hide(fixed, defaults)
+    built = Built(fixed, event.wire_bytes(fixed), fixed.order_id, defaults)
+    if key and key != built.kept_key:
+        built.key = accept_id(key, "key")
+    return built
+
+
+def _values_by_place(payload: bytes | str) -> dict[str, Any]:
+    """The values of an API's JSON object: ``{"event_name": …, "identifiers.email": …}``."""
     wire: Any = None
     with suppress(ValueError, RecursionError):
         wire = json.loads(payload)
@@ -117,39 +152,12 @@ def rebuilt(
         raise EventError("payload", "takes one event as a JSON object")
     if "identifiers" not in wire:
         raise EventError("identifiers", "is required")
-    values: dict[str, Any] = {}
-    for place, names in _PARTS.items():
-        given = wire if not place else {} if wire.get(place) is None else wire[place]
-        inner = () if place else ("identifiers", "event_attributes")
-        if not isinstance(given, dict):
-            raise EventError(place, "takes a JSON object")
-        for api, value in given.items():
-            if api in names:
-                if value is None or (value == "" and api in ("email_sha256", "email_md5")):
-                    continue
-                if values.setdefault(names[api], value) != value:
-                    same = "is the same as identifiers.user_id"
-                    raise EventError("event_attributes.user_id", same)
-            elif api not in inner:
-                known = suggestion(api, (*names, *inner))
-                at = f"{place}.{shown(api)}".lstrip(".")
-                raise EventError(at, f"is no field of the API{known}")
-    try:
-        if "email" in values:
-            values |= event.address_values(values["email"], defaults.email_forms)
-    except EventError as problem:
-        raise EventError("identifiers.email", problem.expected) from None
-    values |= changes | {"email_forms": defaults.email_forms}
-    hide(values, defaults)
-    found = event.check(values, defaults.now)
-    if isinstance(found, list):
-        field, *path = found[0].path
-        place = _PLACES.get(str(field), str(field))
-        raise found[0]._replace(path=(place, *path)).error()
-    built = Built(found, (), found.order_id, event.wire_bytes(found), defaults=defaults)
-    if key and key != built.kept_key:
-        built.key = accept_id(key, "key")
-    return built
+    for part in ("event_attributes", "identifiers"):
+        members = wire.pop(part, None)
+        if members is not None and not isinstance(members, dict):
+            raise EventError(part, "takes a JSON object")
+        wire |= {f"{part}.{name}": value for name, value in (members or {}).items()}
+    return wire
 
 
 # -- held, and released --------------------------------------------------------------------
@@ -173,18 +181,16 @@ def accept_hold(value: Any, longest: float) -> float:
     return seconds
 
 
-def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[EventError]]:
-    """What a release says differently, as JSON can say it, and what is wrong with the rest.
+def accept_changes(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[EventError]]:
+    """The changes of a release as JSON can say them, and what is wrong with the others.
 
-    :param given: ``value``, ``currency`` and ``products``; ``None`` means that it stays.
+    :param changes: ``value``, ``currency`` and ``products``; ``None``: it stays as it was held.
     """
-    wrong: list[Problem] = []
-    changes = event.amount_as_text(event.accept(given, wrong), "value")
-    if given.get("products") is not None:  # of an empty list nothing is taken
-        changes["products"] = event.products_as_json(changes.get("products", ()))
-    for problem in wrong:
-        changes.pop(problem.field, None)
-    return changes, [problem.error() for problem in wrong]
+    problems: list[EventError] = []
+    accepted = event.accept(changes, problems)
+    for problem in problems:
+        accepted.pop(event.argument_of(problem), None)
+    return msgspec.to_builtins(accepted), problems
 
 
 def amend(
@@ -196,7 +202,5 @@ def amend(
     :param defaults: as for :func:`rebuilt`.
     :raises EventError: there is no such event.
     """
-    # What it was is checked again as it leaves a database; a held one may be weeks old.
-    held = rebuilt(payload, defaults).event
-    made = event.checked({**held.__dict__, **changes}, defaults.now)
-    return event.wire_bytes(made), event.value_digest(made), made.timestamp
+    built = rebuilt(payload, defaults, **changes)
+    return built.payload, built.value_digest, built.event.timestamp

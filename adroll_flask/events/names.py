@@ -1,7 +1,7 @@
-"""What is said and known of an event before one is made: names, identifiers, an order's key.
+"""What an event is made of: its names, its identifiers, its defaults, its key in the outbox.
 
-The public functions' signatures use the names. Imports nothing heavy, so that ``import
-adroll_flask`` stays cheap.
+The signatures of the public functions use the names. This module imports nothing heavy, so that
+``import adroll_flask`` stays cheap.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import hmac
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Required, TypedDict, get_args
 
 from adroll_flask.outbox.model import KEY_LENGTH
 from adroll_flask.visitor.identifiers import DERIVED_TIME
 
-from .location import ADDRESS
+from .page_location import ADDRESS
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from adroll_flask.visitor.record import Visitor
+    from adroll_flask.visitor.tokens import Visitor
 
 #: The thirteen events of AdRoll's server-to-server API; custom names are not accepted.
 EventName = Literal[
@@ -109,29 +109,31 @@ class EventFields(TypedDict, total=False):
     session: Any
 
 
-#: The fields of those that an event is made from.
+#: Those of them that become the event itself.
 FIELD_NAMES: tuple[str, ...] = tuple(
     name for name in EventFields.__annotations__ if name not in ("visitor", "hold", "session")
 )
 
 
-def suggestion(name: object, known: Iterable[str]) -> str:
-    """How an error about a *name* that is none of *known* ends.
+def suggestion(name: object, names: Iterable[str]) -> str:
+    """The end of an error about a *name* that is none of *names*.
 
     >>> suggestion("add_to_cart", EVENT_NAMES)
     "; did you mean 'addToCart'?"
     """
     from difflib import get_close_matches
 
-    by_bare = {_bare(one): one for one in known}
-    near = get_close_matches(_bare(name), by_bare, 1, 0.6) if isinstance(name, str) else ()
+    if not isinstance(name, str):
+        return ""
+    by_bare = {_bare(candidate): candidate for candidate in names}
+    near = get_close_matches(_bare(name), by_bare, 1, 0.6)
     return f"; did you mean {by_bare[near[0]]!r}?" if near else ""
 
 
 def shown(name: object) -> str:
-    """*name* for a text if it is a plain name; a key of a visitor's making stays out of logs."""
-    plain = isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= 40
-    return str(name) if plain else "?"
+    """*name*, if it is a plain one, else ``?``: a key that a visitor made stays out of logs."""
+    is_text = isinstance(name, str) and len(name) <= 40
+    return str(name) if is_text and str(name).isascii() and str(name).isidentifier() else "?"
 
 
 def _bare(name: str) -> str:
@@ -147,14 +149,36 @@ BITS: Mapping[str, int] = {name: 1 << place for place, name in enumerate(IDENTIF
 FORM_NAMES: Mapping[str, str] = {"plain": "email", "sha256": "email_sha256", "md5": "email_md5"}
 
 
+class Identifier(NamedTuple):
+    """One thing that AdRoll knows a visitor by.
+
+    :param title: how people call it.
+    :param bits: its places in the mask that an event keeps; the forms of one address are one.
+    """
+
+    title: str
+    bits: int
+
+
+_EMAIL: Final = BITS["email"] | BITS["email_sha256"] | BITS["email_md5"]
+#: By the names that addresses and JSON have.
+IDENTIFIERS: Final = {
+    "adct": Identifier("click id", BITS["adct"]),
+    "first_party_cookie": Identifier("cookie", BITS["first_party_cookie"]),
+    "email": Identifier("e-mail", _EMAIL),
+    "user_id": Identifier("user id", BITS["user_id"]),
+    "device_id": Identifier("device id", BITS["device_id"]),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """Which identifiers an event carries, and which ones the site could have added.
 
     :param carried: names of the identifiers in the event.
     :param missing: names of those that this site could supply and did not.
-    :param off: names of those that ``ADROLL_EMAIL`` keeps from leaving; they do not count,
-        unless the event carries one all the same (a hash that was made elsewhere).
+    :param off: names of those that ``ADROLL_EMAIL`` keeps from leaving. They do not count. One
+        that the event carries does: a hash that was made elsewhere.
 
     >>> coverage = Coverage(carried=("adct", "first_party_cookie", "email_sha256"), off=("email",))
     >>> str(coverage), coverage.score
@@ -164,11 +188,11 @@ class Coverage:
     carried: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
+    #: *carried* as a number: bit 0 is the first of ``IDENTIFIER_NAMES``.
+    mask: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def mask(self) -> int:
-        """What is carried as a number: bit 0 is the first of ``IDENTIFIER_NAMES``."""
-        return sum(map(BITS.__getitem__, self.carried))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", sum(BITS[name] for name in self.carried))
 
     @property
     def possible(self) -> int:
@@ -187,20 +211,21 @@ class Coverage:
 
 @functools.lru_cache(512)
 def coverage_of(
-    has: tuple[bool, ...], forms: tuple[str, ...], could_click_id: bool, could_device_id: bool
+    has: tuple[bool, ...], forms: tuple[str, ...], is_derived: bool, is_app: bool
 ) -> Coverage:
-    """The coverage of an event; kept, because one site's events are of a few kinds.
+    """The coverage of an event. It is cached, since one site's events are of a few kinds.
 
     :param has: for each of the seven identifiers whether the event carries it.
     :param forms: ``ADROLL_EMAIL``.
-    :param could_click_id: the site could have supplied one (with a visitor's token).
-    :param could_device_id: the site could have supplied one (it is an app).
+    :param is_derived: the cookie was made from another identifier. With a visitor's token the site
+        could have supplied a click id.
+    :param is_app: the event is of an app. The site could have supplied a device id.
     """
     off = tuple(name for form, name in FORM_NAMES.items() if form not in forms)
     could = {"first_party_cookie", "user_id", *FORM_NAMES.values()}.difference(off)
-    if could_click_id:
+    if is_derived:
         could.add("adct")
-    if could_device_id:
+    if is_app:
         could.add("device_id")
     named = tuple(zip(IDENTIFIER_NAMES, has, strict=True))
     return Coverage(
@@ -210,24 +235,29 @@ def coverage_of(
     )
 
 
-# -- what is known without the caller's saying so ------------------------------------------
+# -- what an event has that the caller did not give ----------------------------------------
 
-#: What ``identify()`` may have said of a visitor; hashes only, as the session keeps it.
+#: What ``identify()`` may have been given; of an address the session keeps hashes only.
 KNOWN: Final = ("email_sha256", "email_md5", "user_id", "device_id")
 
 
-# Not frozen: that would treble what a report pays for it.
+# Not frozen: a report would pay three times as much for it.
 @dataclass(slots=True, repr=False)
 class EventDefaults:
-    """What is known without the caller's saying so: the account, the visitor, the request.
+    """What an event has that the caller did not give: of the account, the visitor, the request.
 
     :param now: the clock, epoch seconds.
     :param email_forms: which forms of an e-mail may leave the server.
     :param derive_key: makes the cookie value of a visitor who has only a user or device id.
-    :param private_parameters: patterns of names of parameters that mean a person.
+    :param private_parameters: patterns of the names of parameters that tell who a person is.
     :param dedupe_secret: hides an order id with an address in it, see :func:`.kept_key`.
-    :param known_since: when it was learnt, epoch seconds, where that is not now: a token's time.
+    :param known_since: when all this was learnt, epoch seconds, where that is not now: for example
+        when a token was made.
+    :param record_id: of the visitor's record. Where the visitor says no, it finds their events.
+    :param token_problem: why a token's identifiers were left out.
     :param refusal: why nothing may be reported of the visitor; empty: it may.
+    :param is_checked: account, address, user agent, click id and cookie were checked where they
+        were learnt: in the settings, in the request and in the visitor's record.
     """
 
     advertisable_eid: str | None = None
@@ -247,36 +277,26 @@ class EventDefaults:
     private_parameters: tuple[str, ...] = ()
     dedupe_secret: bytes | None = None
     known_since: float | None = None
+    record_id: str | None = None
+    token_problem: str = ""
     refusal: str = ""
-
-
-#: What an event takes of it, under the same name.
-_VALUES = (
-    *("advertisable_eid", "pixel_eid", "page_location", "ip", "user_agent"),
-    *("adct", "first_party_cookie", "email_sha256", "email_md5", "user_id", "device_id"),
-    "email_forms",
-)
-
-
-def values_of(defaults: EventDefaults) -> dict[str, Any]:
-    """An event's values as far as they are known, by the names of its fields."""
-    return {name: getattr(defaults, name) for name in _VALUES} | {"timestamp": defaults.now}
+    is_checked: bool = False
 
 
 def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | None:
     """The cookie's value of somebody without a browser: always the same for the same identifier.
 
-    AdRoll requires a click id or a first-party cookie; what its matching makes of such a value is
-    unknown. A device tells more than a user's id; an e-mail address counts where nothing is known
-    of a browser alone, as of an order by telephone.
+    AdRoll requires a click id or a first-party cookie. What its matching makes of such a value is
+    unknown. A device's id is taken first, then a user's, then an address.
 
     :param taken: an event's values, checked.
     """
     if defaults.derive_key is None:
         return None
     for name in ("device_id", "user_id", "email_sha256", "email_md5", "email"):
-        if name in taken and (defaults.ip is None or not name.startswith("email")):
-            identifier = taken[name].lower() if name == "device_id" else taken[name]
+        identifier = taken.get(name)
+        if identifier is not None:
+            identifier = identifier.lower() if name == "device_id" else identifier
             text = f"{name}:{identifier}".encode("utf-8", "surrogatepass")
             digest = hmac.digest(defaults.derive_key, text, "sha256")
             return f"{digest[:16].hex()}-{DERIVED_TIME}"
@@ -287,21 +307,21 @@ def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | N
 
 #: How a key begins that is kept as a hash.
 HASHED = "hmac-sha256:"
-#: Most keys, kept as they are: ASCII without spaces, and without what an address needs.
+#: Most keys. They are kept as they are: ASCII without spaces, "@" and "%".
 _PLAIN_KEY = re.compile(rf"[!-$&-?A-~]{{1,{KEY_LENGTH}}}")
 
 
 def kept_key(key: str, secret: bytes | None) -> str:
-    """*key* as the outbox keeps it; whoever looks for a key looks for this.
+    """*key* as the outbox keeps it, and as a look for it has to write it.
 
-    Two ways to write one character are one order (NFC). A key with an e-mail address in it is
-    kept as a hash, since keys outlive what else is known of a visitor, and so is one that is too
-    long, not printable or ends in a space: PostgreSQL takes no NUL in a text, no engine takes half
-    a surrogate pair, and for MariaDB and MySQL a text is the same with spaces behind it. Other keys
-    stay readable, because people look for their orders.
+    Two ways to write one character make the same key (NFC). Some keys are kept as a hash. One with
+    an e-mail address in it: keys are kept longer than anything else about a visitor. One that is
+    too long, not printable or ends in a space: PostgreSQL takes no NUL in a text, no engine takes
+    half a surrogate pair, and for MariaDB and MySQL a text is the same with spaces behind it. Other
+    keys stay readable, because people look for their orders.
 
-    :param secret: the site's own (``Visitors.dedupe_secret``): without it nobody could tell whose
-        address a hash is by trying addresses.
+    :param secret: the site's own (``Visitors.dedupe_secret``). Without it nobody can try addresses
+        to learn whose hash it is.
 
     >>> kept_key("2024-1001", b"secret")
     '2024-1001'
@@ -320,7 +340,9 @@ def kept_key(key: str, secret: bytes | None) -> str:
 
 
 def suppressed_key(name: str, key: str, secret: bytes | None) -> str:
-    """The hash by which it is known why the order *key* was not reported as an event *name*.
+    """The hash under which the outbox keeps why the order *key* was not reported.
+
+    :param name: the event's.
 
     :param secret: as for :func:`kept_key`.
     """

@@ -14,15 +14,25 @@ from .names import PRODUCT_FIELDS, shown, suggestion
 
 #: Products of one event.
 MAX_PRODUCTS = 500
-#: What is no product, and is refused with its position where the event is checked.
+#: Types that are no product. The check of the event refuses them, with their position.
 _NO_PRODUCT = (str, bytes, int, float, list, set, type(None))
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for an attribute whose reading raised, until its field is checked and refused."""
+    """Stands for what raised when it was read, until it is checked and refused."""
 
     error: str
+
+
+def listed(products: Iterable[Any]) -> list[Any] | Unreadable:
+    """*products*, one more than are taken at most, of what may be read once."""
+    try:
+        return [*islice(products, MAX_PRODUCTS + 1)]
+    except Exception as problem:
+        let_through(problem)
+        # A query may need its database and fail in ways of its own.
+        return Unreadable(type(problem).__name__)
 
 
 def gather(products: Any, product_map: Any = None) -> list[Any]:
@@ -40,15 +50,14 @@ def gather(products: Any, product_map: Any = None) -> list[Any]:
         if isinstance(products, str | bytes | int | float) or products is None:
             raise EventError("products", f"takes a list of products; it got {kind(products)}")
         alone = isinstance(products, Mapping) or not isinstance(products, Iterable)
-        products = [products] if alone else list(islice(products, MAX_PRODUCTS + 1))
+        products = [products] if alone else listed(products)
+    if isinstance(products, Unreadable):
+        raise EventError("products", f"cannot be read ({products.error})")
     if len(products) > MAX_PRODUCTS:
         raise EventError("products", f"takes at most {MAX_PRODUCTS} products")
     if product_map:
         _check_columns(products, product_map)
-    return [
-        item if type(item) is dict and not product_map else _mapped(item, product_map or {})
-        for item in products
-    ]
+    return [_mapped(item, product_map or {}) for item in products]
 
 
 def _check_map(product_map: Any) -> None:
@@ -75,9 +84,9 @@ def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> N
         if any(_read(item, name, _ABSENT) is not _ABSENT for item in items):
             continue
         first = items[0]
-        known = [str(key) for key in first] if isinstance(first, Mapping) else dir(first)
-        # A key may be of a visitor's making.
-        hint = suggestion(name, [one for one in known if one[:1] != "_" and one == shown(one)])
+        keys = [str(key) for key in first] if isinstance(first, Mapping) else dir(first)
+        # A visitor may have made a key: only plain names are shown.
+        hint = suggestion(name, [key for key in keys if key[:1] != "_" and key == shown(key)])
         raise EventError(
             "product_map", f"names {shown(name)!r} for {field}, which no product has{hint}"
         )
@@ -100,11 +109,13 @@ def _read(item: Any, name: str | Callable[[Any], Any], default: object = None) -
 
 
 def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | None]) -> Any:
+    is_mapped = type(item) is dict or isinstance(item, Mapping)
+    # Without a map a dict is taken as it is: the check of its fields names those that are no field.
     if isinstance(item, _NO_PRODUCT):
         return item
-    if isinstance(item, Mapping) and not product_map:
-        return dict(item)  # with what is none of a product's fields, which is told
-    found: dict[str, Any] = {}
+    if is_mapped and not product_map:
+        return item if type(item) is dict else _read(item, dict)
+    product: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)
         value = None if path is None else item
@@ -113,5 +124,5 @@ def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | No
             if value is not None and not isinstance(value, Unreadable):
                 value = _read(value, name)
         if value is not None:
-            found[field] = value
-    return found
+            product[field] = value
+    return product

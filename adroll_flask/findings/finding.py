@@ -1,44 +1,51 @@
-"""One thing that is wrong, and the table of all that can be: ``findings.toml``; and what reasons
-mean to people, what happened, what to do, who: ``reasons.toml``. What came of a list of paid orders
-is said with them."""
+"""One thing that is wrong, and what reasons mean to people.
+
+``findings.toml`` is the table of all that can be wrong; ``reasons.toml`` says of each reason what
+happened, what to do and who; ``words.toml`` what came of a list of paid orders.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from adroll_flask.errors import help_url
+from adroll_flask.errors import help_for
+from adroll_flask.outbox.model import Row
 from adroll_flask.plurals import agreeing, counted
 from adroll_flask.reporting.kept_events import FIELDS, HELD, UNPAID
-from adroll_flask.reporting.reconciliation import Reconciliation
+from adroll_flask.reporting.reconciliation import Order, Reconciliation
+from adroll_flask.times import iso
 
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
-_ABOUT: Final = ("key", "since", "events", "values", "answer")
+_ABOUT: Final = ("key", "shop", "since", "events", "values", "answer")
 
 
-def texts(name: str, part: str = "") -> dict[str, dict[str, Any]]:
+def texts(file: str, part: str = "") -> dict[str, dict[str, Any]]:
     """A table of texts that stands beside this module; what a variant does not say its code does.
 
-    :param name: of the file; the names in it are codes (``csp``) and variants (``csp/nonce``).
+    :param file: its name; the names in it are codes (``csp``) and variants (``csp/nonce``).
     :param part: what names begin with that are wanted, without it.
     """
-    table = tomllib.loads((files("adroll_flask.findings") / name).read_text("utf-8"))
+    table = tomllib.loads((files("adroll_flask.findings") / file).read_text("utf-8"))
     return {
-        one.removeprefix(part): {**table.get(one.partition("/")[0], {}), **table[one]}
-        for one in table
-        if one.startswith(part)
+        name.removeprefix(part): {**table.get(name.partition("/")[0], {}), **table[name]}
+        for name in table
+        if name.startswith(part)
     }
 
 
 #: What can be wrong, by name; see the head of the file.
 TABLE: Final = texts("findings.toml")
+#: What several texts say, by the name that stands in them.
+SHARED: Final = TABLE.pop("shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Finding:
     :param command: what a developer types to see more.
     :param page: the dashboard's page that shows more.
     :param key: tells findings of one code apart: a problem's id, an event's name, a stop's reason.
+    :param shop: the shop that it is about, by its hosts; empty: of all, or of the only one.
     :param since: seconds since the epoch, where it is known.
     :param events: how many events it is about, and *values* their money by currency.
     :param answer: AdRoll's words, where it has them of AdRoll.
@@ -68,6 +76,7 @@ class Finding:
     command: str = ""
     page: str = ""
     key: str = ""
+    shop: str = ""
     since: float | None = None
     events: int = 0
     values: tuple[tuple[str, Decimal], ...] = ()
@@ -75,50 +84,53 @@ class Finding:
     is_cause: bool = False
 
     @property
-    def help_url(self) -> str:
-        """The address of its explanation; empty where all is well."""
-        return help_url(self.code) if self.code else ""
+    def help(self) -> str:
+        """Where its explanation is: an address, or a command; empty where all is well."""
+        return help_for(self.code) if self.code else ""
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as JSON takes it."""
         values = [[currency, f"{value:f}"] for currency, value in self.values]
-        return asdict(self) | {"values": values, "help_url": self.help_url}
+        return asdict(self) | {"values": values, "help": self.help}
 
 
-def found(name: str, subject: str = "", /, **words: Any) -> Finding:
+def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
     """The finding *name* of the table about *subject*; its code's own, where no variant is there.
 
     :param subject: empty: the table's.
-    :param words: *key*, *since*, *events*, *values* and *answer* of the finding, and its
+    :param words: *key*, *shop*, *since*, *events*, *values* and *answer* of the finding, and its
         *severity* where it is not the table's; the others are what its ``{…}`` stand for, beside
         *events* as ``{number}`` and what the table itself has. ``{one|more}`` is one of the two by
         *events*.
     """
     code = name.partition("/")[0]
     entry = TABLE.get(name) or TABLE[code]
-    level: Severity = words.pop("severity", None) or entry["severity"]
-    about: dict[str, Any] = {name: words.pop(name) for name in _ABOUT if name in words}
+    severity: Severity = words.pop("severity", None) or entry["severity"]
+    about: dict[str, Any] = {part: words.pop(part) for part in _ABOUT if part in words}
     events = about.get("events", 0)
     words["number"] = f"{events:,}"
-    own = {part: text for part, text in entry.items() if part not in words}
-
-    def told(part: str) -> str:
+    table_texts = SHARED | entry
+    for part in ("sentence", "todo", "who", "command", "page"):
         text = entry.get(part, "")
-        for _ in range(2):
+        for _ in range(3):
             # First the table's own: what the rules give is nobody's text to fill in.
-            text = re.sub(r"\{(\w+)\}", lambda word: own.get(word[1], word[0]), text)
-        return re.sub(r"\{(\w+)\}", lambda word: str(words[word[1]]), agreeing(text, events))
-
-    about |= {part: told(part) for part in ("sentence", "todo", "who", "command", "page")}
+            text = _filled(text, {key: table_texts[key] for key in table_texts.keys() - words})
+        about[part] = _filled(agreeing(text, events), words)
     if about["todo"] and not about["who"]:
         about["who"] = "developer"
     about["is_cause"] = entry.get("is_cause", False)
-    return Finding(level, "" if level == "ok" else code, subject or entry["subject"], **about)
+    slug = "" if severity == "ok" else code
+    return Finding(severity, slug, subject or entry["subject"], **about)
 
 
-def ok(subject: str, said: str) -> Finding:
+def _filled(text: str, words: Mapping[str, Any]) -> str:
+    """*text* with the ``{…}`` replaced of which there are *words*."""
+    return re.sub(r"\{(\w+)\}", lambda name: str(words.get(name[1], name[0])), text)
+
+
+def ok(subject: str, text: str) -> Finding:
     """That all is well with *subject*."""
-    return found("ok", subject, said=said)
+    return finding_of("ok", subject, text=text)
 
 
 # -- what reasons mean, in the history and of dead letters: all pages say the same of one ---------
@@ -149,7 +161,13 @@ MEANINGS: Final = {name: Meaning(**fields) for name, fields in texts("reasons.to
 
 
 #: By the reason, the outcome that the history has of what is dead or cancelled.
-_BECAME: Final = {"invalid": "invalid", "too_old": "expired", "hold_expired": "expired"}
+_BECAME: Final = {
+    "invalid": "invalid",
+    "too_old": "expired",
+    "hold_expired": "expired",
+    "given_up": "expired",
+    "given_up_unsure": "expired",
+}
 
 
 def meaning(outcome: str, reason: str) -> Meaning:
@@ -162,41 +180,65 @@ def meaning(outcome: str, reason: str) -> Meaning:
     >>> meaning("dead", "too_old") == meaning("expired", "too_old")
     True
     """
-    outcome = _BECAME.get(reason.partition(":")[0], outcome)
-    said, field = reason.replace("_", " "), reason.partition(":")[2]
+    code, _, field = reason.partition(":")
+    outcome = _BECAME.get(code, outcome)
     settable = field if outcome == "invalid" and field in FIELDS else ""
-    kinds = [reason, *["unpaid"] * reason.startswith(UNPAID), *["settable"] * bool(settable), "*"]
-    names = [*(f"{outcome}/{kind}" for kind in kinds), "*"]
+    names = [f"{outcome}/{reason}"]
+    if reason.startswith(UNPAID):
+        names.append(f"{outcome}/unpaid")
+    if settable:
+        names.append(f"{outcome}/settable")
+    names += [f"{outcome}/*", "*"]
     what = MEANINGS[next(name for name in names if name in MEANINGS)]
-    words = {"reason": reason or "error", "said": said or outcome, "field": field or "field"}
-    words |= {"in_brackets": f" ({said})" if said else "", "held": HELD}
-    title, advice = (text.format(**words) for text in (what.title, what.advice))
-    return what._replace(title=title, advice=advice, field=settable)
+    plain = reason.replace("_", " ")
+    words = SHARED | {
+        "reason": reason or "error",
+        "words": plain or outcome,
+        "field": field or "field",
+        "in_brackets": f" ({plain})" if plain else "",
+        "held": HELD,
+    }
+    title = _filled(what.title, words)
+    return what._replace(title=title, advice=_filled(what.advice, words), field=settable)
 
 
-def summary(found: Reconciliation) -> list[tuple[tuple[str, str], str]]:
+def why_of(row: Row) -> str:
+    """Why an event is where it is: the reason, and AdRoll's words or ours."""
+    return str(SHARED["forgotten"]) if row.reason == "forgotten" else row.why
+
+
+def row_of(order: Order) -> dict[str, Any]:
+    """An order of a list as a CSV file has it: why it did not arrive in words, and the reason's
+    code for programs; its time is ISO 8601, in UTC."""
+    code = order.why.partition(": ")[0]
+    why = order.why.replace(code, meaning(order.status, code).title, 1) if code else ""
+    return order._asdict() | {"why": why, "time": iso(order.time), "reason": code}
+
+
+def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:
     """What came of a list of paid orders, in sentences, each with the orders' status and reason.
 
     The reason is empty where a line tells of all orders of a status; ``differing`` stands for
     those that were reported with another value.
     """
-    if not found.total:
+    if not compared.total:
         return [(("", ""), "the list holds no orders")]
-    numbers = found.counts | Counter(differing=found.differing)
+    numbers = compared.counts | Counter(differing=compared.differing, refunded=compared.refunded)
     lines = []
     for status, words in texts("words.toml", "listed/").items():
-        reasons = {why: n for (of, why), n in found.reasons.most_common() if of == status}
-        for why, n in (reasons or {"": numbers[status]}).items():
+        reasons = {why: n for (of, why), n in compared.reasons.most_common() if of == status}
+        for why, number in (reasons or {"": numbers[status]}).items():
+            if not number and status != "delivered":
+                continue
             more = f": {meaning(status, why).title}" if reasons else ""
-            if status == "missing" and found.groups:
-                most = found.groups.most_common(5)
-                groups = (f"{n:,} with {found.group} {it or 'empty'!r}" for it, n in most)
+            if status == "missing" and compared.groups:
+                most = compared.groups.most_common(5)
+                groups = (f"{n:,} with {compared.group} {it or 'empty'!r}" for it, n in most)
                 more = f": {', '.join(groups)}"
-            if n or status == "delivered":
-                said = agreeing(words["sentence"], n)
-                said = said.replace("{all}", counted(found.total, "paid order"))
-                lines.append(((status, why), f"{n:,} {said}{more}"))
-    if not found.has_times:
-        text = "what is not in the list is not looked for: no times can be read"
+            all_orders = counted(compared.total, "paid order")
+            text = agreeing(words["sentence"], number).replace("{all}", all_orders)
+            lines.append(((status, why), f"{number:,} {text}{more}"))
+    if not compared.has_times:
+        text = "the list has no times that can be read, so orders that it lacks are not looked for"
         lines.append((("not_listed", ""), text))
     return lines

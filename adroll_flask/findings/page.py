@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from html import unescape
-from itertools import chain
 from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -20,15 +19,16 @@ import requests
 from werkzeug.http import parse_date
 
 from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.host_names import host_of
+from adroll_flask.host_names import host_of, is_ip
 from adroll_flask.page.caching import cache_directives, is_shared_cacheable, read_headers
-from adroll_flask.page.cookies import cookies_in
 from adroll_flask.page.snippet import tags_in
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.settings import Settings
+from adroll_flask.visitor.identifiers import is_public_ip
+from adroll_flask.visitor.request_cookies import FIRST_PARTY_COOKIE, are_secure, record_cookie
 
-from .finding import Finding, Severity, found, ok, texts
+from .finding import Finding, Severity, finding_of, ok, texts
 
 _TIMEOUT: Final = (5.0, 15.0)
 #: By what is known what a page has, by name; see the head of the file.
@@ -56,20 +56,30 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
     subject = safe_url(url)
     try:
         if urlsplit(url).scheme not in ("http", "https"):
-            return [found("url-form", "--url")]
+            return [finding_of("url-form", "--url")]
         first, second = (requests.get(url, timeout=_TIMEOUT, headers=_VISIT) for _ in range(2))
         if second.status_code >= 400:
-            return [found("page-not-fetched/status", subject, status=second.status_code)]
+            return [finding_of("page-not-fetched/status", subject, status=second.status_code)]
         findings = [*_caching(subject, first, second, settings)]
-        findings += click_findings(url, settings.cookie_name)
+        findings += click_findings(url, settings)
         return [*findings, *_snippet(subject, second, settings), *_endpoints(second, settings)]
     except (requests.RequestException, ValueError) as problem:  # what is no address, too
-        return [found("page-not-fetched", subject, problem=describe(problem))]
+        return [finding_of("page-not-fetched", subject, problem=describe(problem))]
 
 
 def _set_by_us(response: Any, settings: Settings) -> dict[str, dict[str, str]]:
-    headers = (one.raw.headers for one in [*response.history, response])
-    return cookies_in(chain.from_iterable(one.getlist("Set-Cookie") for one in headers), settings)
+    """Our cookies, each with its value and attributes, whether or not a browser would take it."""
+    names = {FIRST_PARTY_COOKIE}
+    names |= {record_cookie(settings, secure=secure) for secure in (True, False)}
+    cookies = {}
+    for answer in [*response.history, response]:
+        for line in answer.raw.headers.getlist("Set-Cookie"):
+            pair, *more = (part.strip() for part in line.split(";"))
+            name, _, value = pair.partition("=")
+            if name in names and value:
+                attributes = (attribute.lower().partition("=")[::2] for attribute in more)
+                cookies[name] = {"value": value, "domain": "", **dict(attributes)}
+    return cookies
 
 
 # -- caches --------------------------------------------------------------------------------
@@ -77,38 +87,37 @@ def _set_by_us(response: Any, settings: Settings) -> dict[str, dict[str, str]]:
 
 def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Iterator[Finding]:
     if second.history:
-        yield found("page-redirected", subject, reached=safe_url(second.url))
-    ours, others = _set_by_us(first, settings), _set_by_us(second, settings)
+        yield finding_of("page-redirected", subject, reached=safe_url(second.url))
+    ours = _set_by_us(first, settings)
+    others = _set_by_us(second, settings)
     names = " and ".join(sorted(ours | others))
     headers = second.headers
-    seen = read_headers(headers.items())
-    control = cache_directives(seen.get("cache-control", ""))
+    headers_read = read_headers(headers.items())
+    control = {name for name, _ in cache_directives(headers_read.get("cache-control", ""))}
     # By the server's own clock, where it says it: this machine's may differ.
-    now = parse_date(seen.get("date"))
-    cacheable = is_shared_cacheable(seen, time.time() if now is None else now.timestamp())
+    now = parse_date(headers_read.get("date"))
+    cacheable = is_shared_cacheable(headers_read, time.time() if now is None else now.timestamp())
     aged = headers.get("Age", "0").strip() not in ("", "0")
     kept = aged or any(
         _SIGNS["cache"].fullmatch(name) and "hit" in value.lower()
         for name, value in headers.items()
     )
     if any(ours[name]["value"] == others[name]["value"] for name in ours.keys() & others.keys()):
-        yield found("shared-cookies", subject, names=names)
+        yield finding_of("shared-cookies", subject, names=names)
     elif cacheable and (ours or others):
-        said = headers.get("Cache-Control", "its headers")
-        yield found("shared-cookies/cacheable", subject, control=said, names=names)
+        header = headers.get("Cache-Control", "its headers")
+        yield finding_of("shared-cookies/cacheable", subject, control=header, names=names)
     elif kept and ("private" in control or "no-store" in control):
-        yield found("cache-ignores-headers", subject)
+        yield finding_of("cache-ignores-headers", subject)
     elif cacheable or (kept and not (ours or others)):
         yield ok(subject, "as cacheable as it was: no cookie of ours")
-    elif (ours or others) and set(control) == {"private"}:
-        yield found("page-became-private", subject)
+    elif (ours or others) and control == {"private"}:
+        yield finding_of("page-became-private", subject)
     else:
         yield ok(subject, "its own cache headers are as the site set them")
-    if kept:
-        yield found("page-from-cache", subject)
     vary = {name.strip().lower() for name in headers.get("Vary", "").split(",")}
     if cacheable and vary & {"cookie", "*"}:
-        yield found("page-varies", subject)
+        yield finding_of("page-varies", subject)
 
 
 # -- the snippet, and the pixel beside it ---------------------------------------------------
@@ -117,17 +126,17 @@ def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Itera
 def _snippet(subject: str, response: Any, settings: Settings) -> Iterator[Finding]:
     host = host_of(response.url)
     if not settings.is_real(host):
-        yield found("host-not-listed/page", subject, name=host)
+        yield finding_of("host-not-listed/page", subject, name=host)
     if "text/html" not in response.headers.get("Content-Type", "").lower():
-        yield found("no-html", subject)
+        yield finding_of("no-html", subject)
         return
     tags = tags_in(response.text)
     if not tags:
         severity: Severity = "error" if settings.inject else "warning"
-        yield found("snippet-missing", subject, severity=severity)
+        yield finding_of("snippet-missing", subject, severity=severity)
         return
     if len(tags) > 1:
-        yield found("snippet-twice", subject, times=len(tags))
+        yield finding_of("snippet-twice", subject, times=len(tags))
     else:
         yield ok(subject, "carries the snippet once")
     yield from pixel_findings(subject, response.text, settings)
@@ -141,21 +150,21 @@ def pixel_findings(subject: str, html: str, settings: Settings) -> Iterator[Find
     names = ({*_SIGNS["tracked"].findall(html)} & {*EVENT_NAMES}) - {"pageView"}
     names |= {"purchase"} if _SIGNS["conversion"].search(html) else set()
     if names:
-        yield found("reported-twice", subject, names=", ".join(sorted(names)))
+        yield finding_of("reported-twice", subject, names=", ".join(sorted(names)))
     ids = _SIGNS["advertisable"].findall(html)
     if len(ids) > 1:
-        yield found("pixel-twice", subject, times=len(ids))
+        yield finding_of("pixel-twice", subject, times=len(ids))
     if settings.advertisable_eid and set(ids) - {settings.advertisable_eid}:
-        yield found("other-advertisable", subject)
+        yield finding_of("other-advertisable", subject)
     if settings.pixel != "load":
         return
     container = _SIGNS["container"].search(html)
     if _SIGNS["loader"].search(html):
-        yield found("pixel-twice/kit", subject)
+        yield finding_of("pixel-twice/kit", subject)
     if container:
         yield from _tag_manager(subject, html, container[0])
     if settings.consent == "tcf" and not _SIGNS["platform"].search(html):
-        yield found("tcf-and-banner/page", subject, severity="hint" if container else None)
+        yield finding_of("tcf-and-banner/page", subject, severity="hint" if container else None)
 
 
 def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
@@ -168,7 +177,7 @@ def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
     except requests.RequestException:
         loads = None
     if loads is not False:
-        yield found(
+        yield finding_of(
             f"pixel-twice/{'container' if loads else 'unread'}", subject, container=container
         )
 
@@ -177,67 +186,88 @@ def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
 
 
 def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
-    tags, prefix = tags_in(page.text), settings.url_prefix
+    tags = tags_in(page.text)
+    prefix = settings.url_prefix
     path = tags[0].get("data-identity", "") if tags else f"{prefix}/identity"
     # Without Fetch Metadata, as browsers of before 2023 ask: then the hosts have to agree.
     parts = urlsplit(page.url)
-    origin = {"Origin": f"{parts.scheme}://{parts.netloc}"}
+    origin = {"Origin": f"{parts.scheme}://{parts.netloc}", "X-AdRoll-Check": "1"}
     identity = urljoin(page.url, path)
     answer = requests.post(
         identity, json={}, timeout=_TIMEOUT, headers=origin, allow_redirects=False
     )
-    got, subject = answer.status_code, safe_url(answer.url)
+    got = answer.status_code
+    subject = safe_url(answer.url)
     if not tags:
         if settings.inject and got == 404:
-            yield found("bypassed", subject)
+            yield finding_of("bypassed", subject)
         return
     kit = requests.get(urljoin(page.url, tags[0].get("src", "")), timeout=_TIMEOUT)
     kind = kit.headers.get("Content-Type", "no type")
     if kit.status_code != 200 or "javascript" not in kind:
-        said = f"{kit.status_code} ({kind})"
-        yield found("endpoint-taken/kit", safe_url(kit.url), got=said, prefix=prefix)
-    cookies, host = _set_by_us(answer, settings), parts.hostname or ""
-    domains = ((name, one["domain"].lstrip(".")) for name, one in cookies.items())
-    refused = [one for one in domains if one[1] and not f".{host}".endswith(f".{one[1]}")]
+        answer_of_kit = f"{kit.status_code} ({kind})"
+        yield finding_of("endpoint-taken/kit", safe_url(kit.url), got=answer_of_kit, prefix=prefix)
+    cookies = _set_by_us(answer, settings)
+    host = parts.hostname or ""
+    domains = {name: cookie["domain"].lstrip(".") for name, cookie in cookies.items()}
+    refused = [name for name in domains if not f".{host}".endswith(f".{domains[name] or host}")]
     if got == 403:
-        yield found("host-differs", subject)
+        yield finding_of("host-differs", subject)
     elif got not in (200, 204):
-        yield found("endpoint-taken/identity", subject, got=got, prefix=prefix)
+        yield finding_of("endpoint-taken/identity", subject, got=got, prefix=prefix)
     elif refused:
-        name, domain = refused[0]
-        yield found("host-differs/refused", subject, name=name, domain=domain)
+        domain = domains[refused[0]]
+        yield finding_of("host-differs/refused", subject, name=refused[0], domain=domain)
     elif not cookies and settings.consent is None:
-        yield found("cookies-removed", subject)
+        yield finding_of("cookies-removed", subject)
     else:
         yield ok(subject, "answers browsers")
-    insecure = any("secure" not in one for one in cookies.values())
+    yield from _address(subject, host, answer.headers.get("X-AdRoll-Sender", ""))
+    insecure = any("secure" not in cookie for cookie in cookies.values())
     if insecure and settings.cookie_secure is None and parts.scheme == "https":
-        yield found("cookie-insecure/page", subject)
+        yield finding_of("cookie-insecure/page", subject)
+
+
+#: What the app takes for the caller's address, by what our endpoint says of it.
+_WHOSE: Final = {
+    "none": "nothing",
+    "private": "a private or loopback address",
+    "proxy": "a proxy's address",
+}
+
+
+def _address(subject: str, host: str, sender: str) -> Iterator[Finding]:
+    """Whether the app sees the visitor's address, as far as this one request tells.
+
+    :param host: the page's. In a private network addresses are private.
+    """
+    is_own_network = is_ip(host) and not is_public_ip(host)
+    if sender in _WHOSE and not (sender == "private" and is_own_network):
+        yield finding_of("proxy-address/page", subject, whose=_WHOSE[sender])
 
 
 # -- a click on an ad that leads there -------------------------------------------------------
 
 
-def click_findings(url: str, record_cookie: str) -> list[Finding]:
+def click_findings(url: str, settings: Settings) -> list[Finding]:
     """Follow *url* as a click on an ad does, with a click id that AdRoll never gave.
 
     An https page is also asked for by http, as an old ad would.
 
-    :param record_cookie: ``ADROLL_COOKIE_NAME``.
-
     :raises requests.RequestException: a hop could not be fetched.
     """
-    findings = [_follow(url, record_cookie)]
+    findings = [_follow(url, settings)]
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.port is None:
         with suppress(requests.RequestException):  # nothing answers: no ad leads there either
-            plain = _follow(urlunsplit(parts._replace(scheme="http")), record_cookie)
+            plain = _follow(urlunsplit(parts._replace(scheme="http")), settings)
             findings += [plain] if plain.severity != "ok" else []
     return findings
 
 
-def _follow(url: str, record_cookie: str) -> Finding:
-    probe, subject = f"check-{secrets.token_hex(8)}", safe_url(url)
+def _follow(url: str, settings: Settings) -> Finding:
+    probe = f"check-{secrets.token_hex(8)}"
+    subject = safe_url(url)
     at = requests.Request("GET", url, params={"adct": probe}).prepare().url or url
     lost: Finding | None = None
     with requests.Session() as session:
@@ -252,15 +282,22 @@ def _follow(url: str, record_cookie: str) -> Finding:
                     way = f": {lost.sentence}, but by then the app has it in its cookie"
                 return ok(subject, f"a click id arrives{way}")
             if not to.lower().startswith(("http://", "https://")):
-                return found("click-lost/no-page", subject, hop=hop)
+                return finding_of("click-lost/no-page", subject, hop=hop)
             if lost is None and (what := _what_happens(to, probe)):
                 lost = _lost(subject, hop, at, to, what)
-            asked = session.prepare_request(requests.Request("GET", to)).headers
-            if lost is not None and f"{record_cookie}=" not in asked.get("Cookie", ""):
+            if lost is not None and not _has_record(session, to, settings):
                 # The app itself, where a hop is its own, keeps a click in its cookie.
                 return lost
             at = to
-    return found("click-lost/circle", subject, most=_MOST_HOPS)
+    return finding_of("click-lost/circle", subject, most=_MOST_HOPS)
+
+
+def _has_record(session: requests.Session, url: str, settings: Settings) -> bool:
+    """Whether the browser that *session* is brings a visitor's record to *url*."""
+    asked = session.prepare_request(requests.Request("GET", url))
+    secure = are_secure(settings, over_https=url.lower().startswith("https:"))
+    names = [part.partition("=")[0] for part in asked.headers.get("Cookie", "").split("; ")]
+    return record_cookie(settings, secure=secure) in names
 
 
 def _next(response: Any, at: str) -> str | None:
@@ -271,8 +308,8 @@ def _next(response: Any, at: str) -> str | None:
         return urljoin(at, raw.decode(errors="replace"))
     if "text/html" in response.headers.get("Content-Type", "").lower():
         start = next(response.iter_content(_MOST_HTML), b"").decode(errors="replace")
-        if found := _SIGNS["refresh"].search(start):
-            return urljoin(at, unescape(found[1] or found[2]).strip())
+        if refresh := _SIGNS["refresh"].search(start):
+            return urljoin(at, unescape(refresh[1] or refresh[2]).strip())
     return None
 
 
@@ -285,14 +322,16 @@ def _what_happens(url: str, probe: str) -> str:
 
 
 def _lost(subject: str, hop: int, at: str, to: str, what: str) -> Finding:
-    step, parts = f"hop {hop}, {safe_url(at)} to {safe_url(to)}", urlsplit(to)
+    step = f"hop {hop}, {safe_url(at)} to {safe_url(to)}"
+    parts = urlsplit(to)
     name = f"click-lost/{_cause(urlsplit(at), parts)}"
-    return found(name, subject, what=what, step=step, theirs=parts.hostname)
+    return finding_of(name, subject, what=what, step=step, theirs=parts.hostname)
 
 
 def _cause(at: SplitResult, to: SplitResult) -> str:
     """What kind of redirect this is: each keeps the query in its own way."""
-    mine, theirs = at.hostname or "", to.hostname or ""
+    mine = at.hostname or ""
+    theirs = to.hostname or ""
     if _SIGNS["consent"].search(f"{theirs.partition('.')[0]} {to.path}"):
         return "consent"
     if mine != theirs:

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from adroll_flask.errors import AdRollError, ConfigurationError
-from adroll_flask.outbox import model
-from adroll_flask.outbox.history import told
+from adroll_flask.outbox import clocks, model
+from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.outbox import Outbox
-from adroll_flask.plurals import counted, span
+from adroll_flask.outbox.too_few import sentence_of
+from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 from adroll_flask.settings import Settings
+from adroll_flask.times import DAY, HOUR, WEEK, span, written
 
-from .finding import SEVERITIES, TABLE, Finding, found, meaning
+from .finding import SEVERITIES, TABLE, Finding, Severity, finding_of, meaning
 from .sums import by, of_events, total
 
 #: Waiting events and dead letters that are looked at; of more we say "or more".
@@ -37,17 +39,18 @@ MOST_DEAD: Final = 2000
 #: Newest events that are looked at, and those of them that are over and tell how it goes.
 _NEWEST: Final = 60
 _TELLING: Final = 20
+#: Orders with the address of a proxy that are no accident.
+_FEW: Final = 3
 #: Seconds for which an event may be due before we say that nobody delivers.
 _LATE: Final = 60.0
 #: Seconds within which AdRoll is asked again, however long it refuses.
 _ASKED: Final = 360.0
 #: Bytes that a journal's disk should have.
 _ROOM: Final = 1_000_000
-_HOUR, _DAY, _WEEK = 3600, 86_400, 7 * 86_400
+#: Seconds before dead letters are given up in which that is said.
+_ENDING: Final = 14 * DAY
 #: Share of paid orders that were never reported above which that is an error.
 _MANY: Final = 0.05
-#: Seconds by which clocks of hosts may differ.
-_SKEW: Final = 120.0
 
 
 class Moment:
@@ -55,11 +58,18 @@ class Moment:
 
     :param look: whether to look into the outbox.
     :param trouble: why nobody can, where that is known.
+    :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
 
     def __init__(
-        self, runtime: Runtime, *, look: bool = True, trouble: AdRollError | None = None
+        self,
+        runtime: Runtime,
+        *,
+        look: bool = True,
+        trouble: AdRollError | None = None,
+        account: str | None = None,
     ) -> None:
+        self.account: str | None = account
         self.runtime: Runtime = runtime
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
@@ -71,6 +81,29 @@ class Moment:
         """Where nothing was reported yet, nothing is in it."""
         return self.runtime.outbox
 
+    @property
+    def lookups(self) -> Lookups:
+        """What the outbox is asked of the shop that is looked at."""
+        return self.outbox.lookups.of(self.account)
+
+    @property
+    def accounts(self) -> list[str]:
+        """The accounts that are looked at, of those that are served here."""
+        served = self.settings.served_accounts
+        return [eid for eid in served if self.account in (None, eid)]
+
+    @cached_property
+    def shops(self) -> Sequence[Moment]:
+        """The same for each shop, where all of several are looked at; else this one alone."""
+        if len(self.accounts) < 2:
+            return [self]
+        return [Moment(self.runtime, look=self.looks, account=eid) for eid in self.accounts]
+
+    @cached_property
+    def site(self) -> Moment:
+        """The same of the whole site."""
+        return self if self.account is None else Moment(self.runtime, look=self.looks)
+
     @cached_property
     def is_there(self) -> bool:
         """Whether anything was ever reported here, as far as we look."""
@@ -81,23 +114,29 @@ class Moment:
     @cached_property
     def destination(self) -> model.Destination:
         """AdRoll as the workers of that account see it which fares worst, of those served here."""
-        return model.worst(one for eid, one in self.states.items() if self.settings.serves(eid))
+        return model.worst(state for eid, state in self.states.items() if self.settings.serves(eid))
 
     @cached_property
     def states(self) -> Mapping[str, model.Destination]:
         """The same of each account."""
-        return self.outbox.lookups.destinations()
+        return self.lookups.destinations()
+
+    @cached_property
+    def all_unsettled(self) -> Sequence[model.HistorySum]:
+        """What waits and what is held, of every account."""
+        return self.lookups.unsettled(MOST) if self.looks else ()
 
     @cached_property
     def unsettled(self) -> Sequence[model.HistorySum]:
-        """What waits and what is held."""
-        return self.outbox.lookups.unsettled(MOST) if self.looks else ()
+        """The same of this side: where AdRoll is the receiver, without the sandbox's accounts."""
+        side_of = self.settings.other_side
+        return [row for row in self.all_unsettled if not side_of(row.advertisable_eid)]
 
     @cached_property
     def backlog(self) -> dict[str, Any]:
-        """What waits for accounts that are served here, as :func:`found` takes it."""
+        """What waits for accounts that are served here, as :func:`finding_of` takes it."""
         waiting = (row for row in self.unsettled if row.outcome == "waiting")
-        return total(row for row in waiting if self.settings.serves(row.reason))
+        return total(row for row in waiting if self.settings.serves(row.advertisable_eid))
 
     @property
     def number(self) -> str:
@@ -114,28 +153,36 @@ class Moment:
     @cached_property
     def recent(self) -> Sequence[model.HistorySum]:
         """What became of events of a week, and of those that were held until then, by the hour."""
-        lookups, since = self.outbox.lookups, self.now - _WEEK - self.settings.hold_max
+        lookups = self.lookups
+        since = self.now - WEEK - self.settings.hold_max
         return lookups.history(since, ("at", "event_name", "outcome", "reason", "currency"))
 
     @cached_property
-    def watched(self) -> Sequence[model.Silence]:
+    def watched(self) -> Sequence[model.Watched]:
         """Events that come often enough to be missed."""
-        return self.outbox.lookups.watched()
+        return self.lookups.watched()
+
+    @cached_property
+    def began(self) -> float | None:
+        """Since when the outbox knows of orders, seconds since the epoch; ``None``: not yet."""
+        return self.outbox.lookups.knowledge().began if self.is_there else None
 
     @cached_property
     def letters(self) -> Sequence[model.Row]:
-        """The newest dead letters."""
-        return self.outbox.lookups.dead_letters(MOST_DEAD)
+        """The newest dead letters of this side."""
+        side_of = self.settings.other_side
+        letters = self.lookups.dead_letters(MOST_DEAD)
+        return [row for row in letters if not side_of(row.advertisable_eid)]
 
     @cached_property
     def problems(self) -> dict[str, list[model.Row]]:
         """The same by cause, the newest first; those of forgotten visitors are nobody's problem."""
-        letters = (one for one in self.letters if one.has_died)
+        letters = (row for row in self.letters if row.has_died)
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
 def open_findings(moment: Moment) -> list[Finding]:
-    """What is wrong now, the worst first.
+    """What is wrong now, the worst first; what is wrong with the whole site is, with each shop.
 
     Of those as bad, what others come of is the first; then what has more money, or more events.
     """
@@ -143,7 +190,10 @@ def open_findings(moment: Moment) -> list[Finding]:
     try:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
         if moment.is_there and moment.settings.enabled:
-            findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
+            findings += [finding for rule in _OF_SHOP for finding in rule(moment)]
+            mine = ("", _shop_of(moment, moment.accounts))
+            of_site = (finding for rule in _OF_SITE for finding in rule(moment.site))
+            findings += [other for other in of_site if moment.account is None or other.shop in mine]
     except (model.OutboxFailed, ConfigurationError) as problem:
         findings.append(outbox_trouble(moment.runtime, problem))
     return sorted(findings, key=_how_bad)
@@ -157,20 +207,27 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 
 def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:
     """What is wrong with the outbox's database, and the fix; never its user or password."""
+    if isinstance(problem, model.ForeignFile):
+        place = runtime.outbox.place
+        name = f"outbox-foreign/{problem.variant}"
+        return finding_of(name, problem.key, problem=problem.problem, place=place)
     if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
-        return found("outbox-url", problem.key, problem=problem.problem)
-    place, subject, name = runtime.outbox.place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
+        return finding_of("outbox-url", problem.key, problem=problem.problem)
+    place = runtime.outbox.place
+    subject = "ADROLL_OUTBOX_URL"
+    name = "outbox-unavailable"
     cause = str(problem).partition(": ")[2]
     why = f" ({cause})" if cause else ""
     if isinstance(place, Path):
         what = f"the file {place}"
-        name, folder = f"{name}/{problem.reason}", place.parent
-        return found(name, subject, what=what, why=why, place=place, folder=folder)
+        name = f"{name}/{problem.reason}"
+        folder = place.parent
+        return finding_of(name, subject, what=what, why=why, place=place, folder=folder)
     what = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
     if problem.reason == "unavailable":
-        return found(f"{name}/server", subject, what=what, why=why)
-    fix = TABLE[name]["server_fix"]
-    return found(f"{name}/{problem.reason}", subject, what=what, why=why, fix=fix)
+        return finding_of(f"{name}/server", subject, what=what, why=why)
+    fix = TABLE.get(f"{name}/{problem.reason}", TABLE[name])["server_fix"]
+    return finding_of(f"{name}/{problem.reason}", subject, what=what, why=why, fix=fix)
 
 
 # -- dead letters by cause -------------------------------------------------------------------------
@@ -194,9 +251,19 @@ _NUMBER: Final = re.compile(r"\.\d+\b")
 
 def title_of(reason: str, words: str) -> str:
     """What happened to a dead letter, with the part of it that AdRoll's words are about."""
-    what = meaning("dead", reason)
-    place = None if what.is_ours else _PLACE.match(words)
-    return what.title if place is None else f"{what.title}: {_NUMBER.sub('', place[1])}"
+    title = meaning("dead", reason).title
+    place = place_of(reason, words)
+    return f"AdRoll refused the event's {place}" if place else title
+
+
+def place_of(reason: str, words: str) -> str:
+    """The part of a dead letter that AdRoll's words are about; empty: none that is known.
+
+    >>> place_of("refused", "http_422: [0].event_attributes.products.0.price: takes a decimal")
+    'products.price'
+    """
+    place = None if meaning("dead", reason).is_ours else _PLACE.match(words)
+    return "" if place is None else _NUMBER.sub("", place[1])
 
 
 # -- the rules -------------------------------------------------------------------------------------
@@ -205,15 +272,15 @@ def title_of(reason: str, words: str) -> str:
 def _settings(moment: Moment) -> Iterator[Finding]:
     settings = moment.settings
     if not settings.enabled:
-        yield found("disabled", "ADROLL_ENABLED")
+        yield finding_of("disabled", "ADROLL_ENABLED")
         return
     if settings.missing:
         names = ", ".join(settings.missing)
-        yield found("account-missing", names, names=names, wait=moment.waits)
+        yield finding_of("account-missing", names, names=names, wait=moment.waits)
     if settings.dry_run:
-        yield found("dry-run", "ADROLL_DRY_RUN")
+        yield finding_of("dry-run", "ADROLL_DRY_RUN")
     if moment.looks and not moment.is_there:
-        yield found("nothing-reported", "reports")
+        yield finding_of("nothing-reported", "reports")
 
 
 def _lost(moment: Moment) -> Iterator[Finding]:
@@ -222,24 +289,27 @@ def _lost(moment: Moment) -> Iterator[Finding]:
     Nothing of them is known but how many. Which orders are missing since is told by the shop's own
     list of paid ones, where it has been compared: whoever delivers does that every hour.
     """
-    told = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * _HOUR)
-    failed = (r for r in moment.recent if r.outcome == "failed" and r.at >= moment.now - _WEEK)
-    failed = (row for row in failed if row.event_name != "purchase" or row.at >= told)
+    compared_until = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * HOUR)
+    failed = (r for r in moment.recent if r.outcome == "failed" and r.at >= moment.now - WEEK)
+    failed = (row for row in failed if row.event_name != "purchase" or row.at >= compared_until)
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
-        words: Any = {"reason": reason, "folder": moment.runtime.outbox.folder}
-        yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
+        what = meaning("failed", reason)
+        words: Any = {"title": what.title, "advice": what.advice}
+        words |= {"folder": moment.runtime.outbox.folder, "key": reason, **total(rows)}
+        yield finding_of(f"event-lost/{reason}", "journal", **words)
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
     """A disk that takes no report now; those that it did not take are known later."""
-    folder, settings = moment.runtime.outbox.folder, moment.runtime.settings
+    folder = moment.runtime.outbox.folder
+    settings = moment.runtime.settings
     if not settings.enabled or settings.outbox_commit == "database":
         return
     with suppress(OSError):  # nothing may be looked at there; other findings say so
         while not folder.exists():
             folder = folder.parent
         if shutil.disk_usage(folder).free < _ROOM:
-            yield found("event-lost/no_room", "journal", folder=folder)
+            yield finding_of("event-lost/no_room", "journal", folder=folder)
 
 
 def _corrupt(moment: Moment) -> Iterator[Finding]:
@@ -247,63 +317,123 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
     if not isinstance(place, Path):
         return
     old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))
-    for path in (one for one in old if not one.name.endswith(("-wal", "-shm"))):
+    for path in (path for path in old if not path.name.endswith(("-wal", "-shm"))):
         at = path.stat().st_mtime
-        when = f"{datetime.fromtimestamp(at, moment.settings.time_zone):on %Y-%m-%d at %H:%M %Z}"
-        yield found("outbox-corrupt", "outbox", key=path.name, since=at, path=path, when=when)
+        about: Any = {"key": path.name, "since": at, "path": path, "when": _when(moment, at)}
+        yield finding_of("outbox-corrupt", "outbox", **about)
+
+
+def _elsewhere(moment: Moment) -> Iterator[Finding]:
+    """Reports that went to another outbox's database: for seven days after the last one."""
+    at = moment.outbox.lookups.session_elsewhere()
+    if at is not None and at >= moment.now - WEEK:
+        yield finding_of("session-elsewhere", "session=", since=at)
 
 
 def _destination(moment: Moment) -> Iterator[Finding]:
-    """What keeps events from AdRoll, as far as the outbox knows; else whether anybody delivers."""
-    now, own = moment.destination, list(moment.settings.served_accounts)
+    """What keeps events from AdRoll, as far as the outbox knows; else whether anybody delivers.
+
+    Where there are several shops, of each of them.
+    """
+    for shop in moment.shops:
+        yield from _destination_of(shop)
+
+
+def _destination_of(moment: Moment) -> Iterator[Finding]:
+    now = moment.destination
+    own = moment.accounts
     late = moment.outbox.queue.oldest_due(own or None) or 0.0
-    about, wait_for = moment.backlog | {"wait": moment.waits}, span(now.paused_for)
+    about = moment.backlog | {"wait": moment.waits}
+    wait_for = span(now.paused_for)
+    nobody = list(_nobody_delivers(moment))
+    yield from nobody
     if now.stopped is not None and "in the future" in (now.last_error or ""):
-        yield found("clock-wrong/here", **about | {"since": now.stopped_since})
+        yield finding_of("clock-wrong/here", **about | {"since": now.stopped_since})
     elif now.stopped is not None:
         token = "/token" if now.stopped in ("http_401", "http_403") else ""
-        whose = [eid for eid, one in moment.states.items() if one is now and len(own) > 1]
         about |= {"since": now.stopped_since, "reason": now.stopped, "key": now.stopped}
-        about |= {"whose": f" for account {whose[0]}" if whose else ""}
+        about |= _own_settings(moment)
         long = f" for {span(moment.now - now.stopped_since)}" if now.stopped_since else ""
-        yield found(f"delivery-stopped{token}", "delivery", for_how_long=long, **about)
-    elif now.failures:
+        yield finding_of(f"delivery-stopped{token}", "delivery", for_how_long=long, **about)
+    elif now.failures and not nobody:
         about |= {"since": now.last_error_at, "error": now.last_error or "no answer"}
-        about |= {"severity": "error" if late > _HOUR else None}
+        about |= {"severity": "error" if late > HOUR else None}
         about |= {"again": f", asked again in {wait_for}" if now.paused_for > 0 else ""}
+        about |= _own_settings(moment)
         failures = counted(now.failures, "request").removeprefix("1 ")
-        yield found("request-failed", "delivery", failures=failures, **about)
+        yield finding_of("request-failed", "delivery", failures=failures, **about)
     elif now.paused_for > 0:
         why = f" ({now.last_error})" if now.last_error else ""
-        about |= {"since": None}
-        yield found("delivery-paused", "delivery", wait_for=wait_for, why=why, **about)
-    elif late > _LATE and not moment.settings.missing and not any(_worker(moment)):
-        if moment.outbox.queue.is_leased():  # a backlog is old while it is worked off
-            return
-        about |= {"since": moment.now - late, "late": span(late)}
-        yield found(f"events-late/{moment.settings.delivery}", "delivery", **about)
+        about |= {"since": None, **_own_settings(moment)}
+        yield finding_of("delivery-paused", "delivery", wait_for=wait_for, why=why, **about)
 
 
-def _worker(moment: Moment) -> Iterator[Finding]:
-    """A worker that stayed with one of this site's accounts and is gone, whatever waits for it.
+def _own_settings(moment: Moment) -> dict[str, str]:
+    """Whose destination it is, where there are several shops, and how its settings are written."""
+    settings = moment.settings
+    eid = moment.accounts[0] if moment.accounts else ""
+    name = settings.shop_names.get(eid, "")
+    words = {
+        "whose": f" of {name}" if name else "",
+        "token": settings.setting_of(eid, "access_token"),
+        "advertisable": settings.setting_of(eid, "advertisable_eid"),
+        "pixel": settings.setting_of(eid, "pixel_eid"),
+        "shop": name,
+        "shop_option": f" --shop {shlex.quote(name.partition(', ')[0])}" if name else "",
+    }
+    return words | {"key": eid} if name else words
 
-    Where events are delivered by the processes that report, by Celery or cron, nobody stays.
-    """
-    settings, states = moment.settings, moment.states
-    served = [states[eid].unseen_for for eid in settings.served_accounts if eid in states]
-    missed = max((seconds for seconds in served if seconds is not None), default=0.0)
-    if settings.delivery == "worker" and missed > model.MISSED_AFTER and not settings.missing:
-        about = moment.backlog | {"since": moment.now - missed, "wait": moment.waits}
-        yield found("worker-gone", "delivery", missed=span(missed), **about)
+
+def _when(moment: Moment, at: float) -> str:
+    """A time as sentences have it: ``12 Sep 2026 at 13:05 CEST``."""
+    return written("%-d %b %Y at %H:%M %Z", at, moment.settings.time_zone)
+
+
+def _shop_of(moment: Moment, accounts: Iterable[str]) -> str:
+    """What people call the shop whose *accounts* these all are; empty: several, or the only one."""
+    names = moment.settings.shop_names
+    shops = {names.get(eid, eid) for eid in accounts} if names else set()
+    return shops.pop() if len(shops) == 1 else ""
+
+
+def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
+    """Events of accounts that are served here could be sent, and nobody tries."""
+    if moment.settings.missing:
+        return
+    untried = {eid: _untried_for(moment, eid) for eid in moment.accounts}
+    late = {eid: seconds for eid, seconds in untried.items() if seconds > _LATE}
+    if not late:
+        return
+    unsent = (row for row in moment.unsettled if row.outcome == "waiting")
+    waiting = [row for row in unsent if row.advertisable_eid in late]
+    seconds = max(late.values())
+    about = total(waiting) | {"since": moment.now - seconds, "late": span(seconds)}
+    about |= _own_settings(moment)
+    yield finding_of(f"nobody-delivers/{moment.settings.delivery}", "delivery", **about)
+
+
+def _untried_for(moment: Moment, account: str) -> float:
+    """Seconds for which nobody has tried to send what is due; 0: nothing is, or somebody does."""
+    queue = moment.outbox.queue
+    due_for = queue.oldest_due([account])
+    if due_for is None or due_for <= _LATE or queue.is_leased(account):
+        return 0.0
+    state = moment.states.get(account, model.Destination())
+    # A backlog is old while it is worked off; and between two questions to an AdRoll that is away
+    # lies a pause.
+    delivered_for = moment.outbox.lookups.delivered_for(account)
+    return min(due_for, state.free_for, delivered_for)
 
 
 def _other_accounts(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
-    waiting, settings = [r for r in moment.unsettled if r.outcome == "waiting"], moment.settings
-    # Those of no account are the one's that is there for all hosts, or comes yet.
-    adopts = bool(settings.advertisable_eid or not settings.accounts)
-    own = (*settings.served_accounts, *("",) * adopts)
-    for eid, rows in by(lambda row: row.reason, waiting).items():
+    waiting = [row for row in moment.all_unsettled if row.outcome == "waiting"]
+    settings = moment.settings
+    own = set(settings.served_accounts)
+    # Events without an account go to the account of all other hosts, once there is one.
+    if settings.advertisable_eid or not settings.accounts:
+        own.add("")
+    for eid, rows in by(lambda row: row.advertisable_eid, waiting).items():
         if eid in own:
             continue
         late = moment.outbox.queue.oldest_due([eid]) or 0.0
@@ -313,53 +443,108 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         asked = moment.now - (state.last_error_at or 0.0)
         if not has_worker and min(asked, late) >= _LATE:
             level = "warning" if state.stopped is not None and asked < _ASKED else None
-            about = total(rows) | {"since": moment.now - late}
+            about = total(rows) | {"since": moment.now - late, "shop": _shop_of(moment, [eid])}
             name = "other-account" if eid else "other-account/none"
-            yield found(name, "delivery", key=eid, eid=eid, severity=level, **about)
+            yield finding_of(name, "delivery", key=eid, eid=eid, severity=level, **about)
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:
     """Whether the newest reports arrive; and what waits for somebody to decide, however old."""
-    newest = moment.outbox.lookups.newest_events(_NEWEST)
+    newest = moment.lookups.newest_events(_NEWEST)
     # What was restored is of a file that was damaged, or a copy: not how it goes now.
     mine = [row for row in newest if not row.dry_run and row.reason not in ("restored", "moved")]
+    mine = [row for row in mine if not moment.settings.other_side(row.advertisable_eid)]
     over = [row for row in mine if row.state == "delivered" or row.has_died][:_TELLING]
     died = [row for row in over if row.has_died]
     if len(died) >= 3 and 2 * len(died) >= len(over):
         causes = by(lambda row: problem_id(row.reason, row.error), died)
-        id, its = max(causes.items(), key=lambda cause: len(cause[1]))
-        about = _about_dead(died, its[0]) | {"looked_at": counted(len(over), "event")}
-        yield found("reports-die", "delivery", key=id, **about)
+        id, alike = max(causes.items(), key=lambda cause: len(cause[1]))
+        about = _about_dead(moment, died, alike[0]) | {"looked_at": counted(len(over), "event")}
+        yield finding_of("reports-die", "delivery", key=id, **about)
     for id, letters in moment.problems.items():
         what = meaning("dead", letters[0].reason)
         name = "dead-letters" if what.can_retry or what.field else "dead-letters/final"
-        yield found(name, "outbox", key=id, **_about_dead(letters, letters[0]))
+        yield finding_of(name, "outbox", key=id, **_about_dead(moment, letters, letters[0]))
 
 
-def _about_dead(letters: Sequence[model.Row], one: model.Row) -> dict[str, Any]:
-    """How many, since when, how much; what *one* of them died of, and what to do."""
-    meant, title = meaning("dead", one.reason), title_of(one.reason, one.error)
+def _ending(moment: Moment) -> Iterator[Finding]:
+    """Dead letters that could still be sent, and will soon lose their content."""
+    those = moment.outbox.lookups.ending_letters(_ENDING, MOST_DEAD)
+    ending = [row for row in those if meaning("dead", row.reason).can_retry]
+    if ending:
+        first = ending[0].due_at
+        when = written("%-d %b %Y", first, moment.settings.time_zone)
+        about = _sums_of(moment, ending) | {"since": first - _ENDING, "when": when}
+        yield finding_of("dead-letters-ending", "outbox", **about)
+
+
+def _about_dead(moment: Moment, letters: Sequence[model.Row], example: model.Row) -> dict[str, Any]:
+    """How many, since when, how much, of which shop; what *example* died of, and what to do."""
+    meant = meaning("dead", example.reason)
+    title = title_of(example.reason, example.error)
     words = {"title": title, "advice": meant.advice, "whose": meant.who}
-    words["answer"] = "" if meant.is_ours else one.error
-    return words | total(of_events(letters))
+    words["answer"] = "" if meant.is_ours else example.error
+    return words | _sums_of(moment, letters)
 
 
-def _silent(moment: Moment) -> Iterator[Finding]:
-    for one in moment.watched:
-        if one.is_silent:
-            said = told(one, moment.settings.time_zone)
-            about = {"key": one.name, "since": one.last, "told": said[0].upper() + said[1:]}
-            yield found(f"reports-silent/{one.name}", "silence", **about)
+def _sums_of(moment: Moment, events: Sequence[model.Row]) -> dict[str, Any]:
+    """Since when, how many, how much money, and of which shop they are."""
+    shop = _shop_of(moment, (row.advertisable_eid for row in events))
+    return total(of_events(events)) | {"shop": shop}
 
 
-def _kept_back(moment: Moment) -> Iterator[Finding]:
-    """Orders that a fault of the site's own kept back, or a hold that nobody ended."""
-    day = moment.now - _DAY
-    kinds = (("consent-unknown", "consent_error", day), ("holds-expired", "hold_expired", 0.0))
-    for name, reason, since in kinds:
-        about = total(row for row in moment.recent if row.reason == reason and row.at >= since)
-        if about["events"]:
-            yield found(name, "orders", **about)
+def _too_few(moment: Moment) -> Iterator[Finding]:
+    """Events that do not come as they usually do."""
+    for event in moment.watched:
+        if not event.level:
+            continue
+        words = sentence_of(event, moment.now, moment.settings.time_zone)
+        shop = _shop_of(moment, [event.account])
+        words = f"{shop}: {words}" if shop else words
+        is_only = [other.name for other in moment.watched].count(event.name) == 1
+        key = event.name if is_only else f"{event.name}:{event.account}"
+        about: dict[str, Any] = {"key": key, "shop": shop, "told": words[0].upper() + words[1:]}
+        about |= {"since": event.last} if event.has_stopped else {}
+        code = "reports-silent" if event.level == "silent" else "reports-low"
+        yield finding_of(f"{code}/{event.name}", "reports", **about)
+
+
+def _addresses(moment: Moment) -> Iterator[Finding]:
+    """Whether the newest orders have a proxy's address in the place of their visitor's."""
+    newest = moment.lookups.newest_events(_NEWEST, "purchase")
+    orders = [row for row in newest if not row.dry_run][:_TELLING]
+    looked_at = counted(len(orders), "order")
+    without = [row for row in orders if row.sender == "none"]
+    # With the sandbox a page of this very machine is a developer's own.
+    wrong = ("private",) if moment.settings.sandbox else ("private", "local")
+    private = [row for row in orders if row.sender in wrong]
+    if len(without) + len(private) >= _FEW:
+        name = "proxy-address/none" if len(without) > len(private) else "proxy-address"
+        about = _sums_of(moment, [*without, *private])
+        yield finding_of(name, "orders", looked_at=looked_at, **about)
+    elif _share_a_proxy(orders):
+        about = _sums_of(moment, orders)
+        yield finding_of("proxy-address/shared", "orders", looked_at=looked_at, **about)
+
+
+def _share_a_proxy(orders: Sequence[model.Row]) -> bool:
+    """Whether all of twenty orders have one address, though ``X-Forwarded-For`` has others."""
+    notes = [row.sender.split(":") for row in orders if row.sender.startswith("proxy:")]
+    if len(notes) < _TELLING:
+        return False
+    proxies = {proxy for _, proxy, _ in notes}
+    visitors = {visitor for _, _, visitor in notes}
+    # Whoever forges the header does so in their own orders alone.
+    return len(proxies) == 1 and len(visitors) >= _FEW
+
+
+def _consent_unknown(moment: Moment) -> Iterator[Finding]:
+    """Orders that the site kept back, since it could not say whether the visitor agreed."""
+    day = moment.now - DAY
+    about = total(r for r in moment.recent if r.reason == "consent_error" and r.at >= day)
+    if about["events"]:
+        advice = meaning("suppressed", "consent_error").advice
+        yield finding_of("consent-unknown", "orders", advice=advice, **about)
 
 
 def _paid_orders(moment: Moment) -> Iterator[Finding]:
@@ -367,54 +552,124 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     if not moment.runtime.paid_orders.is_known:
         return
     if why := moment.runtime.paid_orders.trouble():
-        yield found("paid-orders-failed", "@adroll.paid_orders", why=why)
+        yield finding_of("paid-orders-failed", "@adroll.paid_orders", why=why)
     names = ("never-reported", "paid-not-released", "paid-not-released/expired")
-    paid, *lacking = moment.runtime.paid_orders.told().values()
+    paid, *lacking, _ = moment.runtime.paid_orders.told().values()
     for name, orders in zip(names, lacking, strict=True):
         if not orders:
             continue
         about: Any = total(orders)
-        its = by(lambda one: one.reason, orders)
-        groups = Counter({it: sum(one.events for one in some) for it, some in its.items()})
+        by_group = by(lambda row: row.reason, orders)
+        groups = Counter({name: total(rows)["events"] for name, rows in by_group.items()})
         only, *others = groups
-        of = f", {'all ' * (about['events'] > 1)}with “{only}”" if only else ""
+        of = ""
+        if only:
+            of = f", all with “{only}”" if about["events"] > 1 else f", with “{only}”"
         if others:
             of = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
-        is_known = moment.now - about["since"] < 13 * _DAY
+        is_known = moment.now - about["since"] < 13 * DAY
         if not is_known:  # it may have been so before the first of the days that are looked at
             about["since"] = None
-        many = max(3, sum(one.events for one in paid) * _MANY)
+        many = max(3, sum(row.events for row in paid) * _MANY)
         about["severity"] = "error" if about["events"] >= many else None
-        yield found(name, "orders", begin="" if is_known else "At least ", groups=of, **about)
+        about["advice"] = meaning("missing", "").advice
+        yield finding_of(name, "orders", begin="" if is_known else "At least ", groups=of, **about)
+
+
+def _paid_orders_empty(moment: Moment) -> Iterator[Finding]:
+    """A list that is empty while orders are delivered tells of none that is missing."""
+    paid_orders = moment.runtime.paid_orders
+    until = paid_orders.told_until()
+    if not until or paid_orders.told()["all"]:
+        return
+    since = moment.now - WEEK
+    orders = (row for row in moment.recent if row.event_name == "purchase" and row.at >= since)
+    delivered = [row for row in orders if row.outcome == "delivered"]
+    if any(row.at < until for row in delivered):  # a later one need not be in the list yet
+        yield finding_of("paid-orders-empty", "@adroll.paid_orders", **total(delivered))
+
+
+def _new(moment: Moment) -> Iterator[Finding]:
+    """An outbox that began lately, and what tells that there was one before."""
+    knowledge = moment.outbox.lookups.knowledge()
+    if moment.now - knowledge.began > 14 * DAY:
+        return
+    about: Any = total(())
+    signs = []
+    if moment.runtime.paid_orders.is_known:
+        about = total(moment.runtime.paid_orders.told()["unknown"])
+        number = about["events"]
+        if number:
+            paid = "was" if number == 1 else "were"
+            orders = counted(number, "order")
+            signs.append(f"{orders} of the shop's list of paid orders {paid} paid before")
+    if knowledge.has_older_cookies:
+        signs.append("visitors bring cookies of ours that are older")
+    if signs:
+        about |= {"since": knowledge.began, "when": _when(moment, knowledge.began)}
+        yield finding_of("outbox-new", "outbox", signs=" and ".join(signs), **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
-    """The outbox's clock is ahead of this host's, or something waits that was reported when it was.
-
-    What was sent since, or given up, says nothing of the clocks as they are now.
+    """Hosts whose clock is wrong, as they have told, and this one's; and what was reported in the
+    future and waits. What was sent since, or given up, says nothing of the clocks as they are now.
     """
+    host = clocks.this_host()
+    ahead = 0.0
+    if moment.outbox.database.dialect != "sqlite":
+        ahead = clocks.ahead_of_database(moment.outbox.database, moment.runtime.clock)
+    here = clocks.WrongClock("database", host, ahead)
+    others = [it for it in moment.outbox.lookups.wrong_clocks() if it[:2] != here[:2]]
+    for wrong in (*others, here):
+        yield from wrong_clock(wrong)
     newest = moment.outbox.lookups.newest_events(_NEWEST)
-    times = [row.occurred_at for row in newest if row.state == "waiting"]
-    ahead = max([*times, moment.outbox.database.read(lambda tx: tx.now)]) - moment.now
-    if ahead > _SKEW:
-        yield found("clock-wrong", "clock", ahead=span(ahead))
+    latest = max((row.occurred_at for row in newest if row.state == "waiting"), default=0.0)
+    early = latest - moment.now
+    if early >= clocks.WARNS_FROM:
+        yield finding_of(
+            "clock-wrong/event", "clock", severity=_clock_severity(early), early=span(early)
+        )
+
+
+def wrong_clock(clock: clocks.WrongClock) -> Iterator[Finding]:
+    """What is said of a host's clock, where it differs by too much."""
+    if abs(clock.ahead) < clocks.WARNS_FROM:
+        return
+    way = "ahead of" if clock.ahead > 0 else "behind"
+    words = {"host": clock.host, "by": span(abs(clock.ahead)), "way": way}
+    severity = _clock_severity(clock.ahead)
+    key = f"{clock.other} {clock.host}"
+    yield finding_of(f"clock-wrong/{clock.other}", "clock", key=key, severity=severity, **words)
+
+
+def _clock_severity(difference: float) -> Severity:
+    return "error" if abs(difference) >= clocks.WRONG_FROM else "warning"
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
     waiting = moment.outbox.lookups.bytes_waiting
     before = waiting()
     if before and not moment.outbox.ingest.take_in() and (size := waiting()) >= before:
-        yield found("journal-not-read", "journal", bytes=counted(size, "byte"))
+        yield finding_of("journal-not-read", "journal", bytes=counted(size, "byte"))
 
 
 def delays(moment: Moment) -> Finding | None:
     """What keeps events from AdRoll at present; ``None``: nothing that is known."""
-    return next((one for rule in (_destination, _worker) for one in rule(moment)), None)
+    return next(_destination(moment), None)
 
 
-#: Every rule; those of an outbox are asked where there is one.
+#: Every rule; where there is an outbox, those of the shop that is looked at, and of what all shops
+#: have in common.
 _ALWAYS: Final = (_settings, _room, _corrupt)
-_OF_OUTBOX: Final = (
-    *(_lost, _destination, _worker, _other_accounts, _dead, _silent),
-    *(_kept_back, _paid_orders, _clock, _journal),
+_OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown)
+_OF_SITE: Final = (
+    _lost,
+    _elsewhere,
+    _other_accounts,
+    _addresses,
+    _paid_orders,
+    _paid_orders_empty,
+    _new,
+    _clock,
+    _journal,
 )

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,46 +17,50 @@ from urllib.parse import urlsplit
 from flask import Flask
 from werkzeug.test import Client
 
-from adroll_flask.delivery import thread
+from adroll_flask import forks
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
+from adroll_flask.logs import logger
+from adroll_flask.outbox import clocks
 from adroll_flask.outbox.location import places, wrong_places
 from adroll_flask.outbox.model import OutboxFailed
-from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.runtime import Runtime
-from adroll_flask.settings import Account, Settings
-from adroll_flask.visitor.identifiers import is_public_ip
-from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
+from adroll_flask.settings import Account, Settings, fleeting_host
+from adroll_flask.visitor.request_cookies import FIRST_PARTY_COOKIE, record_cookie
 
 if TYPE_CHECKING:
+    from adroll_flask.delivery.client import Answer
     from adroll_flask.delivery.client import Client as DeliveryClient
 
-from .finding import TABLE, Finding, found, meaning, ok
-from .rules import Moment, open_findings
+from .finding import TABLE, Finding, finding_of, meaning, ok
+from .rules import Moment, open_findings, wrong_clock
 
 
-def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
+def check_app(
+    app: Flask, runtime: Runtime, *, ask_endpoints: bool = True, account: str | None = None
+) -> list[Finding]:
     """Look over an app; every check runs, whatever the others found.
 
     :param ask_endpoints: whether this app's own endpoints are asked. Meanwhile no report of this
         process is kept, so not where visitors are served.
+    :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
     settings = runtime.settings
     findings: list[Finding] = []
     for check in (
-        _account(runtime),
+        _account(runtime, account),
         _keys(runtime),
         _settings(app, settings),
         _endpoints(app, runtime, ask_endpoints),
         _policy(settings),
-        _outbox(runtime),
+        _outbox(runtime, account),
         _uwsgi(settings),
     ):
         try:
             findings += check
         except Exception as problem:
-            findings.append(found("check-failed", "check", problem=describe(problem)))
+            findings.append(finding_of("check-failed", "check", problem=describe(problem)))
     return findings
 
 
@@ -70,34 +74,38 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
         kind = "value" if fault.problem.startswith("takes") else "name"
         todo = TABLE["check-failed/start"][kind] if fault.key.startswith("ADROLL_") else ""
         findings.append(Finding("error", fault.slug, fault.key, fault.problem, todo, "developer"))
-    return [*findings, found("check-failed/rest", "check")]
+    return [*findings, finding_of("check-failed/rest", "check")]
 
 
-def _tried(settings: Settings) -> Account:
-    """The account that is tried: where each host has its own, the first of them."""
-    return next(iter(settings.served_accounts.values()), settings.account)
+def _tried(settings: Settings, eid: str | None) -> Account:
+    """The account that is tried; where none is named, the first of them."""
+    accounts = settings.served_accounts
+    return accounts.get(eid or "") or next(iter(accounts.values()), settings.account)
 
 
-def _client(runtime: Runtime) -> DeliveryClient:
-    """The real client, of the account that is tried."""
+def _client(runtime: Runtime, account: Account) -> DeliveryClient:
+    """The real client of *account*."""
     from adroll_flask.delivery import client, transport
 
     network = runtime.transport or transport.RequestsTransport()
-    return client.Client(runtime.settings, _tried(runtime.settings), network, runtime.clock)
+    return client.Client(runtime.settings, account, network, runtime.clock)
 
 
-def _account(runtime: Runtime) -> Iterator[Finding]:
+def _account(runtime: Runtime, eid: str | None) -> Iterator[Finding]:
     settings = runtime.settings
-    for name in ("advertisable_eid", "pixel_eid"):
-        eid = getattr(settings, name)
-        if eid and len(eid) != 22:
-            yield found("eid-length", f"ADROLL_{name.upper()}", length=len(eid))
-    if callable(_tried(settings).access_token):
-        try:
-            _client(runtime).token()
-        except AdRollError as problem:
-            name = "ADROLL_ACCESS_TOKEN" if settings.access_token else "ADROLL_ACCOUNTS"
-            yield found("token-callable", name, problem=problem)
+    accounts = settings.served_accounts.values() if eid is None else [_tried(settings, eid)]
+    for account in accounts:
+        own_eid = account.advertisable_eid or ""
+        for name in ("advertisable_eid", "pixel_eid"):
+            length = len(getattr(account, name) or "")
+            if length not in (0, 22):
+                yield finding_of("eid-length", settings.setting_of(own_eid, name), length=length)
+        if callable(account.access_token):
+            try:
+                _client(runtime, account).token()
+            except AdRollError as problem:
+                name = settings.setting_of(own_eid, "access_token")
+                yield finding_of("token-callable", name, problem=problem)
     if not settings.missing:
         yield ok("account", "all three values are set; try `flask adroll send-test`")
 
@@ -105,22 +113,25 @@ def _account(runtime: Runtime) -> Iterator[Finding]:
 def _keys(runtime: Runtime) -> Iterator[Finding]:
     keys = runtime.signing_keys()
     if not keys:
-        yield found("secret-key-missing", "SECRET_KEY")
+        yield finding_of("secret-key-missing", "SECRET_KEY")
     elif len(keys[0]) < 16:
-        yield found("secret-key-short", "SECRET_KEY")
+        yield finding_of("secret-key-short", "SECRET_KEY")
     else:
         yield ok("keys", f"{len(keys)} to verify with, the newest signs")
 
 
 def _settings(app: Flask, settings: Settings) -> Iterator[Finding]:
-    config, consent, domain = app.config, settings.consent, settings.cookie_domain
+    config = app.config
+    consent = settings.consent
+    domain = settings.cookie_domain
     server = str(config.get("SERVER_NAME") or "").partition(":")[0]
-    ours = (settings.cookie_name, FIRST_PARTY_COOKIE)
+    records = {record_cookie(settings, secure=secure) for secure in (True, False)}
+    ours = {FIRST_PARTY_COOKIE, *records}
     covered = domain == "auto" or f".{server}".endswith(f".{domain}")
     # The commands make an app of this name for a site on another framework: its debug says nothing
-    # of the site's own.
+    # of the site's own. (Of an ASGI app it is adroll_flask.asgi.)
     is_strict = settings.strict and not app.debug and not app.testing
-    is_flask = app.import_name != "adroll_flask"
+    is_flask = not app.import_name.startswith("adroll_flask")
     so = {
         "host-not-listed": not settings.is_real(server),
         "strict-in-production": is_strict and is_flask,
@@ -133,28 +144,29 @@ def _settings(app: Flask, settings: Settings) -> Iterator[Finding]:
         "cookie-domain": server and domain and not covered,
         "cached-paths": settings.cached_paths and not settings.inject,
     }
-    yield from (found(name, name=server) for name, is_so in so.items() if is_so)
+    yield from (finding_of(name, name=server) for name, is_so in so.items() if is_so)
     address = safe_url(settings.api_url)
     if settings.sandbox:
-        yield found("api-url-elsewhere/sandbox", value=settings.sandbox, address=address)
+        yield finding_of("api-url-elsewhere/sandbox", value=settings.sandbox, address=address)
         parts = urlsplit(settings.api_url)
         try:
             socket.create_connection((parts.hostname or "", parts.port or 80), timeout=2).close()
         except OSError:
             port = "" if settings.sandbox is True else f" --port {parts.port}"
-            yield found("sandbox-away", address=address, port=port)
+            yield finding_of("sandbox-away", address=address, port=port)
     elif settings.api_url != type(settings)().api_url:
-        yield found("api-url-elsewhere", address=address)
+        yield finding_of("api-url-elsewhere", address=address)
 
 
 def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     """Ask our own endpoints through the app: a login guard may stand before them."""
     settings = runtime.settings
     if settings.enabled and not ask:
-        yield found("endpoints-not-asked", "endpoints")
+        yield finding_of("endpoints-not-asked", "endpoints")
     if not (settings.enabled and ask):
         return
-    client, prefix = app.test_client(use_cookies=False), settings.url_prefix
+    client = app.test_client(use_cookies=False)
+    prefix = settings.url_prefix
     ours = str(app.config.get("APPLICATION_ROOT") or "/").rstrip("/") + prefix
     path = f"{ours}/kit.{runtime.snippet.hash}.js"
     with runtime.collecting(None):
@@ -164,7 +176,7 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     identity = answer.status_code
     for name, got, wanted in (("kit", kit, 200), ("identity", identity, 415)):
         if got != wanted:
-            yield found("endpoint-taken", f"{prefix}/{name}", got=got, prefix=prefix)
+            yield finding_of("endpoint-taken", f"{prefix}/{name}", got=got, prefix=prefix)
     if (kit, identity) == (200, 415):
         yield ok("endpoints", f"{prefix}/ answers")
     django = sys.modules.get("django.conf")
@@ -175,7 +187,9 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
         served = Client(get_internal_wsgi_application()).get(path).headers
         if "javascript" not in served.get("Content-Type", ""):
             debug = django.settings.DEBUG
-            yield found("bypassed/django", "WSGI_APPLICATION", severity="error" if debug else None)
+            yield finding_of(
+                "bypassed/django", "WSGI_APPLICATION", severity="error" if debug else None
+            )
 
 
 def _policy(settings: Settings) -> Iterator[Finding]:
@@ -189,10 +203,10 @@ def _policy(settings: Settings) -> Iterator[Finding]:
     else:
         scripts = " ".join(dict.fromkeys((host, more)))
         name = "csp/no-pixel" if settings.pixel == "none" else "csp"
-        yield found(name, scripts=scripts, more=more)
+        yield finding_of(name, scripts=scripts, more=more)
 
 
-def _outbox(runtime: Runtime) -> Iterator[Finding]:
+def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
     """The outbox's place, and all that is open now."""
     try:
         place = runtime.outbox.place
@@ -205,27 +219,27 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         yield from open_findings(Moment(runtime, trouble=problem))
         return
     # What the rules ask would make the tables of a server, or of an empty file.
-    moment = Moment(runtime, look=is_ready or not runtime.outbox.exists())
+    look = is_ready or not runtime.outbox.exists()
+    moment = Moment(runtime, look=look, account=account)
     yield from open_findings(moment)
     engine = runtime.outbox.database.dialect
     if is_ready:
         yield ok("outbox", f"{engine}, {moment.number} waiting")
-        if not runtime.settings.sandbox:  # whose visitors are this machine's
-            yield from _addresses(runtime)
     elif not isinstance(place, Path) or place.exists():
-        yield found("outbox-not-made", "outbox", place=engine)
+        yield finding_of("outbox-not-made", "outbox", place=engine)
     elif not wrong:
-        folder, instance = place.parent, Path(runtime.folder).absolute()
+        folder = place.parent
+        instance = Path(runtime.folder).absolute()
         there = next(parent for parent in place.parents if parent.exists())
         # A typo must show before the first report makes the folder.
         if there != folder and folder != instance and instance not in folder.parents:
-            yield found("outbox-not-made/folder", "ADROLL_OUTBOX_URL", path=place)
+            yield finding_of("outbox-not-made/folder", "ADROLL_OUTBOX_URL", path=place)
         else:
-            yield found("outbox-not-made/file", "outbox", path=place)
+            yield finding_of("outbox-not-made/file", "outbox", path=place)
 
 
 def _is_made(runtime: Runtime) -> bool:
-    """Whether there is an outbox with its tables; looking makes neither.
+    """Whether there is an outbox with its tables, which can be written; looking makes neither.
 
     :raises OutboxFailed: its database cannot be worked with.
     :raises ConfigurationError: there is no outbox over such a database.
@@ -239,17 +253,34 @@ def _is_made(runtime: Runtime) -> bool:
         raise OutboxFailed("read_only", type(problem).__name__) from None
     # So it is while somebody else is about to make its tables.
     is_new = isinstance(place, Path) and runtime.outbox.lookups.bytes_waiting() > 0
-    return runtime.outbox.database.has_tables() or is_new
+    database = runtime.outbox.database
+    database.try_writing()
+    return database.has_tables() or is_new
 
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
     folder = Path(runtime.folder).absolute()
     for variant, key, place, problem in wrong_places(runtime.settings, folder):
-        yield found(f"folder-not-writable{variant}", key, problem=problem, place=place)
+        yield finding_of(f"folder-not-writable{variant}", key, problem=problem, folder=place)
     for key, place in places(runtime.settings, folder):
-        kind = _file_system(place.resolve())
+        kind = _mount_of(place.resolve())[1]
         if _NETWORK.fullmatch(kind):
-            yield found("folder-on-network", key, place=place, kind=kind)
+            yield finding_of("folder-on-network", key, place=place, kind=kind)
+    yield from _fleeting(runtime, folder)
+
+
+def _fleeting(runtime: Runtime, folder: Path) -> Iterator[Finding]:
+    """Places that go with the next deploy: on the disk of a container, where no volume is."""
+    host = fleeting_host()
+    settings = runtime.settings
+    if not host:
+        return
+    for key, place in places(settings, folder):
+        is_journal = key == "ADROLL_JOURNAL_FOLDER"
+        is_beside = is_journal and settings.outbox_commit == "database"
+        if not is_beside and _mount_of(place.resolve())[0] in (Path(), Path("/")):
+            name = "disk-not-kept/journal" if is_journal else "disk-not-kept"
+            yield finding_of(name, key, place=place, host=host)
 
 
 #: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
@@ -262,34 +293,23 @@ _NETWORK: Final = re.compile(
 )
 
 
-def _file_system(path: Path) -> str:
-    """The type of the file system of *path*; empty where nobody tells."""
-    found = Path(), ""
+def _mount_of(path: Path) -> tuple[Path, str]:
+    """Where the file system of *path* is mounted, and its type; empty ones where nobody tells."""
+    mount = Path(), ""
     with suppress(OSError):
         for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
             about, _, kind = line.partition(" - ")
             escaped = about.split(" ")[4]
             place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
             # The last one that is mounted at a place hides those before.
-            if path.is_relative_to(place) and len(place.parts) >= len(found[0].parts):
-                found = place, kind.partition(" ")[0]
-    return found[1]
-
-
-def _addresses(runtime: Runtime) -> Iterator[Finding]:
-    """Whether reports carry the visitor's address, or that of a proxy before the app."""
-    lookups = runtime.outbox.lookups
-    rows = lookups.those([row.id for row in lookups.list("waiting", 50)])
-    ips = [json.loads(row.payload).get("ip") for row in rows if row.payload]
-    seen = [is_public_ip(ip) for ip in ips if isinstance(ip, str)]
-    if private := seen.count(False):
-        waiting = counted(len(seen), "waiting event")
-        yield found("proxy-address", "addresses", private=private, waiting=waiting)
+            if path.is_relative_to(place) and len(place.parts) >= len(mount[0].parts):
+                mount = place, kind.partition(" ")[0]
+    return mount
 
 
 def _uwsgi(settings: Settings) -> Iterator[Finding]:
-    if settings.delivery == "thread" and not thread.threads_are_on():
-        yield found("uwsgi-threads", "uWSGI")
+    if settings.delivery == "thread" and not forks.threads_are_on():
+        yield finding_of("uwsgi-threads", "uWSGI")
 
 
 # -- one event through the real client, and what AdRoll answers ------------------------------------
@@ -307,12 +327,20 @@ class SendTestResult:
 
     :param meaning: what the answer means, as a person reads it.
     :param request: the address and the body; the token is not in it.
+    :param clock_ahead: seconds by which this host's clock is ahead of AdRoll's, where that is too
+        much; behind: below 0.
     """
 
     ok: bool
     meaning: str
     request: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
+    clock_ahead: float = 0.0
+
+    def clock_findings(self) -> list[Finding]:
+        """What is wrong with this host's clock by AdRoll's answers."""
+        here = clocks.WrongClock("adroll", clocks.this_host(), self.clock_ahead)
+        return list(wrong_clock(here))
 
     def as_text(self) -> str:
         """The result as a person reads it; the token is not in it."""
@@ -323,24 +351,54 @@ class SendTestResult:
         if self.answer:
             lines.append(f"answer: {self.answer['status'] or 'none'} ({self.answer['reason']})")
             lines += [f"        {text}" for text in self.answer["errors"]]
+        lines += [f"clock:  {finding.sentence}" for finding in self.clock_findings()]
         return "\n".join([*lines, self.meaning])
 
 
-def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
+def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> SendTestResult:
     """Send one event with ``dry_run=true`` through the real client.
 
     :param name: one of the thirteen.
+    :param eid: the advertisable EID of the account that is tried; ``None``: the first.
     """
     settings = runtime.settings
+    account = _tried(settings, eid)
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
-        payload = trial_event(_tried(settings), time.time(), name)
-        sender = _client(runtime)
+        payload = trial_event(account, time.time(), name)
+        sender = _client(runtime, account)
         answer = sender.send([payload], True, sender.token())
+        clock = _clock_by(answer, lambda: sender.send([payload], True, sender.token()))
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")
-    said = {name: getattr(answer, name) for name in ("status", "reason", "kind", "errors")}
+    if answer.kind == "accepted":
+        _end_stop_of(runtime, sender)
+    parts = {name: getattr(answer, name) for name in ("status", "reason", "kind", "errors")}
     request = {"url": sender.url(dry_run=True), "body": [json.loads(payload)]}
     title = meaning("answer", answer.kind).title
-    return SendTestResult(answer.kind == "accepted", title, request, said)
+    return SendTestResult(answer.kind == "accepted", title, request, parts, clock)
+
+
+def _clock_by(answer: Answer, ask_again: Callable[[], Answer]) -> float:
+    """Seconds by which this host's clock is ahead, where two of AdRoll's answers agree that it is
+    wrong; behind: below 0; else 0."""
+    ahead = answer.clock_ahead
+    if ahead is None or abs(ahead) < clocks.WARNS_FROM:
+        return 0.0
+    again = ask_again().clock_ahead
+    if again is None or abs(again - ahead) > clocks.AGREES:
+        return 0.0
+    return again
+
+
+def _end_stop_of(runtime: Runtime, sender: DeliveryClient) -> None:
+    """After a stop that this very account, token and address began, delivery begins at once."""
+    with suppress(OutboxFailed):  # which other findings say
+        if not runtime.outbox.exists():
+            return
+        destination = runtime.outbox.destination(sender.account.advertisable_eid or "")
+        fingerprint = sender.fingerprint(sender.token())
+        if destination.state().fingerprint == fingerprint and destination.resume(fingerprint):
+            logger.warning("AdRoll takes a test event: the stop has ended [delivery-stopped]")
+            runtime.outbox.bell.ring()

@@ -29,7 +29,7 @@ def money(rows: Iterable[HistorySum]) -> Values:
     sums: dict[str, Decimal] = {}
     for row in rows:
         sums[row.currency] = sums.get(row.currency, Decimal()) + row.value
-    return tuple(sorted((one for one in sums.items() if one[1]), key=lambda one: -one[1]))
+    return tuple(sorted((item for item in sums.items() if item[1]), key=lambda item: -item[1]))
 
 
 def total(rows: Iterable[HistorySum]) -> dict[str, Any]:

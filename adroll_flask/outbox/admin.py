@@ -8,26 +8,42 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from . import destination, history, model, schema, transitions
-from .ingest import PATIENCE, Batch, Ingest
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.times import DAY, span
+
+from . import destination, history, knowledge, model, schema, transitions
+from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
+from .queue import bring_near
 from .schema import STEP, Tx
 
-#: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
-RISKY: Final = ("restored", "moved", "unsure")
+logger: Logger = get_logger("adroll_flask.outbox")
+
 #: By the reason of what rests, what each event says.
 _RESTS: Final = {
     "restored": "this outbox is a copy that was put in the place of another; the event may have"
     " been sent since. Retry it only if it was not.",
     "moved": "this event was moved to another outbox, which sends it. Do not retry it here.",
 }
+
+
+class Changed(NamedTuple):
+    """What came of a change by hand.
+
+    :param events: how many were changed.
+    :param delivered: how many had been delivered by then. They stay as they are, with their keys:
+        else their orders could be reported, and sent, once more.
+    """
+
+    events: int
+    delivered: int = 0
 
 
 @dataclass(slots=True)
@@ -42,23 +58,25 @@ class Admin:
     lookups: Lookups
     _records_at: float = float("-inf")
 
-    def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> int:
-        """Remove events that nobody sends at the moment and free their keys; returns how many.
+    def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> Changed:
+        """Remove events that nobody sends at the moment and free their keys.
 
         :param ids: those; ``None``: all of *account* that wait, are held or are dead. The key of
             one that is over keeps its order from a second report.
         """
         self.ingest.take_in_all()
         if ids is None:
-            return self.database.repeat(partial(_drop_of_account, account or ""))
-        steps = schema.steps([id for id in ids if is_id(id)])
-        return sum(self.database.write(partial(_drop, step)) for step in steps)
+            return Changed(self.database.repeat(partial(_drop_of_account, account or "")))
+        events = [id for id in ids if is_id(id)]
+        dropped = sum(self.database.write(partial(_drop, step)) for step in schema.steps(events))
+        return Changed(dropped, self._delivered(events))
 
     def fix(self, id: str, event: model.NewEvent) -> bool:
-        """Give a dead letter the content of *event* and let it be sent; False: no such, a
-        duplicate, or one that is cancelled by a decision that waited for it.
+        """Give a dead letter the content of *event* and let it be sent.
 
         :param event: without a key it keeps the one that it has; account and dry run are its own.
+        :returns: ``False`` where there is no such dead letter, its visitor was forgotten, another
+            event has the key, or a cancellation waited for it.
         """
         if not is_id(id):
             return False
@@ -66,10 +84,13 @@ class Admin:
 
         def fix(tx: Tx) -> bool:
             rows = schema.rows(tx, f"id = :id AND state = {State.dead} {{lock}}", id=id)
-            if not rows:
+            # Its visitor may have been forgotten since the caller read it: that must not come back.
+            if not rows or rows[0].reason == "forgotten":
                 return False
-            row, its, verdict = rows[0], self.ingest.rows.row(tx, event), None
-            if key := event.key or row.key:
+            row = rows[0]
+            key = event.key or row.key
+            verdict = None
+            if key:
                 order = model.OrderKey(row.advertisable_eid, row.dry_run, event.name, key)
                 for other in schema.of_orders(tx, [order]).values():
                     if other.id != id:
@@ -78,46 +99,65 @@ class Admin:
                         if verdict is None:
                             return False
             history.correct(tx, [id])
-            transitions.move(tx, "fix", [id], **its | {"dedupe_key": key})
-            if verdict is not None:
-                self.ingest.rows.holds.decide(tx, [verdict])
-            return verdict is None or verdict.kind == "release"
+            transitions.move(
+                tx,
+                "fix",
+                [id],
+                event_name=event.name,
+                dedupe_key=key,
+                digest=event.digest,
+                identifiers=event.identifiers,
+                payload=event.payload,
+                occurred_at=event.occurred_at,
+            )
+            if verdict is None:
+                return True
+            self.ingest.rows.holds.decide(tx, [verdict])
+            return verdict.kind == "release"
 
         return self.database.write(fix)
 
-    def forget(self, match: Callable[[dict[str, Any]], bool]) -> int:
+    def forget(self, match: Callable[[dict[str, Any]], bool]) -> Changed:
         """Remove the data of all events not yet delivered whose payload *match* accepts.
 
-        Their keys stay, so that a reload does not report the visitor again. Returns how many.
+        Their keys stay, so that a reload does not report the visitor again.
         """
-        found = [
+        matching = [
             row.id for row in self.lookups.open_events() if match(json.loads(row.payload or b"{}"))
         ]
 
         def erase(ids: Sequence[str], tx: Tx) -> int:
             return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")
 
-        return sum(self.database.write(partial(erase, step)) for step in schema.steps(found))
+        erased = sum(self.database.write(partial(erase, step)) for step in schema.steps(matching))
+        self.database.empty_log(at_once=True)  # a command ends here
+        return Changed(erased, self._delivered(matching))
+
+    def _delivered(self, ids: Sequence[str]) -> int:
+        """How many of these are delivered."""
+        return sum(row.state == State.delivered.name for row in self.lookups.those(ids))
 
     def let_rest(self) -> int:
         """Make dead letters, ``restored``, of all that could be sent; returns how many.
 
         For an outbox that came back from a copy: the original may have sent them since. What lies
-        in the journal and the inbox is taken in, and rests as well.
+        in the journal and the inbox is taken in, and rests as well. Of the time since the copy was
+        written last, the outbox knows nothing from now on.
         """
         before = self._resting()
+        self.database.write(knowledge.add_gap)
         self.database.repeat(let_rest)
 
-        def rest(tx: Tx, batch: Batch) -> int:
+        def rest(tx: Tx, intake: Intake) -> int:
             # In the transaction that takes it in: else a worker might send it.
-            taken = self.ingest.write(tx, batch)
+            taken = self.ingest.write(tx, intake)
             return taken + sum(iter(partial(let_rest, tx), 0))
 
-        with self.ingest.reading(PATIENCE) as found:
-            if not found and self.lookups.bytes_waiting():
-                # Who has them would have them sent.
+        with self.ingest.reading(PATIENCE) as files:
+            if not files and self.lookups.bytes_waiting():
+                # That process would send what it takes in.
                 raise OutboxFailed("locked", "another process reads the journal; stop it first")
-            while self.ingest.run(found, rest):
+            while self.ingest.run(files, rest):
                 pass
         return self._resting() - before
 
@@ -128,8 +168,9 @@ class Admin:
 
         :raises OutboxFailed: a part failed.
         """
-        done, failures = 0, []
-        for part in (self._end, self.database.tidy, self._forget_records):
+        done = 0
+        failures = []
+        for part in (self._end, self._bring_near, self._forget_records):
             try:
                 done += part()
             except OutboxFailed as failure:
@@ -141,16 +182,43 @@ class Admin:
     def _end(self) -> int:
         """End what is over, of all accounts."""
         holds = self.ingest.rows.holds
-        ends = {State.held: holds.expire, State.decided: holds.forget}
         remove = partial(transitions.move, name="remove")
+        given_up: list[str] = []
+
+        def give_up(tx: Tx, ids: Sequence[str]) -> int:
+            letters = schema.rows(tx, "id {in_ids} {lock}", ids=ids)
+            undecided = [row for row in letters if _waits_for_people(row)]
+            given_up.extend(_give_up(tx, undecided))
+            kept = {row.id for row in undecided if row.key}
+            remove(tx, ids=[id for id in ids if id not in kept])
+            return len(ids)
+
+        ends = {State.held: holds.expire, State.decided: holds.forget, State.dead: give_up}
 
         def end(tx: Tx) -> int:
-            found = _over(tx, _slow_clock(tx), STEP)
-            return sum(ends.get(state, remove)(tx, ids=ids) for state, ids in found)
+            given_up.clear()  # of a transaction that has to run again
+            over = _over(tx, _slow_clock(tx), STEP)
+            return sum(ends.get(state, remove)(tx, ids=ids) for state, ids in over)
 
         if not self.database.read(lambda tx: any(_over(tx, tx.now, 1))):
             return 0
-        return self.database.write(end)
+        ended = self.database.write(end)
+        if given_up:
+            self.ingest.counters.add("event_given_up", amount=len(given_up))
+            were = "dead letter was" if len(given_up) == 1 else "dead letters were"
+            logger.error(
+                "AdRoll: %d %s given up, since nobody decided within %s. The first is %s "
+                "[dead-letters-ending]",
+                len(given_up),
+                were,
+                span(model.DECIDED_WITHIN),
+                given_up[0],
+            )
+        return ended
+
+    def _bring_near(self) -> int:
+        self.database.write(bring_near)
+        return 0
 
     def _forget_records(self) -> int:
         if time.monotonic() >= self._records_at:
@@ -160,8 +228,8 @@ class Admin:
 
     def _resting(self) -> int:
         resting = f"state = {State.dead} AND reason = 'restored'"
-        found = self.database.read(lambda tx: schema.events(tx, "count(*)", resting))
-        return int(schema.one(found))
+        rows = self.database.read(lambda tx: schema.events(tx, "count(*)", resting))
+        return int(schema.first_value(rows))
 
 
 def let_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:
@@ -196,7 +264,7 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 #: ``moved:<that id>`` once all is there. An equal ``outbox_id`` would not say so: a backup has it.
 _MOVE: Final = "move"
 #: What is known of AdRoll: the new outbox has none of it before anybody sends; and sums.
-_AT_ONCE: Final = ("adroll_account", "adroll_stop", "adroll_history")
+_AT_ONCE: Final = ("adroll_account", "adroll_history")
 #: Tables that may be long; each has its key in the first column.
 _LONG: Final = ("adroll_journal", "adroll_inbox", "adroll_mark", "adroll_event")
 
@@ -205,7 +273,7 @@ class NotMoved(Exception):
     """Nothing was moved, and why."""
 
 
-def move(old: schema.Database, new: schema.Database) -> Counter[str]:
+def move_outbox(old: schema.Database, new: schema.Database) -> Counter[str]:
     """Move what *old* holds into *new*, which holds no events; how many of each state.
 
     Nobody may report into *new* meanwhile, nor deliver from either.
@@ -221,17 +289,17 @@ def move(old: schema.Database, new: schema.Database) -> Counter[str]:
     new_ids = f"UPDATE adroll_meta SET value = :id WHERE name IN ('outbox_id', '{_MOVE}')"
     old.write(lambda tx: tx.execute(new_ids, id=secrets.token_hex(16)))
     by_state = f"state <> {State.decided} GROUP BY state"
-    found = new.read(lambda tx: schema.events(tx, "state, count(*)", by_state))
-    return Counter({State(state).name: int(count) for state, count in found})
+    numbers = new.read(lambda tx: schema.events(tx, "state, count(*)", by_state))
+    return Counter({State(state).name: int(count) for state, count in numbers})
 
 
 def _begin(tx: Tx) -> tuple[str | None, str | None]:
     """The ids of the move and of the old outbox; a move that was stopped keeps its id.
 
-    A worker that goes on would send what the new outbox sends, too.
+    :raises NotMoved: a worker delivers from it, which would send what the new outbox sends, too.
     """
     leased = f"{schema.in_states(*LEASED)} AND due_at > :now"
-    if count := schema.one(schema.events(tx, "count(*)", leased)):
+    if count := schema.first_value(schema.events(tx, "count(*)", leased)):
         raise NotMoved(
             f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
             "claimed): stop the site and its workers first, and try again in a minute"
@@ -252,6 +320,7 @@ def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: 
     schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value="")
     # The key of the visitors' hashes moves with them.
     tx.execute("UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'", id=outbox_id)
+    knowledge.take_over(tx, old.read(lambda there: schema.metas(there, "")))
     for table in _AT_ONCE:
         tx.execute(f"DELETE FROM {table}")
         for step in schema.steps(_read(old, table)):
@@ -269,21 +338,44 @@ def _read(database: schema.Database, table: str, last: str | None = None) -> lis
     statement = f"SELECT {', '.join(columns)} FROM {table}"
     if last is not None:
         statement += f" WHERE {columns[0]} > :last ORDER BY {columns[0]} LIMIT {STEP}"
-    found = database.read(lambda tx: tx.rows(statement, last=last))
-    return [dict(zip(columns, row, strict=True)) for row in found]
+    rows = database.read(lambda tx: tx.rows(statement, last=last))
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
     # SQLite has no Decimal.
     fitting = [row | {"value": int(row["value"])} if "value" in row else row for row in rows]
-    written = tx.many(schema.insert_into(table, rows[0]), fitting)
+    written = schema.insert_all(tx, table, fitting)
     if table == "adroll_event" and written < len(rows):
         raise OutboxFailed("data")  # INSERT IGNORE hides what the database refuses.
 
 
+# -- dead letters that nobody decided on ---------------------------------------------------------
+
+
+def _waits_for_people(row: model.Row) -> bool:
+    """Whether a dead letter could be sent: those of dry runs, moved or damaged ones are nothing."""
+    return row.whole and not row.dry_run and row.reason not in ("moved", "damaged")
+
+
+def _give_up(tx: Tx, rows: Sequence[model.Row]) -> list[str]:
+    """Take the content of dead letters away; what they died of stays. Returns their ids."""
+    history.correct(tx, [row.id for row in rows])
+    by_cause: defaultdict[tuple[str, str], list[model.Row]] = defaultdict(list)
+    for row in rows:
+        never_sent, perhaps_sent = model.GIVEN_UP
+        is_risky = row.unsure or row.reason in model.RISKY
+        by_cause[perhaps_sent if is_risky else never_sent, row.why].append(row)
+    for (reason, why), letters in by_cause.items():
+        ids = [row.id for row in letters]
+        words = why[: model.ERROR_LENGTH]
+        transitions.move(tx, "give_up", ids, rows=letters, reason=reason, error=words)
+    return [row.id for row in rows]
+
+
 # -- now and then ----------------------------------------------------------------------------------
 
-#: Seconds between two looks at history and the intervals of stops.
+#: Seconds between two looks at history and notes.
 _RECORDS_EVERY: Final = 600.0
 #: Seconds by which one look at the clock may bring the end of keys and holds nearer. A clock that
 #: is a hundred days ahead for a minute would else end all of them.
@@ -294,7 +386,7 @@ _CLOCK: Final = "housekeeping_at"
 def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[State, list[str]]]:
     """What is over at *now*: up to *most* events of each account and state.
 
-    A look, which is for one, locks nothing.
+    With 1 as *most* somebody only looks, and nothing is locked.
     """
     lock = "{skip_locked}" if most > 1 else ""
     for account in destination.accounts_of(tx):
@@ -305,27 +397,25 @@ def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[State, list[str]]]:
 
 
 def _slow_clock(tx: Tx) -> float:
-    """The time by which things end: it follows the clock, an hour at most from look to look."""
+    """The time by which rows end. It follows the clock, but by an hour at most with each look."""
     before = schema.meta(tx, _CLOCK)
     if before is None:  # the first look of all: no later than the newest event's time
-        before = schema.one(tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1"))
+        before = schema.first_value(
+            tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1")
+        )
     now = tx.now
     if before is not None and float(before) <= now:
         now = min(now, float(before) + _LEAP)
-    mark = {"name": _CLOCK, "value": repr(now)}
-    if not tx.execute("UPDATE adroll_meta SET value = :value WHERE name = :name", **mark):
-        schema.insert(tx, "adroll_meta", **mark)
+    schema.set_meta(tx, _CLOCK, repr(now))
     return now
 
 
 def _forget_records(tx: Tx) -> None:
-    destination.end_unasked(tx)
     time = _slow_clock(tx)
     history.remove_old(tx, time)
     for old in (
-        "adroll_stop WHERE ended_at < :long_ago",
         "adroll_mark WHERE forget_at < :time",
         # Of files that are gone with their host; a file's last position is known for long enough.
         "adroll_journal WHERE read_at < :long_ago",
     ):
-        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - 400 * model.DAY)
+        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - 400 * DAY)

@@ -8,29 +8,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import model, schema
-from .model import State
 from .schema import Tx
 
 #: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
 LONGEST_PAUSE: Final = 3600.0
 #: Seconds between two signs of life of a worker.
 SEEN_EVERY: Final = 20.0
-#: Seconds that AdRoll has to be away for the interval to be kept.
-_LONG: Final = 600.0
 _MINE: Final = "advertisable_eid = :account"
-_OPEN: Final = f"ended_at IS NULL AND {_MINE}"
-#: That no pause is on. One that is further off than any that we set, or that is from before a clock
-#: that went back, is over: to ask once more is cheap, to wait an hour is not.
-_IS_OVER: Final = (
-    f"(paused_until <= :now OR paused_until > :now + {LONGEST_PAUSE + 1}"
-    f" OR coalesce(last_error_at, 0) > :now + {model.SKEW})"
-)
+#: That no pause is on. One that is further off than any that we set comes from a clock that went
+#: back, and is over.
+_IS_OVER: Final = f"(paused_until <= :now OR paused_until > :now + {LONGEST_PAUSE + 1})"
 
 
 def know(tx: Tx, accounts: Iterable[str]) -> None:
     """Give each of *accounts* its row; every account of an event has one."""
-    known = set(accounts_of(tx))
-    for account in sorted(set(accounts) - known):
+    for account in sorted(set(accounts) - set(accounts_of(tx))):
         schema.insert(tx, "adroll_account", advertisable_eid=account)
 
 
@@ -45,48 +37,11 @@ def states_of(tx: Tx) -> dict[str, model.Destination]:
     rows = tx.rows(
         f"SELECT advertisable_eid, CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until - :now END,"
         " stopped, fingerprint, stopped_since, failures, last_error, last_error_at,"
-        " CASE WHEN seen_at > :now THEN 0.0 ELSE :now - seen_at END"
+        " CASE WHEN seen_at > :now THEN 0.0 ELSE :now - seen_at END,"
+        " CASE WHEN paused_until > :now THEN 0.0 ELSE :now - paused_until END"
         " FROM adroll_account ORDER BY advertisable_eid"
     )
     return {account: model.Destination(*state) for account, *state in rows}
-
-
-def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
-    """Intervals without delivery that ended less than *seconds* ago, or have not.
-
-    In those with the reason :data:`.model.AWAY` AdRoll did not answer, in others it refused all.
-    """
-    rows = tx.rows(
-        "SELECT advertisable_eid, began_at, ended_at, reason FROM adroll_stop"
-        " WHERE ended_at IS NULL OR ended_at > :since ORDER BY id DESC LIMIT 100",
-        since=tx.now - seconds,
-    )
-    return tuple(rows[::-1])
-
-
-def _end_away(tx: Tx, account: str, at: float) -> None:
-    """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
-    mine = f"{_OPEN} AND reason = '{model.AWAY}'"
-    short = f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :at - {_LONG}"
-    tx.execute(short, account=account, at=at)
-    tx.execute(f"UPDATE adroll_stop SET ended_at = :at WHERE {mine}", account=account, at=at)
-
-
-def _begin_stop(tx: Tx, account: str, reason: str) -> None:
-    id, began_at = model.new_id(tx.now), tx.now
-    schema.insert(
-        tx, "adroll_stop", id=id, advertisable_eid=account, began_at=began_at, reason=reason
-    )
-
-
-def end_unasked(tx: Tx) -> None:
-    """End the intervals of accounts in which nobody asks AdRoll any more, with the last failure.
-
-    The account was taken out of the settings, or the last event that waited has died.
-    """
-    for account, known in states_of(tx).items():
-        if known.last_error_at is not None and known.last_error_at < tx.now - 2 * LONGEST_PAUSE:
-            _end_away(tx, account, known.last_error_at)
 
 
 @dataclass(slots=True)
@@ -107,18 +62,9 @@ class DestinationState:
         statement = f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}"
         return tx.execute(statement, account=self.account, **values)
 
-    def _write(self, becomes: str, where: str = "", *, ahead: float = 0.0) -> int:
-        """The same in a transaction of its own, where ``:until`` is *ahead* seconds from now.
-
-        A sum of two parameters has no type for a driver that sends them without one (pg8000).
-        """
-        return self.database.write(
-            lambda tx: self._update(tx, becomes, where, until=tx.now + ahead)
-        )
-
-    def _value(self, tx: Tx, column: str) -> Any:
-        statement = f"SELECT {column} FROM adroll_account WHERE {_MINE}"
-        return schema.one(tx.rows(statement, account=self.account))
+    def _write(self, becomes: str, where: str = "") -> int:
+        """The same in a transaction of its own."""
+        return self.database.write(lambda tx: self._update(tx, becomes, where))
 
     def state(self) -> model.Destination:
         """The destination's present state."""
@@ -131,16 +77,13 @@ class DestinationState:
         self._write("seen_at = :now")
         self._seen_at = time.monotonic()
 
-    def miss_nobody(self) -> None:
-        """Forget the worker that is missed: from now on, events are delivered now and then."""
-        self._write("seen_at = NULL", f" AND seen_at < :now - {model.MISSED_AFTER}")
-
     def pause(self, seconds: float) -> None:
         """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
-        seconds = min(max(seconds, 0.0), LONGEST_PAUSE)
-        longer = f"paused_until > :until AND NOT {_IS_OVER}"
-        until = f"CASE WHEN {longer} THEN paused_until ELSE :until END"
-        self._write(f"paused_until = {until}, probe_until = 0", ahead=seconds)
+        until = f":now + {min(max(seconds, 0.0), LONGEST_PAUSE)}"
+        longer = f"paused_until > {until} AND NOT {_IS_OVER}"
+        self._write(
+            f"paused_until = CASE WHEN {longer} THEN paused_until ELSE {until} END, probe_until = 0"
+        )
 
     def stop(self, reason: str, fingerprint: str) -> bool:
         """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe.
@@ -157,31 +100,36 @@ class DestinationState:
             becomes = "stopped = :reason, fingerprint = :fingerprint, probe_until = 0"
             if before[0] is None:
                 becomes += ", stopped_since = :now"
-                _end_away(tx, self.account, tx.now)
-                _begin_stop(tx, self.account, reason)
             self._update(tx, becomes, reason=reason, fingerprint=fingerprint)
             return before != (reason, fingerprint)
 
         return self.database.write(begin)
 
-    def resume(self) -> bool:
-        """Send again; ``True`` where this ended a stop. Ends a probe."""
+    def resume(self, fingerprint: str | None = None) -> bool:
+        """Send again; ``True`` where this ended a stop. Ends a probe.
+
+        :param fingerprint: of the configuration that AdRoll takes, which need not wait any more.
+        """
 
         def end(tx: Tx) -> bool:
-            # The pause goes with the stop: a worker whose configuration works ends both.
-            if not self._update(
-                tx,
-                "stopped = NULL, fingerprint = NULL, stopped_since = NULL, failures = 0,"
-                " probe_until = 0, paused_until = 0",
-                " AND stopped IS NOT NULL",
-            ):
+            stopped_since = "SELECT stopped_since FROM adroll_account WHERE {} {{lock}}"
+            rows = tx.rows(stopped_since.format(_MINE), account=self.account)
+            since = schema.first_value(rows)
+            if since is None:
                 return False
-            ended = f"UPDATE adroll_stop SET ended_at = :now WHERE {_OPEN}"
-            tx.execute(ended, account=self.account)
-            # Put off without an attempt: those with whom the stop began.
+            # The pause goes with the stop: a worker whose configuration works ends both.
+            self._update(
+                tx,
+                "stopped = NULL, fingerprint = :fingerprint, stopped_since = NULL, failures = 0,"
+                " probe_until = 0, paused_until = 0",
+                fingerprint=fingerprint,
+            )
+            # Nothing grows old in a stop.
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :now WHERE {schema.of_account(State.waiting)}"
-                " AND due_at > :now AND attempts = 0",
+                "UPDATE adroll_event SET refused_at = CASE WHEN refused_at > :since THEN :now"
+                f" ELSE refused_at + :now - :since END WHERE {schema.in_states(*model.UNSENT)}"
+                f" AND {_MINE} AND refused_at IS NOT NULL",
+                since=since,
                 account=self.account,
             )
             return True
@@ -195,29 +143,18 @@ class DestinationState:
         """
 
         def count(tx: Tx) -> int:
+            becomes = "failures = failures + 1"
             if error:
-                # The pause first, since MariaDB sets one column after the other: one that a clock
-                # has ended must not go on because the error's time is right again.
-                told = f"paused_until = CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until END,"
-                told += " last_error = :error, last_error_at = :now"
-                self._update(tx, told, error=error[: model.ERROR_LENGTH])
-                if not tx.rows(f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account):
-                    _begin_stop(tx, self.account, model.AWAY)
-            self._update(tx, "failures = failures + 1")
-            return int(self._value(tx, "failures"))
+                becomes += ", last_error = :error, last_error_at = :now"
+            self._update(tx, becomes, error=error[: model.ERROR_LENGTH])
+            failures = f"SELECT failures FROM adroll_account WHERE {_MINE}"
+            return int(schema.first_value(tx.rows(failures, account=self.account)))
 
         return self.database.write(count)
 
-    def succeeded(self) -> None:
-        """The destination answers: forget failures, end a probe. Cheap where there were none."""
-        stale = "(failures <> 0 OR probe_until <> 0)"
-
-        def end(tx: Tx) -> None:
-            self._update(tx, "failures = 0, probe_until = 0", f" AND {stale}")
-            _end_away(tx, self.account, tx.now)
-
-        if self.database.read(lambda tx: bool(self._value(tx, stale))):
-            self.database.write(end)
+    def succeeded(self) -> bool:
+        """The destination answers: forget failures, end a probe; ``True`` where AdRoll was away."""
+        return self._write("failures = 0, probe_until = 0", " AND failures <> 0") > 0
 
     def try_probe(self, lease: float = 60.0) -> bool:
         """Claim the one probe that may be under way while the destination is down or stopped.
@@ -226,26 +163,6 @@ class DestinationState:
         :meth:`resume` or after *lease* seconds.
         """
         # Nobody asks for longer than that: else it comes from a clock that went back.
-        far = f":until + {model.SKEW}"
-        is_free = f" AND (probe_until <= :now OR probe_until > {far}) AND {_IS_OVER}"
-        return bool(self._write("probe_until = :until", is_free, ahead=lease))
-
-    def unstopped_age(self, event: model.Row) -> float:
-        """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""
-        since = event.refused_at
-        if since is None:
-            return 0.0
-
-        def age(tx: Tx) -> float:
-            stops = tx.rows(
-                f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> :away",
-                away=model.AWAY,
-                account=self.account,
-            )
-            stopped: float = sum(
-                max(0.0, (tx.now if ended is None else ended) - max(began, since))
-                for began, ended in stops
-            )
-            return max(0.0, tx.now - since - stopped)
-
-        return self.database.read(age)
+        until = f":now + {lease}"
+        ended = f"probe_until <= :now OR probe_until > {until} + {model.SKEW}"
+        return bool(self._write(f"probe_until = {until}", f" AND ({ended}) AND {_IS_OVER}"))

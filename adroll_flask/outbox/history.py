@@ -4,80 +4,95 @@ Written in the transaction that takes events in or settles them; a few hundred r
 the traffic. Everything that shows numbers reads this and never counts the outbox. An event counts
 in the hour in which it happened, however much later it was delivered or lost.
 
-A dead letter that is sent again is no loss any more: the history of its hour is corrected. Who asks
-what became of events since some time counts each of them once then, as delivered or as lost. That
-it had been lost is kept beside it, so that monitoring's sums only grow.
-
-It also tells which events have stopped coming: a page that no longer reports makes no error
-anywhere. Silence is total. An event that came at least 20 times in four weeks is watched; it is
-silent once it has stayed away for longer than one and a half times its longest pause in them, three
-hours at least. It ends with an event, or after thirteen weeks. A shop that sells by day is not
-silent at night, since each of its nights is a pause; one that rests for a week has no alarm in the
-next such week.
+A dead letter that is sent again is no loss any more: the history of its hour is corrected. So each
+event counts once, as delivered or as lost. Beside that the history keeps that it had been lost, so
+that monitoring's sums only grow.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
-from itertools import pairwise
-from typing import Any, Final
+from decimal import Decimal
+from functools import cache
+from operator import add as add_two
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 from adroll_flask.forks import each
-from adroll_flask.plurals import span
+from adroll_flask.times import DAY
 
 from . import model, schema
-from .model import Counted, HistoryColumn, HistorySum, Row, State
+from .model import ClaimedEvent, Counted, HistoryColumn, HistorySum, Row, State
 from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
 UNITS: Final = 10_000
 #: Seconds that history is kept: 13 months.
-KEPT: Final = 400 * model.DAY
+KEPT: Final = 400 * DAY
 #: Rows for the same on servers: workers that settle at once would wait for each other on one.
 _SLOTS: Final = 8
 _LARGEST: Final = 1 << 53
-#: What dead letters count as; behind :data:`AGAIN` how many of them were sent again.
-_LOST: Final = "'dead', 'expired', 'invalid'"
+#: Behind what dead letters count as, for how many of them were sent again.
 AGAIN: Final = "_again"
 _SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
+#: The condition on outcomes of what became of events.
+PRESENT: Final = f"outcome NOT IN ({_SENT_AGAIN})"
 #: The hour of what is older than is kept.
 _OLD: Final = 0
-_KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
 _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 _ADDED: Final = ", ".join(f"{{sum}}({name})" for name in _SUMS)
-#: By what sums over many hours are told apart.
-_TOTAL_KEY: Final = "event_name, outcome, reason, currency"
+#: By what sums over all hours are told apart.
+TOTALS: Final[Sequence[HistoryColumn]] = (
+    "advertisable_eid",
+    "event_name",
+    "outcome",
+    "reason",
+    "currency",
+)
+_KEY: Final = ("hour", "slot", *TOTALS[:4], "identifiers", "currency")
+_kind_of = attrgetter("advertisable_eid", "name", "outcome", "reason", "identifiers", "currency")
 
 
-def of(event: Row | model.NewEvent, outcome: str, reason: str, now: float = 0.0) -> Counted:
+def of(
+    event: Row | ClaimedEvent | model.NewEvent, outcome: str, reason: str, now: float = 0.0
+) -> Counted:
     """What became of *event*.
 
     :param now: of one that was delivered: when.
     """
-    delay, at = None, event.occurred_at
+    delay = None
     if outcome == "delivered":
         reason = ""
         if not event.dry_run:
-            delay = max(0.0, now - at)
-    if reason == "too_old":
+            delay = max(0.0, now - event.occurred_at)
+    elif reason == "too_old":
         outcome = "expired"
-    became = model.outcome_of(outcome, reason[:40], event.dry_run)
+    outcome, reason = model.outcome_of(outcome, reason[:40], event.dry_run)
     value, currency = amount_of(event.digest)
-    return Counted(at, event.name, *became, 1, None, event.identifiers, value, currency, delay)
+    return Counted(
+        event.occurred_at,
+        event.name,
+        outcome,
+        reason,
+        identifiers=event.identifiers,
+        value=value,
+        currency=currency,
+        delay=delay,
+        advertisable_eid=event.advertisable_eid,
+    )
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
-    """Value and currency of :func:`~adroll_flask.events.event.value_digest`."""
+    """Value and currency of :attr:`~adroll_flask.events.build.Built.value_digest`."""
     if not digest:  # most events: only a purchase has a value
         return 0, ""
     amount, _, currency = digest.partition(" ")
+    whole, _, part = amount.partition(".")
     try:
-        value = int(Decimal(amount) * UNITS)
-    except (InvalidOperation, ValueError, OverflowError):
+        value = int(whole + part[:4].ljust(4, "0"))  # as so many UNITS
+    except ValueError:
         return 0, ""
     return (value, currency[:3]) if abs(value) < _LARGEST else (0, currency[:3])
 
@@ -93,116 +108,143 @@ def add(tx: Tx, entries: Iterable[Counted]) -> None:
     present = int(tx.now // 3600)
     # One for all that a transaction counts: two that count twice do not wait in a circle.
     slot = 0 if tx.dialect == "sqlite" else int(tx.now * 1_000_000) % _SLOTS
-    for one in each(entries):
-        hour = min(int(one.at // 3600), present)
-        key = (hour, slot, one.name, one.outcome, one.reason, one.identifiers, one.currency)
-        row = sums.setdefault(key, [0] * len(_SUMS))
-        row[0] += one.amount
-        row[1] += one.value * one.amount
-        if one.delay is not None:
-            row[2 + bisect_left(schema.DELAYS, one.delay)] += 1
+    for entry in each(entries):
+        hour = int(entry.at // 3600)
+        key = (min(hour, present), slot, *_kind_of(entry))
+        row = sums.setdefault(key, [0 for _ in _SUMS])
+        row[0] += entry.amount
+        row[1] += entry.value * entry.amount
+        if entry.delay is not None:
+            row[2 + bisect_left(schema.DELAYS, entry.delay)] += 1
     if sums:
         _add_up(tx, sums)
 
 
-def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
+@cache
+def _upsert(dialect: str) -> str:
     names = (*_KEY, *_SUMS)
-    statement = (
+    return (
         f"INSERT INTO adroll_history ({', '.join(names)})"
         f" VALUES ({', '.join(':' + name for name in names)}) "
-        + schema.add_up(tx.dialect, "adroll_history", ", ".join(_KEY), _SUMS)
+        + schema.add_up(dialect, "adroll_history", ", ".join(_KEY), _SUMS)
     )
-    if tx.dialect == "sqlite":  # which has whole numbers of 64 bits
-        sums = {
-            key: [number if abs(number) < 1 << 63 else float(number) for number in row]
-            for key, row in sums.items()
-        }
+
+
+def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
+    names = (*_KEY, *_SUMS)
     # In one order everywhere, so that two workers do not wait for each other in a circle.
     ordered = sorted(sums.items(), key=lambda item: str(item[0]))
-    tx.many(statement, [dict(zip(names, (*key, *row), strict=True)) for key, row in ordered])
+    tx.many(
+        _upsert(tx.dialect), [dict(zip(names, (*key, *row), strict=True)) for key, row in ordered]
+    )
 
 
 #: Hours from a Monday's first to the epoch, a Thursday's: with it weeks begin on Mondays.
 _MONDAY: Final = 72
 
 
+#: The name of the side on which an account's events are told apart, of :data:`.model.APART`; empty:
+#: they are told with all others.
+OtherSide: TypeAlias = Callable[[str], str]
+
+
 def sums(
-    since: float, columns: Sequence[HistoryColumn], hours: int, lost: bool, tx: Tx
+    tx: Tx,
+    columns: Sequence[HistoryColumn],
+    *,
+    other_side: OtherSide,
+    account: str | None = None,
+    since: float = _OLD,
+    hours: int = 1,
+    outcomes: str = "1 = 1",
 ) -> tuple[HistorySum, ...]:
-    """Sums since the hour of *since*, one a combination of *columns*; :meth:`.Lookups.history`."""
-    wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
+    """Sums since the hour of *since*, one a combination of *columns*.
+
+    :param hours: what ``at`` stands for.
+    :param outcomes: a condition on them.
+    """
     expressions = [
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
-    asked = ", ".join([*expressions, _ADDED])
+    if "advertisable_eid" not in columns:
+        expressions.append("advertisable_eid")
+    mine = "" if account is None else "AND advertisable_eid = :account"
     rows = tx.rows(
-        f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND outcome {wanted}"
-        + (f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0" if expressions else ""),
-        since=max(_OLD + 1, int(since // 3600)),
+        f"SELECT {', '.join([*expressions, _ADDED])} FROM adroll_history"
+        f" WHERE hour >= :since AND {outcomes} {mine}"
+        f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0",
+        since=int(since // 3600),
+        account=account,
     )
-    found = []
+    added: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         group = dict(zip(columns, row, strict=False))
         if "at" in group:
             group["at"] = int(group["at"]) * 3600
-        found.append(sum_of(row[len(columns) :], **group))
-    return tuple(sorted(found))
+        if "outcome" in group:
+            group["outcome"] = group["outcome"].removesuffix(AGAIN)
+        side = other_side(group.get("advertisable_eid", row[len(expressions) - 1]))
+        if side:
+            if "outcome" not in group:
+                continue  # nothing would tell it from the rest
+            _tell_apart(group, side)
+        key = tuple(group.values())
+        before = added.get(key, [0 for _ in _SUMS])
+        numbers = (int(number or 0) for number in row[len(expressions) :])
+        added[key] = [*map(add_two, before, numbers)]
+    return tuple(
+        sorted(
+            HistorySum(
+                **dict(zip(columns, key, strict=True)),
+                events=events,
+                value=as_decimal(value),
+                delays=tuple(delays),
+            )
+            for key, (events, value, *delays) in added.items()
+        )
+    )
 
 
-def sum_of(numbers: Sequence[Any], **group: Any) -> HistorySum:
-    """The sum of *group* as it is told; *numbers* are those of :data:`_SUMS`."""
-    events, value, *delays = (int(number or 0) for number in numbers)
-    return HistorySum(**group, events=events, value=as_decimal(value), delays=tuple(delays))
+def _tell_apart(group: dict[Any, Any], side: str) -> None:
+    """Let *group*, a sum's columns, say what became of events on the other *side*."""
+    if group["outcome"] == model.DRY_RUN:
+        return
+    group["outcome"], reason = model.told_apart(side, group["outcome"], group.get("reason", ""))
+    if "reason" in group:
+        group["reason"] = reason
 
 
 def remove_old(tx: Tx, now: float) -> None:
     """Forget what is older than 13 months, but for sums over all of it: monitoring's only grow."""
-    old, hour = f"hour < :hour AND hour > {_OLD}", int((now - KEPT) // 3600)
+    old = f"FROM adroll_history WHERE hour < :hour AND hour > {_OLD}"
+    hour = int((now - KEPT) // 3600)
+    key = ", ".join(TOTALS)
+    rows = tx.rows(f"SELECT {key}, {_ADDED} {old} GROUP BY {key}", hour=hour)
     sums: dict[tuple[object, ...], list[float]] = {
-        (_OLD, 0, name, outcome, reason, 0, currency): [*map(int, numbers)]
-        for name, outcome, reason, currency, *numbers in _totals(tx, old, hour)
+        (_OLD, 0, account, name, outcome, reason, 0, currency): [*map(int, numbers)]
+        for account, name, outcome, reason, currency, *numbers in rows
     }
     if sums:
-        tx.execute(f"DELETE FROM adroll_history WHERE {old}", hour=hour)
+        tx.execute(f"DELETE {old}", hour=hour)
         _add_up(tx, sums)
 
 
-# -- sums for monitoring ---------------------------------------------------------------------------
-
-Sums = Mapping[tuple[str, ...], tuple[int, ...]]
-
-
-def _totals(tx: Tx, where: str, hour: int) -> list[Any]:
-    return tx.rows(
-        f"SELECT {_TOTAL_KEY}, {_ADDED} FROM adroll_history WHERE {where} GROUP BY {_TOTAL_KEY}",
-        hour=hour,
+def adopt(tx: Tx, account: str) -> None:
+    """Count what happened before an advertisable EID was set as of *account*."""
+    rows = tx.rows(
+        f"SELECT {', '.join((*_KEY, *_SUMS))} FROM adroll_history"
+        " WHERE advertisable_eid = '' AND events <> 0 {lock}"
     )
-
-
-def totals(tx: Tx, where: str, hour: int, before: Sums | None = None) -> Sums:
-    """Sums over the hours before or since *hour*, by event, outcome, reason and currency.
-
-    :param where: a condition with ``:hour``.
-    :param before: sums to which they are added.
-    """
-    found = dict(before or {})
-    for name, outcome, *more in _totals(tx, where, hour):
-        # What was lost and sent again was lost once: a sum that becomes less is a new one.
-        key = (name, outcome.removesuffix(AGAIN), *more[:2])
-        known = found.get(key, (0,) * len(_SUMS))
-        found[key] = tuple(old + int(new) for old, new in zip(known, more[2:], strict=True))
-    return found
-
-
-def number_before(tx: Tx, hour: int) -> int:
-    """How many things happened before *hour*: more where something old was settled."""
-    rows = tx.rows("SELECT sum(events) FROM adroll_history WHERE hour < :hour", hour=hour)
-    return int(rows[0][0] or 0)
-
-
-def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
-    """One of :func:`totals`."""
-    return sum_of(numbers, **dict(zip(_TOTAL_KEY.split(", "), key, strict=True)))
+    place = _KEY.index("advertisable_eid")
+    sums: dict[tuple[object, ...], list[int]] = {}
+    for row in rows:
+        key = row[: len(_KEY)]
+        numbers = [int(number) for number in row[len(_KEY) :]]
+        sums[*key[:place], account, *key[place + 1 :]] = numbers
+        # Taken away, not removed: others may count in the same row at this moment.
+        sums[key] = [-number for number in numbers]
+    if sums:
+        _add_up(tx, sums)
 
 
 # -- what is sent again ----------------------------------------------------------------------------
@@ -219,49 +261,3 @@ def correct(tx: Tx, ids: Sequence[str]) -> None:
         taken_back.append(replace(lost, amount=-1))
         taken_back.append(replace(lost, outcome=lost.outcome + AGAIN))
     add(tx, taken_back)
-
-
-# -- what has stopped coming -----------------------------------------------------------------------
-
-#: Hours of four weeks, and of the week of which something has to be known.
-_WEEKS: Final = 28 * 24
-_KNOWN: Final = 7 * 24
-#: Events in four weeks below which an event is too rare to be missed.
-_FEWEST: Final = 20
-_TIMES: Final = 1.5
-_SHORTEST: Final = 3 * 3600.0
-#: Seconds of history that are looked at. What was taken out of a shop is forgotten after that.
-LOOKS_BACK: Final = 91 * 86_400
-
-
-def watch(name: str, by_hour: Mapping[int, int], now: float) -> model.Silence | None:
-    """The event *name*, where it comes often enough to be missed; else ``None``.
-
-    :param by_hour: how often it came, by hours since the epoch.
-
-    >>> daily = {day * 24 + 12: 1 for day in range(28)}
-    >>> watch("purchase", daily, now=(27 * 24 + 37) * 3600).is_silent
-    False
-    >>> watch("purchase", daily, now=(27 * 24 + 50) * 3600).is_silent
-    True
-    """
-    last = max(by_hour, default=0)
-    hours = sorted(hour for hour in by_hour if hour > last - _WEEKS)
-    events = sum(by_hour[hour] for hour in hours)
-    if events < _FEWEST or last - hours[0] < _KNOWN - 24:
-        return None
-    longest = max(after - before for before, after in pairwise(hours)) * 3600.0
-    ended = min((last + 1) * 3600.0, now)
-    alarm_after = max(_SHORTEST, _TIMES * longest)
-    return model.Silence(name, ended, events, now - ended, longest, alarm_after)
-
-
-def told(silence: model.Silence, zone: tzinfo = UTC) -> str:
-    """*silence* as a sentence.
-
-    >>> told(model.Silence("purchase", 1_800_000_000, 310, 5 * 3600, 2 * 3600, 3 * 3600))
-    'no purchase event since 2027-01-15 08:00 UTC; the longest pause in four weeks was 2 hours'
-    """
-    since = f"{datetime.fromtimestamp(silence.last, zone):%Y-%m-%d %H:%M %Z}"
-    pause = span(silence.longest_pause)
-    return f"no {silence.name} event since {since}; the longest pause in four weeks was {pause}"

@@ -1,44 +1,52 @@
 """The journal: an entry is appended to a file of this process by one ``write()``.
 
 Once :meth:`Journal.append` returns, the kernel has the entry: no kill of any process loses it. With
-``sync`` the disk has it, and no power cut does either (on macOS it may be in the disk's cache
-still). There is no lock between processes, no database and no network.
+``sync`` the disk has it, and no power cut loses it either (on macOS it may still be in the disk's
+cache). There is no lock between processes, no database and no network.
 
-Each process writes to a file of its own, whose name nobody else can have (time, PID and random
-text: two containers on one volume may both be PID 1). What is certain, and where:
+Each process writes to files of its own. No other process can make a file of the same name: it has
+the time, the PID and a random text, since two containers on one volume may both be PID 1. An append
+takes a free file and gives it back; where there is none, it makes one. So a process has one file,
+and a second one only where two threads append at the same moment. No append waits for another. A
+signal's handler or a time limit may end an append in its midst: then its file is closed, and read
+to its end like any other. What is certain, and where:
 
 - Local file systems (ext4, XFS, Btrfs, tmpfs, APFS, overlays of them): all of the above.
-- An entry that did not fit (disk full, quota, file size limit) is taken back to the last byte; the
-  call fails, and what was acknowledged before is untouched.
-- A file or folder that was removed is noticed within :data:`LOOK_EVERY` seconds, and a new one
-  made; what waited unread in it is lost.
-- NFS, SMB: not supported (``check`` warns): the server has an entry only after a sync, and a lock
+- An entry that does not fit (disk full, quota, file size limit) is cut off again to its first byte.
+  The call fails; the entries before it are untouched.
+- A file or folder that was removed is noticed within :data:`LOOK_EVERY` seconds, and a new one is
+  made. Its unread entries are lost.
+- NFS, SMB: not supported (``check`` warns). The server has an entry only after a sync, and a lock
   may mean nothing.
-- Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there, which keeps
-  it and its folder in place while its writer lives; a file is given up once it is quiet.
+- Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there: it and its
+  folder stay in place while its writer lives. A file is given up once it is quiet.
 
-Reading needs no lock and disturbs no writer. How far a file is read stands in the database, in the
-transaction that took its entries in. Beside it, whoever reads leaves a note in ``reader.note``
-(how far, and in which boot): a database that is not the one which took entries in is noticed by it.
+Reading needs no lock and disturbs no writer. The database has how far each file is read: the
+transaction that takes in the entries writes it. The reader also leaves ``adroll-reader.note`` (how
+far, and in which boot of the host): by it the next reader notices that its database is another one.
+``adroll-outbox.note`` has the database's id; ``session=`` reads it there, and asks no database.
 
 A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``.
 """
 
 from __future__ import annotations
 
-import _thread
 import errno
 import hashlib
 import json
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
+from weakref import ref
 
 from adroll_flask import files
 from adroll_flask.forks import PerProcess
@@ -46,10 +54,10 @@ from adroll_flask.logs import Logger, get_logger
 
 from .model import OutboxFailed, body_of, line_of
 
-#: Seconds between two looks whether the file is still where it was.
+#: Seconds between two looks whether a file is still at its path.
 LOOK_EVERY: Final = 1.0
-#: Seconds after which a file that has entries is followed by another, so that it can be removed
-#: once it is read: what it tells of visitors must not lie there for as long as a process lives.
+#: Seconds after which a file with entries is followed by another one. A file can be removed only
+#: after that, and what it tells of visitors must not stay for as long as a process lives.
 FILE_LIFE: Final = 60.0
 #: Bytes beyond which a file is followed by a new one.
 _FILE_BYTES: Final = 16 << 20
@@ -57,29 +65,63 @@ _FILE_BYTES: Final = 16 << 20
 _REASONS: Final[Mapping[int | None, str]] = {
     errno.ENOSPC: "disk_full",
     getattr(errno, "EDQUOT", errno.ENOSPC): "disk_full",
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "read_only"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP), "no_folder"),
+    errno.EROFS: "read_only",
+    errno.EACCES: "read_only",
+    errno.EPERM: "read_only",
+    errno.ENOENT: "no_folder",
+    errno.ENOTDIR: "no_folder",
+    errno.EEXIST: "no_folder",
+    errno.ELOOP: "no_folder",
     errno.EFBIG: "too_large",  # for this process's limit on file sizes
 }
-#: Another file will do: the handle was closed by others, the server forgot it, or the process may
-#: not write files beyond some size.
+#: Another file may help: others have closed the handle, a file server has forgotten it, or the file
+#: has reached the process's limit on file sizes.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 
 
 @dataclass(slots=True)
+class _Handle:
+    """An open file's number.
+
+    :param identity: has device and inode. The number may come to mean another file: a daemon closes
+        all files that it inherited, and opens its own.
+    :param pid: of the process that opened it. A child that inherits the file does not unlock it.
+    """
+
+    number: int
+    identity: os.stat_result
+    pid: int
+    is_closed: bool = False
+
+    def is_ours(self) -> bool:
+        """False where the number is closed, or means another file by now."""
+        try:
+            return os.path.samestat(os.fstat(self.number), self.identity)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """No more appends: a reader may remove the file once it has read it."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.is_ours():
+            if self.pid == os.getpid():
+                files.let_go(self.number)
+            os.close(self.number)
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _File:
     """A journal file that is open for appending.
 
-    :param identity: has device and inode: the number of the handle may come to mean another file (a
-        daemon closes all that it inherited).
     :param created: milliseconds since the epoch.
-    :param size: bytes, by count.
-    :param look_at: when it is to be looked for at its path, by the monotonic clock.
+    :param look_at: when to look next whether it is at its path, by the monotonic clock.
+    :param size: bytes that were appended.
     """
 
-    handle: int
+    handle: _Handle
     path: Path
-    identity: os.stat_result
     created: int
     look_at: float
     size: int = 0
@@ -87,31 +129,25 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :raises OSError: nothing of it is left; else it is ``EIO``, whatever the system said (a full
-            disk may refuse to cut, too): nothing may follow the beginning of an entry.
+        :raises OSError: nothing of it is in the file. ``EIO``: its beginning is, since it could not
+            be cut off (a full disk may refuse that, too); then no entry may follow it.
         """
+        number = self.handle.number
         written = 0
         try:
             while written < len(line):
                 # The kernel says why it took a part when it is asked for the rest.
-                written += os.write(self.handle, line[written:])
+                written += os.write(number, line[written:])
         except OSError:
             if written:
                 try:
-                    # From the end of the file and not by our own count, which the exception of a
-                    # signal between write and count would have left behind.
-                    os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
+                    # The file is asked for its size: our own count is too small where a signal's
+                    # exception came between a write and the count.
+                    os.ftruncate(number, os.fstat(number).st_size - written)
                 except OSError as exc:
                     raise OSError(errno.EIO, exc.strerror) from exc
             raise
         self.size += written
-
-    def is_ours(self) -> bool:
-        """False where the handle is closed, or another file's by now."""
-        try:
-            return os.path.samestat(os.fstat(self.handle), self.identity)
-        except OSError:
-            return False
 
     def is_at_its_path(self) -> bool:
         """False once the file, its folder or the handle was removed or replaced."""
@@ -119,33 +155,44 @@ class _File:
             there = os.stat(self.path, follow_symlinks=False)
         except OSError:
             return False
-        return os.path.samestat(there, self.identity) and self.is_ours()
+        return os.path.samestat(there, self.handle.identity) and self.handle.is_ours()
+
+    def seems_at_its_path(self) -> bool:
+        """Like :meth:`is_at_its_path`, but looks only every :data:`LOOK_EVERY` seconds."""
+        if monotonic() < self.look_at:
+            return True
+        self.look_at = monotonic() + LOOK_EVERY
+        return self.is_at_its_path()
 
 
-class _Process:
-    """What one process holds; a fork makes a new one, lock included.
-
-    The lock is the interpreter's own, which gevent and eventlet leave as it is. Theirs hand over
-    between greenlets, of which none ever waits here, since none is switched away in the middle of
-    an append; between threads they hang (gevent 26.9, a thread pool's threads).
-    """
+class _OpenFiles:
+    """What one process has open; a fork makes a new one."""
 
     def __init__(self) -> None:
-        self.pid: int = os.getpid()
-        self.lock: _thread.RLock = _thread.RLock()
-        self.file: _File | None = None
+        #: Files that nobody appends to at the moment.
+        self.free: deque[_File] = deque()
+        #: The handles of all open files. A file may be gone: an exception from outside ended an
+        #: append just as it took its file or gave it back.
+        self.opened: dict[ref[_File], _Handle] = {}
         self.last_created = 0
 
     def end(self) -> None:
-        """No more appends to the file: a reader may remove it once it has read it.
+        """Finish the files that nobody appends to."""
+        with suppress(IndexError):  # other threads take files, too
+            while True:
+                self.free.pop().handle.close()
 
-        Also when the journal is dropped, or in a child, which leaves the lock to its parent.
-        """
-        file, self.file = self.file, None
-        if file is not None and file.is_ours():
-            if self.pid == os.getpid():
-                files.let_go(file.handle)
-            os.close(file.handle)
+    def close_lost(self) -> None:
+        """Close the handles whose files are gone."""
+        for reference, handle in list(self.opened.items()):
+            if handle.is_closed or reference() is None:
+                handle.close()
+                self.opened.pop(reference, None)
+
+    def leave(self) -> None:
+        """In a child: close all that it inherited, also a file that a thread of its parent had."""
+        for handle in list(self.opened.values()):
+            handle.close()
 
 
 class Journal:
@@ -156,17 +203,13 @@ class Journal:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        sync: bool = False,
-        clock: Callable[[], float] = time.time,
+        self, folder: Path, *, sync: bool = False, clock: Callable[[], float] = time.time
     ) -> None:
         self.folder: Path = Path(folder)
         self._sync = sync
         self._clock = clock
-        self._processes = PerProcess(_Process, left=_Process.end)
-        self._processes.close_with(self, _Process.end)
+        self._processes = PerProcess(_OpenFiles, left=_OpenFiles.leave)
+        self._processes.close_with(self, _OpenFiles.end)
 
     def append(self, line: bytes) -> None:
         """Keep one entry; it is the kernel's when this returns (with ``sync``, the disk's).
@@ -175,74 +218,90 @@ class Journal:
         :raises OutboxFailed: it is not kept.
         """
         process = self._processes.own()
-        with process.lock:
-            for is_again in (False, True):
-                is_written = False
-                try:
-                    file = self._ready(process, len(line))
-                    file.write(line)
-                    is_written = True
-                    if self._sync:
-                        files.sync_data(file.handle)
-                    break
-                except OSError as exc:
-                    # Of what it could not sync the kernel tells once: that file is not gone on in,
-                    # while of what a full disk did not take nothing is left.
-                    if is_written or _REASONS.get(exc.errno) != "disk_full":
-                        process.end()
-                    if is_again or exc.errno not in _ANOTHER_FILE:
-                        raise _failure(exc) from exc
-
-    def rotate(self) -> None:
-        """Go on in a new file where this process's is old or large; by a thread beside it.
-
-        The new one is there before the old one is finished: no order pays for making it.
-
-        :raises OutboxFailed: there is none to be had.
-        """
-        process = self._processes.own()
-        file = process.file
-        if file is None or not file.size:
-            return
-        is_old = self._clock() - file.created / 1000 > FILE_LIFE
-        if not is_old and file.size <= _FILE_BYTES // 2:
-            return
         try:
-            new = self._make(process)
+            try:
+                self._write(process, self._take(process, len(line)), line)
+            except OSError as exc:
+                if exc.errno not in _ANOTHER_FILE:
+                    raise
+                self._write(process, self._make(process), line)
         except OSError as exc:
             raise _failure(exc) from exc
-        with process.lock:
-            process.end()
-            process.file = new
+
+    def rotate(self) -> None:
+        """Go on in a new file where this process's files are old or large.
+
+        A thread beside the requests calls this. It makes the new file before it closes the old
+        ones: no order waits for a file to be made.
+
+        :raises OutboxFailed: no file can be made.
+        """
+        process = self._processes.own()
+        free = process.free.copy()
+        due = [file for file in free if self._is_due(file)]
+        if due and len(due) == len(free):
+            try:
+                process.free.append(self._make(process))
+            except OSError as exc:
+                raise _failure(exc) from exc
+        for file in due:
+            with suppress(ValueError):  # an append has it just now
+                process.free.remove(file)
+                file.handle.close()
+        process.close_lost()
 
     def close(self) -> None:
-        """Finish this process's file. An append after it begins another one."""
-        process = self._processes.own()
-        with process.lock:
-            process.end()
+        """Finish this process's files. An append after it begins another one."""
+        self._processes.own().end()
 
     # -- the file -------------------------------------------------------------------------------
 
-    def _ready(self, process: _Process, length: int) -> _File:
-        """A file that is at its path and takes *length* bytes more.
+    def _write(self, process: _OpenFiles, file: _File, line: bytes) -> None:
+        """Append *line* to *file*, and give that back.
 
-        :raises OSError: there is none to be had.
+        :raises OSError: it is not kept.
         """
-        file = process.file
-        if file is not None and file.size + length <= _FILE_BYTES:
-            if monotonic() < file.look_at:
-                return file
-            if file.is_at_its_path():
-                file.look_at = monotonic() + LOOK_EVERY
-                return file
-        process.end()
-        process.file = file = self._make(process)
-        return file
+        is_written = False
+        try:
+            file.write(line)
+            is_written = True
+            if self._sync:
+                files.sync_data(file.handle.number)
+        except BaseException as exc:
+            # Two files take no more entries: one whose sync failed, since the kernel says so only
+            # once; and one in which an exception from outside ended a write. After a full disk
+            # nothing of the entry is in the file: it is used again.
+            is_full = isinstance(exc, OSError) and _REASONS.get(exc.errno) == "disk_full"
+            if is_full and not is_written:
+                process.free.append(file)
+            else:
+                file.handle.close()
+            raise
+        process.free.append(file)
 
-    def _make(self, process: _Process) -> _File:
+    def _take(self, process: _OpenFiles, length: int) -> _File:
+        """A file that is at its path and has room for *length* bytes.
+
+        :raises OSError: no file can be made.
+        """
+        while True:
+            try:
+                file = process.free.pop()
+            except IndexError:
+                return self._make(process)
+            if file.size + length <= _FILE_BYTES and file.seems_at_its_path():
+                return file
+            file.handle.close()
+
+    def _is_due(self, file: _File) -> bool:
+        """Whether *file* is to be followed by another one."""
+        is_old = self._clock() - file.created / 1000 > FILE_LIFE
+        return file.size > 0 and (is_old or file.size > _FILE_BYTES // 2)
+
+    def _make(self, process: _OpenFiles) -> _File:
         """Make a file, and the folder where there is none.
 
-        :raises OSError: nothing of it is left.
+        :raises OSError: no file was made.
         """
         if not self.folder.is_dir():
             files.make_folder(self.folder)
@@ -250,7 +309,7 @@ class Journal:
                 files.sync_folder(self.folder.parent)
         # Names of one process sort as they were made, whatever the clock does.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
-        path = self.folder / file_name(created, process.pid)
+        path = self.folder / file_name(created, os.getpid())
         handle = files.make_file(path, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
         try:
             files.hold(handle)
@@ -261,7 +320,10 @@ class Journal:
             os.close(handle)
             path.unlink(missing_ok=True)
             raise
-        return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
+        opened = _Handle(handle, identity, os.getpid())
+        file = _File(opened, path, created, monotonic() + LOOK_EVERY)
+        process.opened[ref(file)] = opened
+        return file
 
 
 def _failure(exc: OSError) -> OutboxFailed:
@@ -272,20 +334,28 @@ def _failure(exc: OSError) -> OutboxFailed:
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
-#: Seconds without a write after which a file is given up whose writer shows no other sign: on
-#: another boot or another host, where the file system or the platform has no locks, or where it
-#: is empty, since it may not be locked yet.
+#: Seconds without a write after which a file's writer is taken for gone, where no lock tells: the
+#: file is of another boot or another host; the file system or the platform has no locks; or the
+#: file is empty and may not be locked yet.
 QUIET: Final = 900.0
-#: Seconds after which the one whose turn it is is taken for stopped.
+#: Seconds after which a reader in its turn is taken for stopped.
 TURN_LASTS: Final = 10.0
 _NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}\.journal")
-_TURN: Final = "reader.lock"
-_NOTE: Final = "reader.note"
+# Their names are ours: the folder may be one in which the site has files of its own.
+_TURN: Final = "adroll-reader.lock"
+_NOTE: Final = "adroll-reader.note"
+_OUTBOX: Final = "adroll-outbox.note"
+#: Seconds for which a note of the outbox's id counts: somebody writes it anew more often.
+_ID_COUNTS: Final = 15.0
 
 
 def _boot() -> str:
-    """The boot of this host, in short: the kernel's locks tell of its own files alone."""
-    return hashlib.blake2b(files.boot().encode(), digest_size=4).hexdigest()
+    """The boot of this host, in short. Locks tell only of files that this boot has made."""
+    return _short(files.boot())
+
+
+def _short(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def file_name(created: int, pid: int) -> str:
@@ -307,27 +377,27 @@ class JournalFile(NamedTuple):
 
 def files_of(folder: Path) -> list[JournalFile]:
     """All files of a journal, oldest first; opens none of them."""
-    found: list[JournalFile] = []
+    listed: list[JournalFile] = []
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return found
+        return listed
     for name in filter(_NAME.fullmatch, names):
         with suppress(FileNotFoundError):
             path = folder / name
-            found.append(JournalFile(path.stem, path, path.lstat().st_size))
-    return sorted(found)
+            listed.append(JournalFile(path.stem, path, path.lstat().st_size))
+    return sorted(listed)
 
 
 # -- what is in a file -----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Read:
-    """What :func:`read` found.
+class Part:
+    """A part of a file.
 
     :param bodies: the JSON of whole entries.
-    :param damaged: what is no whole entry, and where it stands.
+    :param damaged: lines that are no whole entries, each with its place.
     :param end: where the next reading begins.
     """
 
@@ -336,23 +406,24 @@ class Read:
     end: int = 0
 
 
-def read(
+def read_part(
     file: JournalFile, offset: int, *, most: int, most_bytes: int, until: int | None = None
-) -> Read:
+) -> Part:
     """Whole entries from *offset* on.
 
-    The beginning of a line is being written, unless the writer has gone: then it was never
-    acknowledged, or damage took its end. Damage in the middle is told, and what follows it is read.
+    A last line without an end is still being written, unless the writer has gone: then the line is
+    damaged. Reading goes on behind a damaged line in the middle.
 
-    :param most_bytes: bounds what is held in memory, save for a single entry that is larger.
-    :param until: where to stop at the latest.
+    :param most: entries that are read at most.
+    :param most_bytes: bytes that are read at most, but for a single entry that is larger.
+    :param until: the offset at which reading ends.
     :raises OSError: the file cannot be read.
     """
-    found = Read(end=offset)
+    part = Part(end=offset)
     try:
         handle = os.open(file.path, os.O_RDONLY | files.BINARY | files.NO_FOLLOW)
     except FileNotFoundError:  # another reader was done with it
-        return found
+        return part
     with os.fdopen(handle, "rb", buffering=0) as source:
         source.seek(offset)
         size = os.fstat(handle).st_size if until is None else until
@@ -362,22 +433,22 @@ def read(
             if not more:
                 break
             data += more
-    lines = data.split(b"\n")
-    rest = lines.pop()
+    lines = BytesIO(data).readlines()
+    rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
     for line in lines[:most]:
         body = body_of(line)
         if body is not None:
-            found.bodies.append(body)
+            part.bodies.append(body)
         else:
-            found.damaged.append((found.end, line + b"\n"))
-        found.end += len(line) + 1
-    reached_end = len(lines) <= most and found.end + len(rest) >= size
+            part.damaged.append((part.end, line))
+        part.end += len(line)
+    reached_end = len(lines) <= most and part.end + len(rest) >= size
     is_over = rest and until is None and reached_end and not is_alive(file)
-    # Its last line may have been under way when its size was asked for.
+    # The writer may have ended its last line after the size was asked for, and then gone.
     if is_over and file.path.stat().st_size <= size:
-        found.damaged.append((found.end, rest))
-        found.end += len(rest)
-    return found
+        part.damaged.append((part.end, rest))
+        part.end += len(rest)
+    return part
 
 
 def is_alive(file: JournalFile) -> bool:
@@ -389,12 +460,12 @@ def is_alive(file: JournalFile) -> bool:
     try:
         status = os.fstat(handle)
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
-        if is_quiet or status.st_size:  # else a look at the lock might keep its writer from it
+        if is_quiet or status.st_size:  # the writer of an empty file may be about to lock it
             held = files.is_held(handle)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
-        # No lock to go by. A living writer looks whether its file is still there before it goes
-        # on after a pause, so that giving up a quiet one too early costs nothing.
+        # No lock tells. To take a quiet writer for gone too early costs nothing: after a pause it
+        # looks whether its file is still there, and makes another one.
         return not is_quiet
     finally:
         os.close(handle)
@@ -405,7 +476,7 @@ def remove(file: JournalFile, read_to: int) -> bool:
     if is_alive(file):
         return False
     try:
-        # Looked at after its writer was seen to be gone: what it wrote last counts.
+        # The size is asked for only now: the writer, which is gone, may have written before.
         if os.stat(file.path, follow_symlinks=False).st_size > read_to:
             return False
         os.unlink(file.path)
@@ -416,8 +487,11 @@ def remove(file: JournalFile, read_to: int) -> bool:
     return True
 
 
-def keep_aside(folder: Path, name: str, data: bytes, told: str) -> None:
-    """Keep bytes that are no entry in a file of their own, and tell. Once more does no harm."""
+def keep_aside(folder: Path, name: str, data: bytes, what: str) -> None:
+    """Keep bytes that are no entry in a file of their own, and log it; a second call does no harm.
+
+    :param what: what the bytes are, for the log.
+    """
     files.make_folder(folder)  # what the inbox held may be the first here
     path = folder / f"{name}.corrupt"
     flags = os.O_WRONLY | os.O_TRUNC | files.BINARY | files.NO_FOLLOW
@@ -427,7 +501,7 @@ def keep_aside(folder: Path, name: str, data: bytes, told: str) -> None:
         os.fsync(file.fileno())
     logger.critical(
         "AdRoll's journal: %s (%d bytes); they are kept in %s [journal-damaged]",
-        told,
+        what,
         len(data),
         path,
     )
@@ -449,21 +523,33 @@ class Note(NamedTuple):
 
 def last_note(folder: Path) -> Note:
     """What the last reader left."""
+    match _read_note(folder / _NOTE):
+        case [dict(positions), str(boot)]:
+            return Note(positions, boot)
+    return Note()
+
+
+def _read_note(path: Path, counts_for: float = inf) -> object:
+    """What a note says; ``None``: there is none, it is damaged, or it is too old."""
     try:
-        # A kill amid the writing may have left the end of a longer one.
-        body = body_of((folder / _NOTE).read_bytes().partition(b"\n")[0])
-        positions, boot = json.loads(body or b"null")
-        return Note({str(name): int(end) for name, end in positions.items()}, boot)
-    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
-        return Note()
+        if abs(time.time() - path.stat().st_mtime) > counts_for:
+            return None
+        # A kill during the writing may have left the end of a longer, older note behind it.
+        return json.loads(body_of(path.read_bytes().partition(b"\n")[0]) or b"null")
+    except (OSError, ValueError):
+        return None
 
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
-    """Leave a note for the next reader; only whose turn it is does so."""
-    line = line_of(json.dumps([dict(positions), files.boot()]).encode())
+    """Leave a note for the next reader; only the reader in its turn does so."""
+    _write_note(folder / _NOTE, [dict(positions), files.boot()])
+
+
+def _write_note(path: Path, note: object) -> None:
+    line = line_of(json.dumps(note).encode())
     flags = os.O_WRONLY | files.BINARY | files.NO_FOLLOW
-    with suppress(OSError):  # a full disk: what was noted last counts on
-        file = files.open_file(folder / _NOTE, flags)
+    with suppress(OSError):  # on a full disk the last note stays
+        file = files.open_file(path, flags)
         try:
             os.write(file, line)
             os.ftruncate(file, len(line))
@@ -471,17 +557,36 @@ def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
             os.close(file)
 
 
+def note_outbox(folder: Path, address: str, id: str) -> None:
+    """Note which outbox was just seen at *address*."""
+    with suppress(OSError):
+        files.make_folder(folder)
+        _write_note(folder / _OUTBOX, [_short(address), id])
+
+
+def noted_outbox(folder: Path, address: str) -> str | None:
+    """The id of the outbox at *address*, as noted in the last :data:`_ID_COUNTS` seconds.
+
+    ``None``: nobody noted it. An older note does not count: the outbox may have been made anew.
+    """
+    match _read_note(folder / _OUTBOX, counts_for=_ID_COUNTS):
+        case [noted_for, str(id)] if noted_for == _short(address):
+            return id
+    return None
+
+
 @contextmanager
 def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
-    """The files of *folder* for the one who reads them, among all threads of the host; else none.
+    """The files of *folder* for the one thread of the host that reads them; none for all others.
 
-    One that was stopped (Ctrl-Z) in its turn is passed over :data:`TURN_LASTS` seconds after it
-    began, which the lock's file tells; so is one that was killed and whose child lives on with the
-    lock. Positions move in transactions, which alone see to it that an entry becomes a row once.
-    Amid a transaction it holds the database's locks, on SQLite all of it, until it goes on
-    (PostgreSQL ends the transaction); ``check`` names who holds a locked file.
+    A reader may be stopped in its turn (Ctrl-Z), or killed while its child keeps the lock. Others
+    wait for it until :data:`TURN_LASTS` seconds after its turn began, by the time of the lock's
+    file. Two readers do no harm: a transaction moves the position with the entries, so an entry
+    becomes one row. A reader that is stopped during a transaction keeps the database's locks until
+    it goes on: on SQLite the whole database is locked, PostgreSQL ends the transaction. ``check``
+    names who holds a locked file.
 
-    :param patience: seconds to wait for it.
+    :param patience: seconds to wait for the turn.
     :raises OSError: the folder cannot be read.
     """
     lock = folder / _TURN
@@ -492,26 +597,31 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
         return
     try:
         until = monotonic() + patience
-        while not (is_mine := files.hold(file)) and monotonic() < until:
+        is_ours = files.hold(file)
+        while not is_ours and monotonic() < until:
             time.sleep(0.005)
-        if is_mine:
+            is_ours = files.hold(file)
+        if is_ours:
             with suppress(FileNotFoundError):  # the folder was removed
                 os.utime(lock)
         began = os.fstat(file).st_mtime
-        yield files_of(folder) if is_mine or abs(time.time() - began) > TURN_LASTS else ()
+        if is_ours or abs(time.time() - began) > TURN_LASTS:
+            yield files_of(folder)
+        else:
+            yield ()
     finally:
         files.let_go(file)
         os.close(file)
 
 
 def waiting_bytes(folder: Path) -> int:
-    """Bytes of the journal that nobody has taken in yet, as far as was noted; cheap.
+    """Bytes of the journal that are not taken in yet, by the last reader's note; cheap.
 
     :raises OutboxFailed: the folder may not be looked at.
     """
     try:
-        found = files_of(folder)
+        listed = files_of(folder)
     except OSError as problem:
         raise OutboxFailed("read_only", type(problem).__name__) from None
     positions = last_note(folder).positions
-    return sum(max(0, file.size - positions.get(file.name, 0)) for file in found)
+    return sum(max(0, file.size - positions.get(file.name, 0)) for file in listed)

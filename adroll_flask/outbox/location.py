@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger: Logger = get_logger("adroll_flask.outbox")
 
 _KEY: Final = "ADROLL_OUTBOX_URL"
+#: The name of the SQLite file where the setting names none.
+FILE: Final = "adroll-outbox.sqlite"
 #: The error of an address at which no outbox can be.
 wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
@@ -36,9 +38,9 @@ def locate(url: str | None, folder: Path) -> Path | URL:
     :raises ConfigurationError: there is no outbox over such a database.
     """
     if url is None:
-        return folder / "adroll-outbox.sqlite"
-    scheme = url.partition(":")[0]
-    if scheme in ("sqlite", "sqlite+pysqlite"):
+        return folder / FILE
+    # Whatever driver it names, which may be the site's own.
+    if url.partition(":")[0].partition("+")[0] == "sqlite":
         return _sqlite(url, folder)
     return _server(url)
 
@@ -63,7 +65,8 @@ def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, P
         nearest = there if there.is_dir() else there.parent
         about = nearest.stat()
         # What root makes is given to the folder's owner, and that is root.
-        is_shared = about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP
+        is_a_group_s = about.st_gid != 0 and about.st_mode & stat.S_IWGRP
+        is_shared = about.st_uid == 0 and is_a_group_s
         if problem := _unwritable(path, there):
             yield "", key, there, problem
         elif is_root and is_shared:
@@ -119,7 +122,7 @@ def _sqlite(url: str, folder: Path) -> Path:
     if not name.startswith("/") or name in ("/", "/:memory:") or name.startswith("/file:"):
         raise wrong_url(
             "needs a file, such as 'sqlite:////var/lib/shop/adroll.sqlite': an outbox outlives its"
-            " process",
+            " process"
         )
     return folder / name[1:]
 
@@ -134,13 +137,13 @@ def _server(url: str) -> URL:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
 
-        named = make_url(url)
-        named.get_dialect()  # a driver that nobody knows is a slip
-        made = named.set(drivername=f"{backend}+{_DRIVERS[backend]}")
-        made.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
+        place = make_url(url)
+        place.get_dialect()  # a driver that nobody knows is a slip
+        place = place.set(drivername=f"{backend}+{_DRIVERS[backend]}")
+        place.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
     except ImportError:
         install = f"pip install 'adroll-flask[{backend.replace('mariadb', 'mysql')}]'"
         raise wrong_url(f"names a database whose driver is not installed: {install}") from None
     except (ArgumentError, ValueError):  # a port that is no number
         raise wrong_url("takes an SQLAlchemy database URL") from None
-    return made
+    return place

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import tzinfo
 from functools import cache, partial
 from typing import Any, Final
 
-from . import destination, history, model, schema
+from . import destination, history, knowledge, model, schema, too_few
+from .clocks import WrongClock, wrong_clocks
 from .destination import accounts_of
+from .knowledge import Knowledge
 from .model import HistorySum, State
 from .schema import STEP, Tx, of_account
 
@@ -47,18 +50,39 @@ class Lookups:
     take_in_all: Callable[[], None]
     #: What it holds that is not taken in.
     bytes_waiting: Callable[[], int]
-    #: Sums of all hours before one, with that hour and how many things happened before it.
-    _base: tuple[tuple[int, int], history.Sums] | None = None
+    #: Says which accounts' events are told apart.
+    other_side: history.OtherSide
+    #: Of days and hours of the week.
+    zone: tzinfo
+    #: The account that is asked about; ``None``: all.
+    account: str | None = None
+
+    def of(self, account: str | None) -> Lookups:
+        """The same questions about one account: its advertisable EID; ``None``: about all."""
+        return replace(self, account=account)
 
     def _all(self, where: str, **values: Any) -> tuple[model.Row, ...]:
-        return tuple(self.database.read(lambda tx: schema.rows(tx, where, **values)))
+        asked = f"{self._mine}{where}"
+        values["account"] = self.account
+        return tuple(self.database.read(lambda tx: schema.rows(tx, asked, **values)))
+
+    @property
+    def _mine(self) -> str:
+        """The beginning of a condition. The call keeps the database from an index on the account:
+        each question has an order of its own."""
+        return "" if self.account is None else "coalesce(advertisable_eid, '') = :account AND "
+
+    def _accounts(self, tx: Tx) -> Sequence[str]:
+        return accounts_of(tx) if self.account is None else (self.account,)
 
     def _by_account(self, where: str, **values: Any) -> list[model.Row]:
         """The rows of each account, with which the index that is asked begins; those whose time
         comes last first."""
 
         def look(tx: Tx) -> list[model.Row]:
-            by_account = (schema.rows(tx, where, account=eid, **values) for eid in accounts_of(tx))
+            by_account = (
+                schema.rows(tx, where, account=eid, **values) for eid in self._accounts(tx)
+            )
             return [row for rows in by_account for row in rows]
 
         return sorted(self.database.read(look), key=lambda row: row.due_at, reverse=True)
@@ -72,16 +96,27 @@ class Lookups:
             yield from rows
             values["last"] = rows[-1].id
 
-    # -- events -----------------------------------------------------------------------------
+    def knowledge(self) -> Knowledge:
+        """Of which times this outbox knows what was reported."""
+        return self.database.read(knowledge.knowledge_of)
 
-    def stops(self, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
-        """Intervals of the last *seconds* in which an account was stopped, or AdRoll was away:
-        account, begin, end or ``None``, reason."""
-        return self.database.read(lambda tx: destination.recent_stops(tx, seconds))
+    def note_orders(self, name: str, keys: Sequence[str]) -> None:
+        """Note that orders with these keys were paid at a time of which nothing is known."""
+        self.database.write(lambda tx: knowledge.note_orders(tx, name, keys))
+
+    def note_older_cookie(self, signed_at: float) -> None:
+        """Note that a visitor has a cookie of ours from then, where that is before this outbox."""
+        knowledge_now = self.knowledge()
+        began = knowledge_now.began
+        if not knowledge_now.has_older_cookies and not knowledge_now.covers(signed_at, began):
+            self.database.write(knowledge.note_older_cookie)
+
+    # -- events -----------------------------------------------------------------------------
 
     def destinations(self) -> dict[str, model.Destination]:
         """AdRoll as the workers of each account see it, of all accounts that the outbox knows."""
-        return self.database.read(destination.states_of)
+        states = self.database.read(destination.states_of)
+        return {eid: state for eid, state in states.items() if self.account in (None, eid)}
 
     def counts(self) -> dict[str, int]:
         """How many events are in each state; forgotten and removed ones are not among them.
@@ -89,30 +124,20 @@ class Lookups:
         Those that are ``decided`` are verdicts whose event has not come in.
         """
         self.take_in_all()
-        query = "SELECT state, count(*) FROM adroll_event GROUP BY state"
-        numbers = dict(self.database.read(lambda tx: tx.rows(query)))
+        query = f"SELECT state, count(*) FROM adroll_event WHERE {self._mine}1 = 1 GROUP BY state"
+        numbers = dict(self.database.read(lambda tx: tx.rows(query, account=self.account)))
         return {state.name: int(numbers.get(state, 0)) for state in State}
 
     def list(
-        self,
-        state: str | None = None,
-        limit: int = 100,
-        since: float | None = None,
-        *,
-        newest: bool = False,
+        self, state: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> tuple[model.Row, ...]:
         """The first *limit* events of *state*, without their payload; those to be sent next first.
 
-        :param since: only those reported since then, seconds since the epoch.
         :param newest: the newest first.
         """
         self.take_in_all()
-        wanted = [_EVENTS if state is None else f"state = {State[state]}"]
-        if since is not None:
-            wanted.append("queued_at >= :since")
         order = "id DESC" if newest else "state, due_at"
-        where = f"{' AND '.join(wanted)} ORDER BY {order} LIMIT :limit"
-        return self._all(where, since=since, limit=limit)
+        return self._all(f"{_of_state(state)} ORDER BY {order} LIMIT :limit", limit=limit)
 
     def show(self, id: str) -> model.Row | None:
         """One event with its payload."""
@@ -124,8 +149,8 @@ class Lookups:
     def those(self, ids: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *ids* that are there, with their payload."""
         where = f"{_EVENTS} AND id {{in_ids}}"
-        found = (self._all(where, full=True, ids=[*step]) for step in schema.steps(ids))
-        return tuple(itertools.chain.from_iterable(found))
+        parts = (self._all(where, full=True, ids=[*step]) for step in schema.steps(ids))
+        return tuple(itertools.chain.from_iterable(parts))
 
     def newest_events(
         self, most: int, name: str | None = None, before: str | None = None
@@ -135,17 +160,19 @@ class Lookups:
         :param name: only events of this name, of those that were reported lately.
         :param before: only events that were reported before the one with this id.
         """
-        where, newest = _EVENTS, "ORDER BY id DESC LIMIT"
+        where = _EVENTS
+        newest = "ORDER BY id DESC LIMIT"
         if before is not None:
             where += " AND id < :before"
         if name is not None:
-            lately = f"SELECT id FROM adroll_event WHERE {where} {newest} {max(_LOOKED_AT, most)}"
+            looked_at = f"{self._mine}{where} {newest} {max(_LOOKED_AT, most)}"
+            lately = f"SELECT id FROM adroll_event WHERE {looked_at}"
             where += f" AND event_name = :name AND id >= (SELECT min(id) FROM ({lately}) AS lately)"
         return self._all(f"{where} {newest} :most", most=most, name=name, before=before)
 
     def pages(self, state: str | None = None) -> Iterator[model.Row]:
         """All events of *state*, with their payload, a page in memory at a time."""
-        return self._pages(_EVENTS if state is None else f"state = {State[state]}", full=True)
+        return self._pages(_of_state(state), full=True)
 
     def open_events(self) -> Iterator[model.Row]:
         """All events that are not delivered and have their payload, with it."""
@@ -164,11 +191,11 @@ class Lookups:
         rows = self._by_account(where, full=True, ids=[*names], key=key)
         return tuple(sorted(rows, key=lambda row: row.id))
 
-    def known(self, orders: Sequence[model.OrderKey]) -> dict[model.OrderKey, model.Row]:
+    def of_orders(self, orders: Sequence[model.OrderKey]) -> dict[model.OrderKey, model.Row]:
         """The events of those of *orders* that were reported, without their payload."""
         self.take_in_all()
-        found = self.database.read(lambda tx: schema.of_orders(tx, orders))
-        return {order: row for order, row in found.items() if row.state != "decided"}
+        rows = self.database.read(lambda tx: schema.of_orders(tx, orders))
+        return {order: row for order, row in rows.items() if row.state != "decided"}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of
@@ -188,17 +215,32 @@ class Lookups:
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
         """Dead letters that were invalid, by the order id in them."""
         where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
-        for found in self._pages(where, full=True, name=name):
-            order = order_id_of(found.payload)
+        for row in self._pages(where, full=True, name=name):
+            order = order_id_of(row.payload)
             if order is not None:
-                yield order, found
+                yield order, row
 
     # -- dead letters -----------------------------------------------------------------------
+
+    def session_elsewhere(self) -> float | None:
+        """When a session of another outbox's database was last reported with, seconds since the
+        epoch; ``None``: never."""
+        at = self.database.read(lambda tx: schema.meta(tx, schema.ELSEWHERE))
+        return None if at is None else float(at)
 
     def dead_letters(self, most: int) -> tuple[model.Row, ...]:
         """The newest *most* dead letters, newest first, without their payload."""
         where = f"{of_account(State.dead)} AND dry_run = 0 {_LATEST}"
         return tuple(self._by_account(where, most=most)[:most])
+
+    def ending_letters(self, seconds: float, most: int) -> tuple[model.Row, ...]:
+        """Dead letters that are given up within *seconds*, the first *most* of each account, first
+        those that go first; without their payload."""
+        where = (
+            f"{of_account(State.dead)} AND due_at <= :now + {seconds} AND dry_run = 0"
+            " AND payload IS NOT NULL ORDER BY due_at LIMIT :most"
+        )
+        return tuple(reversed(self._by_account(where, most=most)))
 
     def dead_letters_of(self, order: str, most: int) -> tuple[model.Row, ...]:
         """Invalid events, which have no key, that have *order* as their order id; newest first.
@@ -209,10 +251,10 @@ class Lookups:
         where = f"id IN (SELECT id FROM ({newest}) AS newest) AND {_KEYLESS}"
         # To look for plain bytes is much faster than to read JSON.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
-        found = (
-            row for row in self._by_account(where, full=True, most=most) if plain in row.payload
+        rows = self._by_account(where, full=True, most=most)
+        return tuple(
+            row for row in rows if plain in row.payload and order_id_of(row.payload) == order
         )
-        return tuple(row for row in found if order_id_of(row.payload) == order)
 
     # -- sums -------------------------------------------------------------------------------
 
@@ -222,48 +264,62 @@ class Lookups:
         columns: Sequence[model.HistoryColumn],
         *,
         hours: int = 1,
-        lost: bool = False,
     ) -> tuple[HistorySum, ...]:
         """What happened since *since* (seconds since the epoch), in sums; counts no events.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
-        :param lost: what was lost alone, whether or not it was sent again.
         """
         self.take_in_all()
-        return self.database.read(partial(history.sums, since, columns, hours, lost))
+        return self._sums(
+            columns,
+            account=self.account,
+            since=max(since, 3600.0),
+            hours=hours,
+            outcomes=history.PRESENT,
+        )
+
+    def _sums(self, columns: Sequence[model.HistoryColumn], **which: Any) -> tuple[HistorySum, ...]:
+        ask = partial(history.sums, columns=columns, other_side=self.other_side, **which)
+        return self.database.read(ask)
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,
-        whether it is a dry run, and, as the reason, its account.
+        account, and whether it is a dry run.
 
         A quarter, since a day of any zone begins with one.
 
         :param most: events of each state that are looked at.
         """
         self.take_in_all()
-        return self.database.read(partial(_unsettled, most))
+        return self.database.read(partial(_unsettled, most, self.account))
 
     def totals(self) -> tuple[HistorySum, ...]:
-        """Sums since the first event, by event, outcome, reason and currency, for monitoring.
+        """Sums since the first event, by account, event, outcome, reason and currency, for
+        monitoring.
 
         They only grow, over all processes and for ever: what is too old for the history is added up
-        in one hour of its own. Whole hours are read again where something of theirs was settled.
+        in one hour of its own.
         """
+        return self._sums(history.TOTALS)
 
-        def look(tx: Tx) -> history.Sums:
-            # The hour before may still be written to: by a transaction that began in it.
-            hour = int(tx.now // 3600) - 1
-            known, base = (hour, history.number_before(tx, hour)), self._base
-            if base is None or base[0] != known:
-                base = self._base = known, history.totals(tx, "hour < :hour", hour)
-            return history.totals(tx, "hour >= :hour", hour, base[1])
+    def delivered_for(self, account: str) -> float:
+        """Seconds since the last delivery of an event of *account* that has a key."""
+        newest = f"{of_account(State.delivered)} ORDER BY due_at DESC LIMIT 1"
 
-        sums = sorted(self.database.read(look).items())
-        return tuple(history.total(key, numbers) for key, numbers in sums)
+        def look(tx: Tx) -> float:
+            times = schema.events(tx, "settled_at", newest, account=account)
+            settled_at = schema.first_value(times)
+            return float("inf") if settled_at is None else max(0.0, tx.now - settled_at)
+
+        return self.database.read(look)
+
+    def wrong_clocks(self) -> tuple[WrongClock, ...]:
+        """Clocks of hosts that differ from AdRoll's or from the database server's."""
+        return self.database.read(wrong_clocks)
 
     def due(self) -> int:
         """How many events could be sent now, of each account counted up to 10,000."""
-        return self.database.read(lambda tx: count_due(tx, accounts_of(tx), MOST_DUE))
+        return self.database.read(lambda tx: count_due(tx, self._accounts(tx), MOST_DUE))
 
     # -- notes that all processes share -----------------------------------------------------
 
@@ -279,13 +335,13 @@ class Lookups:
         wanted = {name[:60]: value[:64] for name, value in values.items()}
 
         def replace(tx: Tx) -> set[str]:
-            known = schema.metas(tx, prefix)
-            for name, _ in sorted(known.items() - wanted.items()):
+            before = schema.metas(tx, prefix)
+            for name, _ in sorted(before.items() - wanted.items()):
                 tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
             return {
                 name
                 for name, value in wanted.items()
-                if schema.insert(tx, "adroll_meta", name=name, value=value) and name not in known
+                if schema.insert(tx, "adroll_meta", name=name, value=value) and name not in before
             }
 
         return self.database.write(replace)
@@ -296,76 +352,139 @@ class Lookups:
 
         def take_it(tx: Tx) -> bool:
             schema.insert(tx, "adroll_meta", name=name, value="0")
-            value, now = schema.meta(tx, name) or "0", int(tx.now)
+            value = schema.meta(tx, name) or "0"
+            now = int(tx.now)
             is_due = not 0 <= now - int(value) < seconds
             return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
 
         return self.database.write(take_it)
 
-    # -- silence ----------------------------------------------------------------------------
+    # -- too few ----------------------------------------------------------------------------
 
-    def watched(self) -> tuple[model.Silence, ...]:
-        """Events that come often enough to be missed, each with how long it has stayed away."""
+    def watched(self) -> tuple[model.Watched, ...]:
+        """Events that come often enough to be missed, each with whether it comes as usual.
+
+        None while nobody can tell: where this host's journal waits to be taken in, or so much waits
+        in the outbox that it is not counted.
+        """
+        watched = self._watched() or ()
+        return tuple(event for event in watched if self.account in (None, event.account))
+
+    def _watched(self) -> tuple[model.Watched, ...] | None:
         self.take_in_all()
-        return self.database.read(_watched)
+        try:
+            waiting = self.bytes_waiting()
+        except model.OutboxFailed:  # it may not be looked at, which is a finding of its own
+            return None
+        return None if waiting else self.database.read(self._look_for_few)
 
-    def note_silences(self) -> tuple[model.Silence, ...]:
+    def _look_for_few(self, tx: Tx) -> tuple[model.Watched, ...] | None:
+        """The same; a report that AdRoll refused, or that is wrong, has come all the same.
+
+        What was not to be reported has not: a broken consent banner is silence, too. What was
+        imported has not come from the site.
+        """
+        since = int((tx.now - too_few.LOOKS_BACK) // 3600)
+        numbers: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+        for account, name, hour, number in tx.rows(
+            "SELECT advertisable_eid, event_name, hour, sum(events) FROM adroll_history"
+            " WHERE hour >= :since AND outcome IN ('delivered', 'dead', 'invalid', 'expired',"
+            " 'cancelled', 'failed') AND identifiers < :imported"
+            " GROUP BY advertisable_eid, event_name, hour"
+            " HAVING sum(events) > 0",
+            since=since,
+            imported=model.IMPORTED,
+        ):
+            numbers[account, name][int(hour)] += int(number)
+        unsettled = _unsettled(MOST_DUE, None, tx)
+        if sum(row.events for row in unsettled) >= MOST_DUE:
+            return None
+        for row in unsettled:
+            is_report = not row.dry_run and row.identifiers < model.IMPORTED
+            if is_report and row.at // 3600 >= since:
+                numbers[row.advertisable_eid, row.event_name][row.at // 3600] += row.events
+        watched = []
+        last_reports: dict[tuple[str, str], float] | None = None
+        for (account, name), by_hour in sorted(numbers.items()):
+            if self.other_side(account):
+                continue
+            event = too_few.watch(name, account, by_hour, tx.now, self.zone)
+            if event is not None and event.has_stopped:
+                # What was reported lately and happened long before is in none of these hours.
+                last_reports = last_reports or _last_reports(tx)
+                last = last_reports.get((account, name), 0.0)
+                event = too_few.watch(name, account, by_hour, tx.now, self.zone, last)
+            if event is not None:
+                watched.append(event)
+        return tuple(watched)
+
+    def note_silences(self) -> tuple[model.Watched, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
-        silent = {f"{_SILENT}{one.name}": one for one in self.watched() if one.is_silent}
+        watched = self._watched()
+        if watched is None:
+            return ()
+        silent = {
+            f"{_SILENT}{event.account}:{event.name}": event
+            for event in watched
+            if event.level == "silent"
+        }
         new = self.replace_notes(_SILENT, dict.fromkeys(silent, "1"))
-        return tuple(one for name, one in silent.items() if name in new)
+        return tuple(event for name, event in silent.items() if name in new)
 
 
-def _watched(tx: Tx) -> tuple[model.Silence, ...]:
-    """Each event that comes often enough to be missed.
-
-    A report that AdRoll refused, or that is wrong, has come all the same. What was not to be
-    reported has not: a broken consent banner is silence, too.
-    """
-    found: dict[str, dict[int, int]] = {}
-    for name, hour, number in tx.rows(
-        "SELECT event_name, hour, sum(events) FROM adroll_history WHERE hour >= :since"
-        " AND outcome IN ('delivered', 'dead', 'invalid', 'expired')"
-        " GROUP BY event_name, hour HAVING sum(events) > 0",
-        since=int((tx.now - history.LOOKS_BACK) // 3600),
-    ):
-        found.setdefault(name, {})[int(hour)] = int(number)
-    seen = (history.watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
-    watched = [one for one in seen if one is not None]
-    if any(one.is_silent for one in watched):
-        # In no hour as yet: what was reported lately and waits or is held, or happened long before.
-        newest = f"SELECT event_name, queued_at FROM adroll_event WHERE {_EVENTS} ORDER BY id DESC"
-        last = f"SELECT event_name, max(queued_at) FROM ({newest} LIMIT {_MOST_NEW}) AS newest"
-        reported = dict(tx.rows(f"{last} GROUP BY event_name"))
-        for number, one in enumerate(watched):
-            at = max(one.last, reported.get(one.name, 0.0))
-            watched[number] = one._replace(last=at, away=tx.now - at)
-    return tuple(watched)
+def _last_reports(tx: Tx) -> dict[tuple[str, str], float]:
+    """When each event of each account was reported last, among the newest."""
+    columns = "advertisable_eid, event_name"
+    reports = f"{_EVENTS} AND identifiers < {model.IMPORTED}"
+    newest = f"SELECT {columns}, queued_at FROM adroll_event WHERE {reports} ORDER BY id DESC"
+    newest = f"SELECT {columns}, max(queued_at) FROM ({newest} LIMIT {_MOST_NEW}) AS newest"
+    rows = tx.rows(f"{newest} GROUP BY {columns}")
+    return {(account, name): at for account, name, at in rows}
 
 
-def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
-    sums: defaultdict[tuple[int, str, str, str, str, bool], list[int]] = defaultdict(lambda: [0, 0])
-    columns = "event_name, digest, occurred_at, advertisable_eid, dry_run"
+def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]:
+    """Sums of what is not settled yet; of identifiers they tell what was imported."""
+    sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+    columns = "event_name, digest, occurred_at, advertisable_eid, dry_run, identifiers"
     for state, outcome in _OUTCOMES.items():
-        rows = schema.events(tx, columns, f"state = {state} LIMIT :most", most=most)
-        for name, digest, at, account, dry in rows:
+        where = f"state = {state}" if account is None else of_account(state)
+        rows = schema.events(tx, columns, f"{where} LIMIT :most", most=most, account=account)
+        for name, digest, at, account, dry, identifiers in rows:
             value, currency = history.amount_of(digest)
-            numbers = sums[int(at // 900) * 900, name, outcome, currency, account, bool(dry)]
+            imported = identifiers & model.IMPORTED
+            quarter = int(at // 900) * 900
+            numbers = sums[quarter, name, outcome, currency, account, bool(dry), imported]
             numbers[0] += 1
             numbers[1] += value
     return tuple(
-        HistorySum(at, name, outcome, eid, 0, currency, number, history.as_decimal(value), (), dry)
-        for (at, name, outcome, currency, eid, dry), (number, value) in sorted(sums.items())
+        HistorySum(
+            at,
+            name,
+            outcome,
+            currency=currency,
+            events=number,
+            value=history.as_decimal(value),
+            dry_run=dry,
+            advertisable_eid=eid,
+            identifiers=imported,
+        )
+        for (at, name, outcome, currency, eid, dry, imported), (number, value) in sorted(
+            sums.items()
+        )
     )
 
 
 def order_id_of(payload: bytes) -> str | None:
     """The order's id in an event's JSON, as a text."""
     try:
-        found = json.loads(payload)["event_attributes"]["order_id"]
+        order = json.loads(payload)["event_attributes"]["order_id"]
     except (ValueError, KeyError, TypeError):
         return None
-    return None if found is None else str(found)
+    return None if order is None else str(order)
+
+
+def _of_state(state: str | None) -> str:
+    return _EVENTS if state is None else f"state = {State[state]}"
 
 
 def is_id(id: str) -> bool:
@@ -392,7 +511,7 @@ def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
     due = f"{of_account(State.waiting)} AND due_at <= :now LIMIT :most"
     count = f"SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE {due}) AS due"
     counts = (tx.rows(count, account=account, most=most) for account in accounts)
-    return sum(int(schema.one(rows)) for rows in counts)
+    return sum(int(schema.first_value(rows)) for rows in counts)
 
 
 def oldest_due(
@@ -403,6 +522,6 @@ def oldest_due(
     ``None``: none is due.
     """
     those = accounts_of(tx) if accounts is None else accounts
-    found = (tx.rows(first_due(*states), account=account) for account in those)
-    due = min((due for rows in found for (due,) in rows if due is not None), default=None)
+    firsts = (tx.rows(first_due(*states), account=account) for account in those)
+    due = min((due for rows in firsts for (due,) in rows if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due

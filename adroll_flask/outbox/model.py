@@ -3,30 +3,34 @@
 Light, so that anybody may import it.
 
 What a report makes is an entry, one line of the journal or of the inbox: a checksum, JSON, the end
-of the line. A line is ``<CRC-32 of the JSON, 8 hex digits> <JSON>\\n``. The JSON is an array: first
-the entry's own fields, ASCII alone, then an event's JSON as it was made. JSON has no line break
-inside, so that a reader that met damage finds the next entry at the next line.
+of the line. A line is ``<CRC-32 of what follows, 8 hex digits> <header>\\n``. The header is a JSON
+array of the entry's own fields; behind an event's follows, after a tab, the event's JSON as it was
+made, which nobody reads before it is sent. JSON as we write it has no tab and no line break: a
+reader that met damage finds the next entry at the next line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from enum import IntEnum
+from functools import cache
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from adroll_flask.errors import AdRollError
+from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.forks import PerProcess
+from adroll_flask.times import DAY
 
 HistoryColumn: TypeAlias = Literal[
-    "at", "event_name", "outcome", "reason", "identifiers", "currency"
+    "at", "advertisable_eid", "event_name", "outcome", "reason", "identifiers", "currency"
 ]
+Level: TypeAlias = Literal["", "low", "silent"]
 OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "return", "claimed"]
 
 
@@ -59,14 +63,16 @@ BATCH: Final = 500
 KEY_LENGTH: Final = 255
 #: Characters of AdRoll's words that are kept with an event.
 ERROR_LENGTH: Final = 1000
-#: The reason of an interval in which AdRoll did not answer, among those of stops.
-AWAY: Final = "away"
 #: Seconds by which a clock may be corrected without a lease or a pause ending early.
 SKEW: Final = 1.0
-#: Seconds without a sign of life after which a worker is missed: more than a request takes.
-MISSED_AFTER: Final = 60.0
 
-DAY: Final = 86_400.0
+#: Seconds for which a dead letter keeps its content, so that it can still be sent; for as long its
+#: key stays after that.
+DECIDED_WITHIN: Final = 90 * DAY
+#: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
+RISKY: Final = ("restored", "moved", "unsure", "before_outbox")
+#: Reasons of dead letters that nobody decided on in time: they were never sent, or may have been.
+GIVEN_UP: Final = ("given_up", "given_up_unsure")
 
 
 class OutboxFailed(AdRollError):
@@ -74,8 +80,8 @@ class OutboxFailed(AdRollError):
 
     :param reason: one of ``full`` (the size bound), ``disk_full`` (also a quota), ``too_large``
         (one event), ``locked``, ``read_only``, ``corrupt``, ``no_folder`` (the journal's cannot be
-        made), ``unavailable`` (no connection, no file), ``data`` (a value that the database cannot
-        keep), ``error``.
+        made), ``foreign`` (a :class:`ForeignFile`), ``unavailable`` (no connection, no file),
+        ``data`` (a value that the database cannot keep), ``error``.
     """
 
     slug = "outbox-unavailable"
@@ -83,6 +89,22 @@ class OutboxFailed(AdRollError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"outbox {reason}" + (f": {detail}" if detail else ""))
         self.reason = reason
+
+
+class ForeignFile(OutboxFailed, ConfigurationError):
+    """The SQLite file of the outbox is not one that we may move, empty or make anew.
+
+    :param variant: of the finding ``outbox-foreign``: ``"no-database"``; ``"log"``, where only
+        the log of a database is there; empty: a damaged one that is not ours alone.
+    :param problem: what is wrong, with the file's path.
+    """
+
+    slug = "outbox-foreign"
+
+    def __init__(self, variant: str, problem: str) -> None:
+        ConfigurationError.__init__(self, "ADROLL_OUTBOX_URL", problem, slug=self.slug)
+        self.reason = "foreign"
+        self.variant = variant
 
 
 class OrderKey(NamedTuple):
@@ -116,6 +138,10 @@ class Attempt(NamedTuple):
 
 
 # Not frozen, as what a report makes, since there is one for each event that is sent.
+#: Seconds by which an event's id and its row may tell its report's time apart.
+_SAME_REPORT: Final = 60.0
+
+
 @dataclass(slots=True)
 class Row:
     """One event of the outbox, as :func:`.schema.rows` finds it.
@@ -133,6 +159,12 @@ class Row:
     :param whole: it has its content still; a forgotten visitor's has not.
     :param refused_at: when AdRoll first answered a request with it and did not take it, by the
         outbox's clock: its age counts from then on. ``None``: never.
+    :param sender: that its address may be a proxy's (``TrackedRequest.sender_note``); or empty.
+    :param refunded_at: when the shop took it back, or a part of it, after its delivery; ``None``:
+        it did not.
+    :param refund: how much of it was taken back: ``19.90 EUR``.
+    :param record_hash: keyed hash of the id of the visitor's record; ``None``: there was none.
+    :param learnt_at: when what it tells of the visitor was learnt: of a retry, and of a token.
     :param payload: its JSON, where that was asked for; empty: it has none any more.
     """
 
@@ -156,7 +188,20 @@ class Row:
     identifiers: int = 0
     whole: bool = True
     refused_at: float | None = None
+    sender: str = ""
+    refunded_at: float | None = None
+    refund: str = ""
+    record_hash: str | None = field(default=None, repr=False)
+    learnt_at: float | None = None
     payload: bytes = field(default=b"", repr=False)
+
+    @property
+    def reported_at(self) -> float:
+        """When it was reported, also of one that was retried by hand since: its id has the time."""
+        first = (int(self.id, 16) >> 72) / 256_000
+        # Of what nobody retried: the clocks of its host and of the database may differ.
+        is_retry = self.learnt_at is not None and self.queued_at - first > _SAME_REPORT
+        return first if is_retry else self.queued_at
 
     @property
     def has_died(self) -> bool:
@@ -170,21 +215,49 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON takes it, without its payload."""
-        hidden = ("payload", "whole", "refused_at")
-        told = {name: value for name, value in asdict(self).items() if name not in hidden}
-        return told | {"attempt_log": [one._asdict() for one in self.attempt_log]}
+        hidden = ("payload", "whole", "refused_at", "sender", "learnt_at")
+        values = {name: value for name, value in asdict(self).items() if name not in hidden}
+        return values | {"attempt_log": [attempt._asdict() for attempt in self.attempt_log]}
+
+
+@dataclass(slots=True)
+class ClaimedEvent:
+    """An event that is to be sent: what its request needs, and what counts its end.
+
+    Its fields mean what those of a :class:`Row` mean, of which it is a part: there is one for each
+    event that is sent, and each column that is read costs.
+
+    :param place: by what the database finds the row at once: its number on SQLite, else its id.
+    """
+
+    place: int | str
+    id: str
+    name: str
+    key: str | None
+    advertisable_eid: str
+    dry_run: bool
+    occurred_at: float
+    queued_at: float
+    attempts: int
+    unsure: bool
+    digest: str | None
+    identifiers: int
+    refused_at: float | None
+    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A lease over some events of one account, oldest first; false where there are none.
 
+    :param is_sending: a request with them may leave: they are ``sending``, and not ``claimed``.
     :param claimed_at: by the outbox's clock, seconds since the epoch.
     :param more: events of this account, or entries of the journal, are left.
     """
 
     token: str
-    events: tuple[Row, ...] = ()
+    events: tuple[ClaimedEvent, ...] = ()
+    is_sending: bool = False
     claimed_at: float = 0.0
     more: bool = False
 
@@ -192,7 +265,7 @@ class Claim:
         return bool(self.events)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Outcome:
     """What became of claimed events, which have it in common.
 
@@ -204,10 +277,10 @@ class Outcome:
     :param reason: a short name from a fixed set.
     :param unsure: its request may have reached AdRoll; the mark stays for good.
     :param delay: seconds from now for ``retry``, at most 15 minutes.
-    :param blameless: the attempt is not counted. ``return`` and ``claimed`` never count one.
     :param refused: of a ``retry``: AdRoll was asked and did not take it; the first time is kept
         (:attr:`Row.refused_at`).
-    :param asked: AdRoll's answer, which is kept with the event unless it is delivered.
+    :param asked: AdRoll's answer, which is kept with the event unless it is delivered. An attempt
+        is counted that AdRoll may have taken, and the one that the event died of.
     """
 
     ids: Sequence[str]
@@ -216,7 +289,6 @@ class Outcome:
     reason: str = ""
     unsure: bool = False
     delay: float = 0.0
-    blameless: bool = False
     refused: bool = False
     asked: Attempt | None = None
 
@@ -227,11 +299,13 @@ class Destination:
 
     :param paused_for: seconds until the next request may go out; 0: now.
     :param stopped: why nothing is sent, or ``None``.
-    :param fingerprint: keyed fingerprint of the configuration under which it was stopped.
+    :param fingerprint: keyed fingerprint of the configuration under which it was stopped; after
+        the stop, of the one that ended it.
     :param stopped_since: seconds since the epoch by the outbox's clock.
     :param failures: requests that failed since the last that succeeded; more than 0 means down.
     :param unseen_for: seconds since a worker that stays with the account last gave a sign of life;
         ``None``: none stays with it.
+    :param free_for: seconds since the last pause ended.
     """
 
     paused_for: float = 0.0
@@ -242,13 +316,14 @@ class Destination:
     last_error: str | None = None
     last_error_at: float | None = None
     unseen_for: float | None = None
+    free_for: float = float("inf")
 
 
 def worst(destinations: Iterable[Destination]) -> Destination:
     """Of several, the one that is stopped; else the one that fails or pauses the most."""
     return max(
         destinations,
-        key=lambda one: (one.stopped is not None, one.failures, one.paused_for),
+        key=lambda state: (state.stopped is not None, state.failures, state.paused_for),
         default=Destination(),
     )
 
@@ -266,6 +341,7 @@ class HistorySum(NamedTuple):
         (:data:`.schema.DELAYS`); the last number is of those that took longer.
     :param dry_run: of what is not over: that AdRoll will only check it; in the history that is an
         outcome.
+    :param advertisable_eid: its account; empty: none was set when it was reported.
     """
 
     at: int = 0
@@ -278,31 +354,38 @@ class HistorySum(NamedTuple):
     value: Decimal = Decimal()
     delays: tuple[int, ...] = ()
     dry_run: bool = False
+    advertisable_eid: str = ""
 
 
-class Silence(NamedTuple):
-    """An event that is watched, and how long it has stayed away.
+class Watched(NamedTuple):
+    """An event that comes often enough to be missed, and whether it comes as it usually does.
 
     :param name: the event's name.
+    :param account: its advertisable EID.
+    :param level: empty: as usual; ``low``: fewer than chance explains; ``silent``: none at all, for
+        longer than any pause of thirteen weeks.
     :param last: when it came last (the end of that hour) or was reported last, seconds since the
         epoch.
-    :param events: how often it came in the four weeks up to the last hour that has one.
     :param away: seconds since then.
-    :param longest_pause: the longest of these four weeks, in seconds.
-    :param alarm_after: seconds that it may stay away.
+    :param longest_pause: the longest of thirteen weeks, in seconds.
+    :param has_stopped: the numbers are of the time since the last one; else of today so far.
+    :param number: how often it came in that time.
+    :param usual: the median of the same hours of the four weeks before.
+    :param low: the least that it came in one of these weeks.
+    :param high: the most.
     """
 
     name: str
-    last: float
-    events: int
-    away: float
-    longest_pause: float
-    alarm_after: float
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it has stayed away for too long."""
-        return self.away > self.alarm_after
+    account: str
+    level: Level = ""
+    last: float = 0.0
+    away: float = 0.0
+    longest_pause: float = 0.0
+    has_stopped: bool = False
+    number: int = 0
+    usual: float = 0.0
+    low: int = 0
+    high: int = 0
 
 
 class SuppressedOrder(NamedTuple):
@@ -316,9 +399,13 @@ class SuppressedOrder(NamedTuple):
 
 #: The outcome of what AdRoll only checks and forgets; the reason says what became of it.
 DRY_RUN: Final = "dry_run"
-#: Where the JSON of a line begins.
+#: Outcomes of what is told apart from what AdRoll has: dry runs, and where this process works with
+#: AdRoll the sandbox's, where it works with the sandbox AdRoll's (:meth:`.Settings.other_side`).
+APART: Final = (DRY_RUN, "sandbox", "adroll")
+#: Where the header of a line begins.
 _START: Final = 9
-_read_json: Final = json.JSONDecoder().raw_decode
+#: Between a header and the event's JSON.
+_BETWEEN: Final = b"\t"
 
 
 def outcome_of(outcome: str, reason: str, dry_run: bool) -> tuple[str, str]:
@@ -329,11 +416,35 @@ def outcome_of(outcome: str, reason: str, dry_run: bool) -> tuple[str, str]:
     >>> outcome_of("dead", "refused", True), outcome_of("delivered", "", True)
     (('dry_run', 'dead:refused'), ('dry_run', 'delivered'))
     """
-    if not dry_run:
-        return outcome, reason
+    return told_apart(DRY_RUN, outcome, reason) if dry_run else (outcome, reason)
+
+
+def told_apart(side: str, outcome: str, reason: str) -> tuple[str, str]:
+    """The outcome *side*, of :data:`APART`, and as its reason what became of the event.
+
+    >>> told_apart("sandbox", "dead", "refused")
+    ('sandbox', 'dead:refused')
+    """
     if reason and not reason.startswith(f"{outcome}:"):
         reason = f"{outcome}:{reason}"
-    return DRY_RUN, (reason or outcome)[:40]
+    return side, (reason or outcome)[:40]
+
+
+#: What the hash of an order begins with that the shop's list says was paid at an unknown time, and
+#: that of a visitor's record: behind those of suppressed orders, which are hex digits alone. So a
+#: look finds by the primary key whether there is any.
+ORDER_HASH: Final = "u"
+VISITOR_HASH: Final = "w"
+
+
+def keyed_hash(kind: str, text: str, outbox_id: str) -> str:
+    """A hash of *text* that tells nobody else anything, of 32 characters.
+
+    :param kind: what it begins with.
+    :param outbox_id: its key.
+    """
+    digest = hashlib.blake2b(text.encode(), digest_size=16, key=outbox_id.encode())
+    return kind + digest.hexdigest()[:31]
 
 
 #: What makes ids of one process its own, 58 random bits, and a count: a forked child does not go on
@@ -360,6 +471,11 @@ def new_id(now: float) -> str:
     return f"{int(now * 256_000) << 72 | (count & 0x1FFF) << 59 | mine + (count >> 13):032x}"
 
 
+#: Beside the identifiers in an event's mask: somebody has imported it. The site did not report it,
+#: so it does not tell whether the site reports as usual.
+IMPORTED: Final = 1 << 7
+
+
 # Not frozen, like others that a report makes: an assignment by object.__setattr__ takes thrice
 # the time.
 @dataclass(slots=True)
@@ -375,13 +491,17 @@ class NewEvent:
     :param occurred_at: seconds since the epoch.
     :param digest: value and currency as a text, by which a second report of the same key with
         another value is noticed.
-    :param identifiers: mask of the identifiers that it carries (:attr:`.Coverage.mask`).
+    :param identifiers: mask of the identifiers that it carries (:attr:`.Coverage.mask`), and
+        :data:`IMPORTED`.
     :param known_since: when what it tells of the visitor was learnt, seconds since the epoch, where
         that was earlier than the report: a token's time. A withdrawal since then erases it.
+    :param record_id: of the visitor's record, 24 hex digits, by which their no finds it; or the
+        keyed hash of it that the outbox's row has.
     :param held_for: seconds for which it waits for a release; ``None``: it is to be sent.
     :param at: when it was reported, by the host's clock, seconds since the epoch.
     :param dead: reason and error of a dead letter, or ``None``.
     :param unsure: it may have been sent before.
+    :param sender: that its address may be a proxy's (``TrackedRequest.sender_note``).
     """
 
     id: str
@@ -398,6 +518,8 @@ class NewEvent:
     at: float = 0.0
     dead: tuple[str, str] | None = None
     unsure: bool = False
+    sender: str | None = None
+    record_id: str | None = field(default=None, repr=False)
 
     @property
     def order(self) -> OrderKey | None:
@@ -406,14 +528,18 @@ class NewEvent:
             return None
         return OrderKey(self.advertisable_eid, self.dry_run, self.name, self.key)
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody has imported it: it is to be sent, however old it is."""
+        return self.identifiers >= IMPORTED
+
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A visitor took consent back; known by first-party cookie, click id or both."""
+    """A visitor took consent back: whose browser has the record of this id."""
 
     at: float
-    first_party_cookie: str | None = field(repr=False)
-    adct: str | None = field(repr=False)
+    record_id: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -428,6 +554,7 @@ class Counted:
     :param identifiers: mask of those that the event carries.
     :param value: of the event, ten-thousandths of its currency's major unit.
     :param delay: seconds from the event to its delivery, or ``None``.
+    :param advertisable_eid: its account; empty: none was set.
     """
 
     at: float
@@ -440,6 +567,7 @@ class Counted:
     value: int = 0
     currency: str = ""
     delay: float | None = None
+    advertisable_eid: str = ""
 
 
 @dataclass(slots=True)
@@ -460,59 +588,75 @@ class Verdict:
 
 Entry: TypeAlias = NewEvent | Withdrawal | Counted | Verdict
 #: By the names that lines have for them.
-_KINDS: Final[Mapping[str, Any]] = {"e": NewEvent, "w": Withdrawal, "c": Counted, "v": Verdict}
-#: Of an event a line has the fields in their order, without the payload, which follows them.
+_KINDS: Final[Mapping[str, Any]] = {
+    "e": NewEvent,
+    "w": Withdrawal,
+    "c": Counted,
+    "v": Verdict,
+}
+
+
+#: A header has the fields in their order, without an event's payload.
 _FIELDS: Final = {
-    entry: (kind, attrgetter(*(one.name for one in fields(entry) if one.name != "payload")))
+    entry: (kind, attrgetter(*[each.name for each in fields(entry) if each.name != "payload"]))
     for kind, entry in _KINDS.items()
 }
-_PAYLOAD_AT: Final = [one.name for one in fields(NewEvent)].index("payload")
+_PAYLOAD_AT: Final = [each.name for each in fields(NewEvent)].index("payload")
+
+
+@cache
+def _json() -> Any:
+    """Imported by the first report and not with the package, for which that would take too long."""
+    from msgspec import json
+
+    return json
 
 
 def line_of(body: bytes) -> bytes:
-    """The line whose JSON is *body*."""
+    """The line of *body*."""
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
 def encode(entry: Entry) -> bytes:
     """The line of any entry. This is what a request pays for.
 
-    >>> its = "1f", "purchase", "EID", True, "7", b"{}", 1.5, "2 EUR", 3, 4.0, 5.0, 6.0
-    >>> event = NewEvent(*its, dead=("refused", "a word"), unsure=True)
+    >>> values = "1f", "purchase", "EID", True, "7", b"{}", 1.5, "2 EUR", 3, 4.0, 5.0, 6.0
+    >>> event = NewEvent(*values, dead=("refused", "a word"), record_id="0a")
     >>> decode(encode(event)[_START:-1]) == event
     True
     """
-    kind, its_fields = _FIELDS[type(entry)]
-    said = json.dumps((kind, *its_fields(entry))).encode()
-    if not isinstance(entry, NewEvent):
-        return line_of(b"[%b]" % said)
-    # The payload may have line breaks between two fields, where JSON takes any white space.
-    return line_of(b"[%b,%b]" % (said, entry.payload.replace(b"\n", b" ")))
+    kind, values_of = _FIELDS[type(entry)]
+    body: bytes = _json().encode((kind, *values_of(entry)))
+    if isinstance(entry, NewEvent):
+        # It may have line breaks between two fields, where JSON takes any white space.
+        body += _BETWEEN + entry.payload.replace(b"\n", b" ")
+    return line_of(body)
 
 
 def body_of(line: bytes) -> bytes | None:
-    """The JSON of a whole line, without its end; ``None``: the line is damaged."""
+    """What a whole line has between its checksum and its end; ``None``: the line is damaged."""
     try:
         checksum = int(line[:8], 16)
     except ValueError:
         return None
-    body = line[_START:]
+    body = line[_START:-1] if line.endswith(b"\n") else line[_START:]
     return body if line[8:_START] == b" " and zlib.crc32(body) == checksum else None
 
 
 def decode(body: bytes) -> Entry:
-    """The entry that the JSON of a line is.
+    """The entry of a line, by its header alone.
 
     :raises ValueError: it is none that this version knows; so do :class:`TypeError`,
-        :class:`KeyError` and :class:`IndexError`.
+        :class:`LookupError`, :class:`AttributeError` and msgspec's own errors.
     """
-    # The fields are ASCII: where they end is the same place in text and bytes.
-    (kind, *said), end = _read_json(body.decode("latin-1"), 1)
-    if kind == "e":
-        said.insert(_PAYLOAD_AT, body[end + 1 : -1])
-    entry: Entry = _KINDS[kind](*said)
-    if isinstance(entry, NewEvent) and entry.dead:
-        entry.dead = entry.dead[0], entry.dead[1]
+    header, between, payload = body.partition(_BETWEEN)
+    kind, *values = _json().decode(header)
+    if between:
+        values.insert(_PAYLOAD_AT, payload)
+    entry: Entry = _KINDS[kind](*values)
+    if isinstance(entry, NewEvent):
+        if entry.dead:
+            entry.dead = entry.dead[0], entry.dead[1]
     elif isinstance(entry, Verdict):
         entry.order = OrderKey(*entry.order)
     return entry

@@ -7,23 +7,22 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from operator import attrgetter
 from typing import Any, Final
 
-from . import destination, lookups, model, schema, transitions
-from .ingest import Batch, Ingest, is_inbox_full
+from . import destination, history, lookups, model, schema, transitions
+from .ingest import Ingest, Intake, is_inbox_full
 from .journal import waiting_bytes
-from .model import Claim, OutboxFailed, Outcome, State
+from .model import Claim, ClaimedEvent, OutboxFailed, Outcome, State
 from .schema import STEP, Tx, of_account
 
-#: Seconds that a retry may be put off; more comes from a clock that was wrong.
+#: Seconds that a retry may be put off; more, also of a lease, comes from a clock that was wrong.
 LONGEST_DELAY: Final = 900.0
-#: Seconds that a lease may last; more comes from a clock that was wrong.
-LONGEST_LEASE: Final = 120.0
+#: Seconds after which what was put off for longer is due. A worker may still be at it.
+_NEAR: Final = 120.0
 #: Seconds that a delivered event without a key is kept, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
-#: Seconds between two looks for times that a wrong clock left.
-_FAR_EVERY: Final = 10.0
 #: Seconds that a claim waits for who takes in at the moment: else it would find nothing, and rest.
 _TURN: Final = 0.1
 #: Entries that a claim takes in with one transaction.
@@ -32,10 +31,31 @@ _AT_ONCE: Final = 100
 _ATTEMPTS: Final = 20
 _WORDS: Final = 200
 
+#: What makes a :class:`.ClaimedEvent`, in the order of its fields.
+_CLAIMED: Final = (
+    "{place}, id, event_name, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at,"
+    " attempts, unsure, digest, identifiers, refused_at, payload"
+)
 _DUE: Final = (
     f"{of_account(State.waiting)} AND due_at <= :now ORDER BY due_at LIMIT :most {{skip_locked}}"
 )
 _MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What a claim is to have.
+
+    :param state: that its events take.
+    :param was_tried: a transaction with it has run, and may have been committed.
+    """
+
+    account: str
+    limit: int
+    lease: float
+    state: State
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    was_tried: bool = False
 
 
 @dataclass(slots=True)
@@ -51,9 +71,6 @@ class Queue:
     database: schema.Database
     ingest: Ingest
     on_unsure: str
-    #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
-    #: which may go back.
-    _looked_at: dict[str, float] = field(default_factory=dict)
     #: Whether the last claim of an account left something.
     _more: dict[str, bool] = field(default_factory=dict)
 
@@ -69,60 +86,67 @@ class Queue:
         :param begin: the events are ``sending`` with this very commit, as :meth:`begin_sending`
             would make them: for a request that leaves at once.
         """
-        token, state = secrets.token_hex(16), State.sending if begin else State.claimed
-        is_again = False
-
-        def take(tx: Tx, batch: Batch | None) -> Claim:
-            nonlocal is_again
-            # A commit whose answer was lost took effect: what it claimed is this claim.
-            ours = f"state = {state} AND claim = :claim"
-            rows = schema.rows(tx, ours, full=True, claim=token) if is_again else []
-            is_again, left = True, batch is None
-            if not rows:
-                left = batch is None or self._take_in_for(tx, batch, account, limit)
-                self._take_back(tx, account)
-                rows = schema.rows(tx, _DUE, full=True, account=account, most=limit)
-                until = tx.now + lease
-                name = "claim_begun" if begin else "claim"
-                transitions.move(tx, name, [row.id for row in rows], claim=token, until=until)
-            for row in rows:
-                row.state = state.name
-            rows.sort(key=attrgetter("queued_at", "id"))
-            more = self._more[account] = left or len(rows) >= limit
-            return Claim(token, tuple(rows), tx.now, more)
-
-        with self.ingest.reading(_TURN) as found:
+        wanted = _Wanted(account, limit, lease, State.sending if begin else State.claimed)
+        with self.ingest.reading(_TURN) as files:
             # Asking takes no lock; most of the time there is nothing.
-            is_work = self.ingest.has_news(found) or self._more.get(account)
-            if not is_work and not self.database.read(partial(self._is_work, account)):
-                return Claim(token)
+            is_work = self.ingest.has_news(files) or self._more.get(account)
+            if not is_work and not self.database.read(partial(_may_take, [account])):
+                return Claim(wanted.token)
             try:
-                return self.ingest.run(found, take)
+                return self.ingest.run(files, lambda tx, intake: self._take(tx, wanted, intake))
             except OutboxFailed as failure:
                 if failure.reason != "locked":
                     raise
         # Somebody else's lock; what is due need not wait for that.
-        return self.database.write(lambda tx: take(tx, None))
+        return self.database.write(lambda tx: self._take(tx, wanted, None))
 
-    def _take_in_for(self, tx: Tx, batch: Batch, account: str, limit: int) -> bool:
+    def _take(self, tx: Tx, wanted: _Wanted, intake: Intake | None) -> Claim:
+        """Claim what is due.
+
+        :param intake: of the journal, which is taken in before; ``None``: somebody else reads it.
+        """
+        events: list[ClaimedEvent] = []
+        if wanted.was_tried:
+            # A commit whose answer was lost took effect: what it claimed is this claim.
+            ours = f"state = {wanted.state} AND claim = :claim"
+            events = _claimed(tx, ours, claim=wanted.token)
+        wanted.was_tried = True
+        is_more = intake is None
+        if not events:
+            if intake is not None:
+                is_more = self._take_in_for(tx, intake, wanted.account, wanted.limit)
+            events = self._take_due(tx, wanted)
+        events.sort(key=attrgetter("queued_at", "id"))
+        is_more = is_more or len(events) >= wanted.limit
+        self._more[wanted.account] = is_more
+        is_sending = wanted.state is State.sending
+        return Claim(wanted.token, tuple(events), is_sending, tx.now, is_more)
+
+    def _take_due(self, tx: Tx, wanted: _Wanted) -> list[ClaimedEvent]:
+        self._take_back(tx, wanted.account)
+        events = _claimed(tx, _DUE, account=wanted.account, most=wanted.limit)
+        name = "claim_begun" if wanted.state is State.sending else "claim"
+        places = [event.place for event in events]
+        until = tx.now + wanted.lease
+        transitions.move(tx, name, places, by="{place}", claim=wanted.token, until=until)
+        return events
+
+    def _take_in_for(self, tx: Tx, intake: Intake, account: str, limit: int) -> bool:
         """Take in until *limit* events are due, in small steps; whether there may be more.
 
         What is suppressed, held or another account's keeps nobody waiting, and what is not due yet
         stays in the journal: on a small disk there is no room for it twice.
         """
         taken = 0
-        while found := self.ingest.write(tx, batch, _AT_ONCE):
-            taken += found
+        while number := self.ingest.write(tx, intake, _AT_ONCE):
+            taken += number
             if (
-                batch.room <= 0
+                intake.room <= 0
                 or taken >= model.BATCH
                 or (taken >= limit and lookups.count_due(tx, [account], limit) >= limit)
             ):
                 return True
         return False
-
-    def _is_work(self, account: str, tx: Tx) -> bool:
-        return _may_take([account], tx) or self._may_be_far(tx, account)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -134,10 +158,13 @@ class Queue:
         has_entries = waiting_bytes(self.ingest.folder) > 0
         return has_entries or self.database.read(partial(_may_take, accounts))
 
-    def is_leased(self) -> bool:
-        """Whether a worker has events at the moment."""
-        theirs = f"{schema.in_states(*model.LEASED)} AND due_at > :now LIMIT 1"
-        return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs)))
+    def is_leased(self, account: str) -> bool:
+        """Whether a worker has events of *account* at the moment."""
+        theirs = (
+            f"{schema.in_states(*model.LEASED)} AND advertisable_eid = :account"
+            " AND due_at > :now LIMIT 1"
+        )
+        return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs, account=account)))
 
     def waiting_by_account(self, until: float = float("inf")) -> dict[str, int]:
         """How many events of each account are waiting, claimed or sending.
@@ -147,13 +174,13 @@ class Queue:
         self.ingest.take_in_all(until)
         those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid ORDER BY 1"
         by = "advertisable_eid, count(*)"
-        found = self.database.read(lambda tx: schema.events(tx, by, those))
-        return {eid: int(count) for eid, count in found}
+        rows = self.database.read(lambda tx: schema.events(tx, by, those))
+        return {eid: int(count) for eid, count in rows}
 
     def waiting(self, accounts: Sequence[str] | None = None, until: float = float("inf")) -> int:
         """The same of all *accounts* together (``None``: of all that there are)."""
-        found = self.waiting_by_account(until).items()
-        return sum(count for eid, count in found if accounts is None or eid in accounts)
+        numbers = self.waiting_by_account(until).items()
+        return sum(count for eid, count in numbers if accounts is None or eid in accounts)
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
         """Seconds since the oldest event of *accounts* (``None``: of all) became due.
@@ -197,48 +224,78 @@ class Queue:
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
         """Record outcomes in one transaction; only events still of this claim. Returns how many."""
-        return self.database.write(
-            lambda tx: sum(self._settle(tx, claim, outcome) for outcome in outcomes)
-        )
 
-    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome) -> int:
-        kind, ended = outcome.kind, 0
+        def settle(tx: Tx, *, looks: bool) -> int:
+            return sum(self._settle(tx, claim, outcome, looks=looks) for outcome in outcomes)
+
+        try:
+            return self.database.write(partial(settle, looks=False))
+        except schema.TakenBack:
+            return self.database.write(partial(settle, looks=True))
+
+    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, *, looks: bool) -> int:
+        """Record one outcome.
+
+        :param looks: whether delivered events are read first. It is seldom needed.
+        :raises schema.TakenBack: it is needed.
+        """
+        if outcome.kind == "delivered":
+            return self._settle_delivered(tx, claim, {*outcome.ids}, looks=looks)
         # All are locked: who cancels or erases one at this moment is waited for.
-        where = f"{_MINE} {{lock}}"
-        mine: dict[str, Any] = {"where": where, "ids": [*outcome.ids], "claim": claim.token}
-        if kind == "delivered":
-            # Read in short, since there are many; the claim has what the history counts of them.
-            found = dict(schema.events(tx, "id, reason", **mine))
-            rows = [row for row in claim.events if row.id in found]
-            late = [row for row in rows if found[row.id] == "cancelled"]
-            self.ingest.rows.holds.count_too_late(tx, late)
-        else:
-            rows = schema.rows(tx, **mine)
-            if outcome.asked is not None:
-                _note_attempt(tx, rows, outcome.asked)
-            if kind != "claimed":
-                ended, rows = len(rows), self._end_emptied(tx, rows, unsure=outcome.unsure)
-                ended -= len(rows)
+        rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=[*outcome.ids], claim=claim.token)
+        if outcome.asked is not None:
+            _note_attempt(tx, rows, outcome.asked)
+        ended = 0
+        if outcome.kind != "claimed":
+            whole = self._end_emptied(tx, rows, unsure=outcome.unsure)
+            ended = len(rows) - len(whole)
+            rows = whole
+        counts_attempt = outcome.unsure or (outcome.kind == "dead" and outcome.asked is not None)
         sets = {
-            "error = :error": outcome.error and kind != "delivered",
+            "error = :error": bool(outcome.error),
             "unsure = unsure + 1": outcome.unsure,
             "refused_at = coalesce(refused_at, :now)": outcome.refused,
-            "attempts = attempts + 1": kind in ("delivered", "dead", "retry")
-            and not outcome.blameless,
+            "attempts = attempts + 1": counts_attempt,
         }
         moved = transitions.move(
             tx,
-            "return" if kind == "retry" and outcome.delay <= 0 else kind,
+            "return" if outcome.kind == "retry" and outcome.delay <= 0 else outcome.kind,
             [row.id for row in rows],
             rows=rows,
-            also_sets=", ".join(what for what, is_so in sets.items() if is_so),
+            also_sets=", ".join(text for text, is_set in sets.items() if is_set),
             claim=claim.token,
             reason=outcome.reason[:40] or None,
             error=outcome.error[: model.ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
-            keyless=tx.now + KEYLESS_KEPT,
         )
         return moved + ended
+
+    def _settle_delivered(self, tx: Tx, claim: Claim, ids: set[str], *, looks: bool) -> int:
+        also = "coalesce(reason, '') <> 'cancelled'"
+        if looks:
+            # Some were cancelled while they were sent, or a lease has ended.
+            also = ""
+            rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=[*ids], claim=claim.token)
+            cancelled = [row for row in rows if row.reason == "cancelled"]
+            self.ingest.rows.holds.count_too_late(tx, cancelled)
+            ids = {row.id for row in rows}
+        # The claim has what the history counts of them.
+        events = [event for event in claim.events if event.id in ids]
+        moved = transitions.move(
+            tx,
+            "delivered",
+            [event.place for event in events],
+            by="{place}",
+            rows=events,
+            also=also,
+            also_sets="attempts = attempts + 1",
+            claim=claim.token,
+            reason=None,
+            keyless=tx.now + KEYLESS_KEPT,
+        )
+        if moved < len(events) and not looks:
+            raise schema.TakenBack
+        return moved
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row], *, unsure: bool) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
@@ -252,19 +309,18 @@ class Queue:
     # -- leases that ran out ----------------------------------------------------------------
 
     def _take_back(self, tx: Tx, account: str) -> None:
-        """Return what lapsed, and what a clock that was wrong for a while put too far off."""
-        if lookups.oldest_due(tx, [account], model.LEASED) is not None:
-            for state in model.LEASED:
-                lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
-                rows, was_claimed = schema.rows(tx, lapsed, account=account), state == State.claimed
-                rows = self._end_emptied(tx, rows, unsure=not was_claimed)
-                if was_claimed:
-                    transitions.move(tx, "lapse", [row.id for row in rows])
-                else:
-                    self._lapse_unsure(tx, rows)
-        if self._may_be_far(tx, account):
-            self._looked_at[account] = tx.now
-            self._bring_near(tx, account)
+        """Return what lapsed."""
+        if lookups.oldest_due(tx, [account], model.LEASED) is None:
+            return
+        for state in model.LEASED:
+            lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
+            is_sure = state == State.claimed
+            rows = schema.rows(tx, lapsed, account=account)
+            rows = self._end_emptied(tx, rows, unsure=not is_sure)
+            if is_sure:
+                transitions.move(tx, "lapse", [row.id for row in rows])
+            else:
+                self._lapse_unsure(tx, rows)
 
     def _lapse_unsure(self, tx: Tx, rows: Sequence[model.Row]) -> None:
         _note_attempt(tx, rows, model.Attempt(tx.now, "lapsed", None, "", unsure=True))
@@ -274,35 +330,6 @@ class Queue:
                 self.ingest.counters.add("event_dead", "unsure", dropped)
         elif lapsed := transitions.move(tx, "lapse_unsure", ids):
             self.ingest.counters.add("event_unsure", "lapsed", lapsed)
-
-    def _may_be_far(self, tx: Tx, account: str) -> bool:
-        looked_at = self._looked_at.get(account, float("inf"))
-        return not looked_at <= tx.now < looked_at + _FAR_EVERY
-
-    @staticmethod
-    def _bring_near(tx: Tx, account: str) -> None:
-        """After a clock that went back nothing stands still.
-
-        What waits is due now where it was reported in the future, or was put off for longer than
-        anything is; not what AdRoll has refused, which has its next time by that. A lease is not
-        taken back, since its worker may be sending: it is shortened.
-        """
-        near, far = tx.now + LONGEST_LEASE, LONGEST_DELAY + model.SKEW
-        early = "queued_at > :now AND coalesce(reason, '') <> 'refused'"
-        # The furthest of all first: a planner that takes state and time for independent would read
-        # the whole table for an UPDATE that finds nothing.
-        for state, due, beyond, also in (
-            (State.waiting, tx.now, tx.now, f" AND (due_at > :now + {far} OR ({early}))"),
-            (State.claimed, near, near + model.SKEW, ""),
-            (State.sending, near, near + model.SKEW, ""),
-        ):
-            furthest = f"{of_account(state)} ORDER BY due_at DESC LIMIT 1"
-            found = schema.events(tx, "due_at", furthest, account=account)
-            if (schema.one(found) or 0.0) <= beyond:
-                continue
-            those = f"{of_account(state)} AND due_at > :beyond{also}"
-            nearer = f"UPDATE adroll_event SET due_at = :due WHERE {those}"
-            tx.execute(nearer, due=due, beyond=beyond, account=account)
 
     # -- events without an account ----------------------------------------------------------
 
@@ -316,29 +343,51 @@ class Queue:
             those = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
             rows += schema.rows(tx, those, account="")
         destination.know(tx, [account])
-        alone, verdicts = list[str](), list[model.Verdict]()
+        history.adopt(tx, account)
+        holds = self.ingest.rows.holds
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
             met = schema.of_orders(tx, [order]).get(order) if row.key else None
-            if met is None:
-                alone.append(row.id)
-            elif decided := [one.id for one in (row, met) if one.state == "decided"]:
+            verdict = None
+            if met is not None and "decided" in (row.state, met.state):
                 # Held before the EID was set, released or cancelled after it; or as yet unheld.
-                if verdict := transitions.taken_out(tx, decided[0]):
-                    alone.append(row.id)
-                    verdicts.append(replace(verdict, order=order))
-            else:
+                verdict = transitions.taken_out(tx, row.id if row.state == "decided" else met.id)
+            elif met is not None:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
                 if (row.state, met.state) == ("waiting", "held"):
-                    self.ingest.rows.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
+                    holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [row.id])
                 self.ingest.counters.add("event_duplicate", "adopted")
-        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
-        tx.execute(theirs, account=account, ids=alone)
-        self.ingest.rows.holds.decide(tx, verdicts)
+            theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id"
+            tx.execute(theirs, account=account, id=row.id)
+            if verdict is not None:
+                holds.decide(tx, [replace(verdict, order=order)])
         return len(rows)
+
+
+def _claimed(tx: Tx, where: str, **values: Any) -> list[ClaimedEvent]:
+    events = [ClaimedEvent(*row) for row in schema.events(tx, _CLAIMED, where, **values)]
+    for event in events:  # which the database keeps as numbers
+        event.dry_run = bool(event.dry_run)
+        event.unsure = bool(event.unsure)
+    return events
+
+
+def bring_near(tx: Tx) -> None:
+    """After a clock that went back nothing stands still: what is due later than anything is put off
+    is due soon."""
+    far = tx.now + LONGEST_DELAY + model.SKEW
+    for account, state in product(destination.accounts_of(tx), model.UNSENT):
+        those = of_account(state)
+        # The furthest of all first: a planner that takes state and time for independent would read
+        # the whole table for an UPDATE that finds nothing.
+        furthest = f"{those} ORDER BY due_at DESC LIMIT 1"
+        times = schema.events(tx, "due_at", furthest, account=account)
+        if (schema.first_value(times) or 0.0) > far:
+            nearer = f"UPDATE adroll_event SET due_at = :near WHERE {those} AND due_at > :far"
+            tx.execute(nearer, near=tx.now + _NEAR, far=far, account=account)
 
 
 def _may_take(accounts: Sequence[str], tx: Tx) -> bool:
@@ -355,9 +404,9 @@ def _may_take(accounts: Sequence[str], tx: Tx) -> bool:
 
 def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Attempt) -> None:
     """Keep one more attempt with those of *rows* that have their content."""
-    made = asked._replace(at=round(tx.now, 3), words=asked.words[:_WORDS])
+    attempt = asked._replace(at=round(tx.now, 3), words=asked.words[:_WORDS])
     whole = [row for row in rows if row.whole]
     note = "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}"
     for log in {row.attempt_log for row in whole}:  # mostly one: a batch fails together
         ids = [row.id for row in whole if row.attempt_log == log]
-        tx.execute(note, log=json.dumps([*log[1 - _ATTEMPTS :], made]), ids=ids)
+        tx.execute(note, log=json.dumps([*log[1 - _ATTEMPTS :], attempt]), ids=ids)

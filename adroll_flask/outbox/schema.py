@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from .model import Attempt, OrderKey, Row, State
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 #: Rows that one statement meets, at most.
 STEP: Final = 500
+#: In the shared notes: when a session was last of another outbox's database.
+ELSEWHERE: Final = "session_elsewhere"
 #: Ten processes that start at once queue here instead of failing on each other's CREATE TABLE.
 _LOCK: Final = 0x41645265
 
@@ -37,68 +41,67 @@ _LOCK: Final = 0x41645265
 DELAYS: Final = (1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400)
 DELAY_COLUMNS: Final = tuple(f"delay_{number}" for number in range(len(DELAYS) + 1))
 #: Each table's columns, and what follows them.
-_TABLES: Final = {
+TABLES: Final = {
     "adroll_event": """{first_column},
     state SMALLINT DEFAULT 0 NOT NULL,
-    event_name VARCHAR(40){binary} NOT NULL,
-    advertisable_eid VARCHAR(40){binary} NOT NULL,
+    event_name VARCHAR(40) NOT NULL,
+    advertisable_eid VARCHAR(40) NOT NULL,
     dry_run SMALLINT NOT NULL,
-    dedupe_key VARCHAR(255){text},
-    digest VARCHAR(64){binary},
+    dedupe_key VARCHAR(255),
+    digest VARCHAR(64),
     payload {payload},
     occurred_at DOUBLE PRECISION NOT NULL,
     queued_at DOUBLE PRECISION NOT NULL,
     due_at DOUBLE PRECISION NOT NULL,
     attempts INTEGER DEFAULT 0 NOT NULL,
     unsure SMALLINT DEFAULT 0 NOT NULL,
-    claim VARCHAR(32){binary},
+    claim VARCHAR(32),
     error TEXT,
-    reason VARCHAR(40){binary},
+    reason VARCHAR(40),
     settled_at DOUBLE PRECISION,
-    cookie_hash VARCHAR(32){binary},
-    click_hash VARCHAR(32){binary},
+    record_hash VARCHAR(32),
     identifiers SMALLINT DEFAULT 0 NOT NULL,
     refused_at DOUBLE PRECISION,
     attempt_log TEXT,
     released_at DOUBLE PRECISION,
-    learnt_at DOUBLE PRECISION{indexes}){event_options}""",
-    "adroll_account": """advertisable_eid VARCHAR(40){binary} NOT NULL PRIMARY KEY,
+    learnt_at DOUBLE PRECISION,
+    refunded_at DOUBLE PRECISION,
+    refund VARCHAR(64),
+    sender VARCHAR(20){indexes}){event_options}""",
+    "adroll_account": """advertisable_eid VARCHAR(40) NOT NULL PRIMARY KEY,
     paused_until DOUBLE PRECISION DEFAULT 0 NOT NULL,
-    stopped VARCHAR(64){binary},
-    fingerprint VARCHAR(64){binary},
+    stopped VARCHAR(64),
+    fingerprint VARCHAR(64),
     stopped_since DOUBLE PRECISION,
     failures INTEGER DEFAULT 0 NOT NULL,
     last_error TEXT,
     last_error_at DOUBLE PRECISION,
     probe_until DOUBLE PRECISION DEFAULT 0 NOT NULL,
     seen_at DOUBLE PRECISION){options}""",
-    "adroll_stop": """id VARCHAR(32){binary} NOT NULL PRIMARY KEY,
-    advertisable_eid VARCHAR(40){binary} NOT NULL,
-    began_at DOUBLE PRECISION NOT NULL,
-    ended_at DOUBLE PRECISION,
-    reason VARCHAR(64){binary} NOT NULL){options}""",
-    "adroll_meta": """name VARCHAR(60){binary} NOT NULL PRIMARY KEY,
-    value VARCHAR(64){text} NOT NULL){options}""",
-    "adroll_inbox": """id VARCHAR(32){binary} NOT NULL PRIMARY KEY,
+    "adroll_meta": """name VARCHAR(60) NOT NULL PRIMARY KEY,
+    value VARCHAR(64) NOT NULL){options}""",
+    "adroll_inbox": """id VARCHAR(32) NOT NULL PRIMARY KEY,
     line {payload} NOT NULL){options}""",
-    "adroll_journal": """file VARCHAR(120){binary} NOT NULL PRIMARY KEY,
+    "adroll_journal": """file VARCHAR(120) NOT NULL PRIMARY KEY,
     position BIGINT NOT NULL,
     read_at DOUBLE PRECISION NOT NULL){options}""",
-    "adroll_mark": """hash VARCHAR(32){binary} NOT NULL PRIMARY KEY,
-    reason VARCHAR(40){binary} NOT NULL,
+    "adroll_mark": """hash VARCHAR(32) NOT NULL PRIMARY KEY,
+    reason VARCHAR(40) NOT NULL,
     marked_at DOUBLE PRECISION NOT NULL,
     forget_at DOUBLE PRECISION NOT NULL){options}""",
     "adroll_history": """hour INTEGER NOT NULL,
     slot SMALLINT NOT NULL,
-    event_name VARCHAR(40){binary} NOT NULL,
-    outcome VARCHAR(16){binary} NOT NULL,
-    reason VARCHAR(40){binary} NOT NULL,
+    advertisable_eid VARCHAR(40) NOT NULL,
+    event_name VARCHAR(40) NOT NULL,
+    outcome VARCHAR(16) NOT NULL,
+    reason VARCHAR(40) NOT NULL,
     identifiers SMALLINT NOT NULL,
-    currency VARCHAR(3){binary} NOT NULL,
+    currency VARCHAR(3) NOT NULL,
     events BIGINT NOT NULL,
     value NUMERIC(38) NOT NULL,
     {delays},
-    PRIMARY KEY (hour, slot, event_name, outcome, reason, identifiers, currency)){options}""",
+    PRIMARY KEY (hour, slot, advertisable_eid, event_name, outcome, reason, identifiers, \
+currency)){options}""",
 }
 #: Columns of each index of events, and the one without which a row is not in it (MariaDB and MySQL
 #: have all in it, and make them with the table).
@@ -108,8 +111,7 @@ _INDEXES: Final = {
         "dedupe_key",
     ),
     "INDEX adroll_event_due": ("state, advertisable_eid, due_at", ""),
-    "INDEX adroll_event_cookie": ("cookie_hash", "cookie_hash"),
-    "INDEX adroll_event_click": ("click_hash", "click_hash"),
+    "INDEX adroll_event_record": ("record_hash", "record_hash"),
 }
 
 #: Runs a statement with its parameters; gives the rows of a query.
@@ -118,35 +120,38 @@ Run = Callable[..., list[Any]]
 
 def columns_of(table: str) -> tuple[str, ...]:
     """The names of a table's columns, but for a number that is the database's own key."""
-    found = [line.split()[0] for line in _TABLES[table].splitlines()]
-    own = {"{first_column},": ("id",), "{delays},": DELAY_COLUMNS, "PRIMARY": ()}
-    return tuple(name for column in found for name in own.get(column, (column,)))
+    first_words = [line.split()[0] for line in TABLES[table].splitlines()]
+    others = {"{first_column},": ("id",), "{delays},": DELAY_COLUMNS, "PRIMARY": ()}
+    return tuple(name for word in first_words for name in others.get(word, (word,)))
 
 
-def make(run: Run, dialect: str) -> None:
+def make(run: Run, dialect: str, now: float | None = None) -> None:
     """Make what is missing in *run*'s database; idempotent.
+
+    :param now: by the outbox's clock, where that is not this host's.
 
     MariaDB and MySQL commit each statement, and may have been stopped between any two.
     """
-    for name, columns in _TABLES.items():
+    for name, columns in TABLES.items():
         run(filled(dialect, f"CREATE TABLE IF NOT EXISTS {name} ({columns}"))
     for index, (columns, needed) in _INDEXES.items():
         if dialect in ("sqlite", "postgresql"):
-            made = index.replace("INDEX", "INDEX IF NOT EXISTS")
+            missing = index.replace("INDEX", "INDEX IF NOT EXISTS")
             where = f"WHERE {needed} IS NOT NULL" if needed else ""
-            run(f"CREATE {made} ON adroll_event ({columns}) {where}")
-    # The outbox's own id is the key of the visitors' hashes, and tells a session's database from
-    # another that looks the same. The version comes last: with it all is there.
-    for name, value in (("outbox_id", secrets.token_hex(16)), ("schema_version", str(VERSION))):
+            run(f"CREATE {missing} ON adroll_event ({columns}) {where}")
+    # Since when it knows of orders (knowledge.py). The outbox's own id is the key of the visitors'
+    # hashes, and tells a session's database from another that looks the same. The version comes
+    # last: with it all is there.
+    began = repr(time.time() if now is None else now)
+    notes = {"began": began, "outbox_id": secrets.token_hex(16), "schema_version": str(VERSION)}
+    for name, value in notes.items():
         run(filled(dialect, insert_into("adroll_meta", ("name", "value"))), name=name, value=value)
 
 
-def version_in(run: Run, dialect: str) -> int | None:
-    """The version of the tables in *run*'s database; ``None`` where there are none."""
-    if not run(FRAGMENTS[dialect]["meta_exists"]):
-        return None
-    version = one(run("SELECT value FROM adroll_meta WHERE name = 'schema_version'"))
-    return None if version is None else int(version)
+def is_made(run: Run, dialect: str) -> bool:
+    """Whether all tables are there in *run*'s database."""
+    version = "SELECT 1 FROM adroll_meta WHERE name = 'schema_version'"
+    return bool(run(FRAGMENTS[dialect]["meta_exists"])) and bool(run(version))
 
 
 # -- for migrations: an SQLAlchemy connection ------------------------------------------------------
@@ -163,10 +168,28 @@ def create_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    dialect, run = connection.dialect.name, runner(connection)
+    dialect = connection.dialect.name
+    run = runner(connection)
     if dialect == "postgresql":  # where two at once collide; the lock goes with the transaction
         run(f"SELECT pg_advisory_xact_lock({_LOCK})")
     make(run, dialect)
+
+
+class TakenBack(Exception):
+    """Ends a transaction that was a trial."""
+
+
+def try_rights(run: Run) -> None:
+    """Change the tables as the outbox does, in a transaction that is then taken back.
+
+    No row has to be there: rights are asked for all the same, and a server that only reads refuses
+    the statement.
+    """
+    for table in TABLES:
+        column = columns_of(table)[0]
+        run(f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0")
+        run(f"UPDATE {table} SET {column} = {column} WHERE 1 = 0")
+        run(f"DELETE FROM {table} WHERE 1 = 0")
 
 
 def drop_tables(connection: Connection) -> None:
@@ -175,13 +198,8 @@ def drop_tables(connection: Connection) -> None:
     :param connection: to the outbox's database.
     """
     run = runner(connection)
-    for name in _TABLES:
+    for name in TABLES:
         run(f"DROP TABLE IF EXISTS {name}")
-
-
-def schema_version(connection: Connection) -> int | None:
-    """The version of the tables in this database; ``None`` where there are none."""
-    return version_in(runner(connection), connection.dialect.name)
 
 
 def runner(connection: Connection) -> Run:
@@ -256,23 +274,42 @@ class Database(Protocol):
     def has_tables(self) -> bool:
         """Whether there are tables in a database that is there; looking makes none."""
 
-    def tidy(self) -> int:
-        """One small step of keeping files small; how much was done."""
-        return 0
+    def try_writing(self) -> None:
+        """Write as the outbox does, or make its tables where there are none, and take it back.
+
+        :raises OutboxFailed: that cannot be done.
+        """
+        raise NotImplementedError
+
+    def empty_log(self, *, at_once: bool = False) -> None:
+        """Leave nothing of what was removed in a log of the database's, where nobody reads it.
+
+        Cheap: to be called again and again. Where somebody reads, the next call does it.
+
+        :param at_once: however short the last time is ago.
+        :raises OutboxFailed: the database cannot be worked with.
+        """
+        return
 
     def close(self) -> None:
         """Close this process's connections; the next call opens them again."""
 
 
-def one(rows: Sequence[Any]) -> Any:
+def first_value(rows: Sequence[Any]) -> Any:
     """The first row's first value, or ``None``."""
     return rows[0][0] if rows else None
 
 
-def insert_into(table: str, names: Iterable[str]) -> str:
+def insert_into(table: str, names: Collection[str]) -> str:
     """The statement for a new row; it does nothing where there is one with the same key."""
-    columns, marks = ", ".join(names), ", ".join(f":{name}" for name in names)
-    return f"{{insert}} {table} ({columns}) VALUES ({marks}) {{or_ignore}}"
+    values = ", :".join(names)
+    return f"{{insert}} {table} ({', '.join(names)}) VALUES (:{values}) {{or_ignore}}"
+
+
+def insert_all(tx: Tx, table: str, rows: Iterable[Values]) -> int:
+    """Make rows in their order; how many: those that have the key of another are not made."""
+    alike = groupby(rows, key=tuple)  # neighbours with values for the same columns
+    return sum(tx.many(insert_into(table, names), list(group)) for names, group in alike)
 
 
 def insert(tx: Tx, table: str, **values: Any) -> int:
@@ -282,18 +319,15 @@ def insert(tx: Tx, table: str, **values: Any) -> int:
 
 def meta(tx: Tx, name: str) -> str | None:
     """A text that all processes share, or ``None``."""
-    found = one(tx.rows("SELECT value FROM adroll_meta WHERE name = :name", name=name))
-    return None if found is None else str(found)
+    value = first_value(tx.rows("SELECT value FROM adroll_meta WHERE name = :name", name=name))
+    return None if value is None else str(value)
 
 
-def order_columns(account: str, dry_run: bool, name: str, key: str | None) -> dict[str, Any]:
-    """The columns of the unique index, which an :class:`.OrderKey` has."""
-    return {
-        "advertisable_eid": account,
-        "dry_run": int(dry_run),
-        "event_name": name,
-        "dedupe_key": key,
-    }
+def set_meta(tx: Tx, name: str, value: str) -> None:
+    """Let all processes share a text, whatever there was before."""
+    values = {"name": name, "value": value}
+    if not tx.execute("UPDATE adroll_meta SET value = :value WHERE name = :name", **values):
+        insert(tx, "adroll_meta", **values)
 
 
 def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
@@ -305,7 +339,8 @@ def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
 _COLUMNS: Final = (
     "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
     " attempts, unsure, coalesce(error, ''), coalesce(reason, ''), settled_at, attempt_log,"
-    " released_at, coalesce(digest, ''), identifiers, payload IS NOT NULL, refused_at"
+    " released_at, coalesce(digest, ''), identifiers, payload IS NOT NULL, refused_at,"
+    " coalesce(sender, ''), refunded_at, coalesce(refund, ''), record_hash, learnt_at"
 )
 _NAMES: Final = tuple(state.name for state in State)
 
@@ -316,25 +351,26 @@ def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
     :param full: with their payload.
     """
     columns = f"{_COLUMNS}, {'payload' if full else 'NULL'}"
-    return [_row(found) for found in events(tx, columns, where, **values)]
+    return [_row(Row(*values)) for values in events(tx, columns, where, **values)]
 
 
-def _row(found: Any) -> Row:
-    # There is one for each event that is sent: each step counts.
-    row = Row(*found)
-    row.state = _NAMES[found[2]]
-    row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
-    log = found[14]
+def _row(row: Any) -> Row:
+    """*row* with values of its own types. There is one for each event that is sent."""
+    row.state = _NAMES[row.state]
+    row.dry_run = row.dry_run > 0
+    row.unsure = row.unsure > 0
+    row.whole = row.whole > 0
+    log = row.attempt_log
     row.attempt_log = tuple(map(Attempt._make, json.loads(log))) if log else ()
     row.payload = row.payload or b""
-    return row
+    return cast(Row, row)
 
 
 def of_orders(
     tx: Tx, orders: Sequence[OrderKey], lock: str = "", *, full: bool = False
 ) -> dict[OrderKey, Row]:
     """The rows of those of *orders* that have one; a query for each account and name."""
-    found = {}
+    by_order = {}
     where = (
         "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
         f" AND dedupe_key {{in_ids}} {lock}"
@@ -343,8 +379,8 @@ def of_orders(
         keys = [key for *those, key in orders if those == [account, dry_run, name]]
         values = {"account": account, "dry_run": int(dry_run), "name": name}
         for row in rows(tx, where, full=full, ids=keys, **values):
-            found[OrderKey(account, dry_run, name, str(row.key))] = row
-    return found
+            by_order[OrderKey(account, dry_run, name, str(row.key))] = row
+    return by_order
 
 
 def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -375,11 +411,13 @@ def of_account(state: State) -> str:
 
 # -- where they differ -----------------------------------------------------------------------------
 
-_ASCII: Final = "CHARACTER SET ascii COLLATE ascii_bin"
-_INNODB: Final = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
+#: Texts are compared to the letter, but for spaces at the end: no key has any (kept_key).
+_INNODB: Final = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 _SQLITE: Final = {
     "in_ids": "IN (SELECT value FROM json_each(:ids))",
+    # Of an index of texts of 32 characters each look-up costs.
+    "place": "seq",
     "skip_locked": "",
     "lock": "",
     "insert": "INSERT INTO",
@@ -395,8 +433,6 @@ _SQLITE: Final = {
     "first_column": "seq INTEGER PRIMARY KEY AUTOINCREMENT, id VARCHAR(32) NOT NULL UNIQUE",
     "delays": ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS),
     "indexes": "",
-    "binary": "",
-    "text": "",
     "payload": "BLOB",
     "event_options": "",
     "options": "",
@@ -405,6 +441,7 @@ _SQLITE: Final = {
 _POSTGRESQL: Final = _SQLITE | {
     # One parameter: with a hundred, parsing and planning took half of the statement.
     "in_ids": "= ANY(:ids)",
+    "place": "id",
     "skip_locked": "FOR UPDATE SKIP LOCKED",
     "lock": "FOR UPDATE",
     "meta_exists": (
@@ -427,11 +464,7 @@ _MYSQL: Final = _POSTGRESQL | {
     "insert": "INSERT IGNORE INTO",
     "or_ignore": "",
     "meta_exists": "SHOW TABLES LIKE 'adroll_meta'",
-    "first_column": f"id VARCHAR(32) {_ASCII} NOT NULL PRIMARY KEY",
-    "binary": f" {_ASCII}",
     "indexes": "".join(f", {index} ({columns})" for index, (columns, _) in _INDEXES.items()),
-    # To the letter, but for spaces at the end: no key has any (kept_key).
-    "text": " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "payload": "MEDIUMBLOB",
     "event_options": _INNODB,
     "options": _INNODB,

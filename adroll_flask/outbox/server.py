@@ -7,9 +7,9 @@ connecting takes 5 s, a statement 30 s, and a peer that is gone is found within 
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -20,41 +20,57 @@ from adroll_flask.redaction import database_words
 
 from . import schema
 from .model import OutboxFailed
-from .schema import Database, T, Tx, Values, filled, one
+from .schema import Database, T, Tx, Values, filled, first_value
 
 CONNECT: Final = 5
 STATEMENT: Final = 30
-#: By libpq's names and the system's: a peer that is gone is found within 15 seconds.
+#: A peer that is gone is found within 15 seconds: by libpq's keep-alive. PyMySQL has none, and
+#: waits for no statement any longer.
+GONE: Final = 15
 _KEEPALIVE: Final = {
-    "keepalives_idle": ("TCP_KEEPIDLE", 5),
-    "keepalives_interval": ("TCP_KEEPINTVL", 5),
-    "keepalives_count": ("TCP_KEEPCNT", 2),
-    "tcp_user_timeout": ("TCP_USER_TIMEOUT", 15_000),
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": GONE * 1000,
 }
 #: Seconds that a statement waits for a lock.
 _LOCK_WAIT: Final = 10
 _TRIES: Final = 4
+_TWICE_THE_SAME_COLUMN: Final = 1060
+_NO_TABLE: Final = 1146
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 #: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
 _REASONS: Final = {
     "locked": (_MYSQL_COLLISIONS, ("55P03", "40001", "40P01", "57014")),
     "disk_full": ({1021, 1114, 28}, ("53100",)),
     "data": ({1264, 1366, 1406, 1048, 1300}, ("22", "23")),
-    "read_only": ({1290, 1836}, ("25006",)),
+    # Also what this user may not do: 1044, 1142, 1143 and 42501.
+    "read_only": ({1044, 1142, 1143, 1290, 1792, 1836}, ("25006", "42501")),
     # From 2000 on: of the driver itself, which has lost the server.
-    "unavailable": ({1040, 1045, 1053, 1203, *range(2000, 2100)}, ("08", "53", "57")),
+    "unavailable": ({1040, 1045, 1053, 1203, 1226, *range(2000, 2100)}, ("08", "53", "57")),
 }
 
 
+#: On PostgreSQL, what holds for a transaction of ours and ends with it: behind a pooler the next
+#: transaction on the same connection may be the shop's. An outbox is empty most of the time, and
+#: PostgreSQL's statistics say so amid a backlog: it would read all that waits, and sort it, for
+#: each claim of the first hundred. Without bitmap scans it follows the index.
+_FOR_TRANSACTION: Final = {
+    "enable_bitmapscan": "off",
+    "lock_timeout": f"{_LOCK_WAIT}s",
+    "statement_timeout": f"{STATEMENT}s",
+    # Of a process that was stopped amid a transaction others would wait for the rows.
+    "idle_in_transaction_session_timeout": f"{STATEMENT}s",
+}
+_SET: Final = ", ".join(
+    f"set_config('{name}', '{it}', true)" for name, it in _FOR_TRANSACTION.items()
+)
 #: The first statement of a transaction of ours: the server's clock in seconds since the epoch,
 #: whatever its or the host's time zone. (UNIX_TIMESTAMP(NOW()) goes through the session's time
-#: zone and repeats an hour each autumn.) An outbox is empty most of the time, and PostgreSQL's
-#: statistics say so amid a backlog: it would read all that waits, and sort it, for each claim of
-#: the first hundred. Without bitmap scans it follows the index.
+#: zone and repeats an hour each autumn.)
 _BEGIN: Final = {
     "postgresql": (
-        "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision),"
-        " set_config('enable_bitmapscan', 'off', true)"
+        f"SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision), {_SET}"
     ),
     "mysql": "SELECT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)",
 }
@@ -75,7 +91,7 @@ class _ServerTx(Tx):
     def __init__(self, connection: sa.Connection, dialect: str, kept: float) -> None:
         self.connection = connection
         self.dialect = dialect
-        self.now = float(one(self.run(_BEGIN[dialect], {}).all()))
+        self.now = float(first_value(self.run(_BEGIN[dialect], {}).all()))
         self.kept = self.now + kept
 
     def run(self, statement: str, values: dict[str, Any], /) -> Any:
@@ -102,10 +118,6 @@ class ServerDatabase(Database):
         self._engines.close_with(self, _close)
         self._is_ready = False
 
-    def engine(self) -> sa.Engine:
-        """This process's engine."""
-        return self._engines.own()
-
     def write(self, function: Callable[[Tx], T], /) -> T:
         if not self._is_ready:
             self.create_tables()
@@ -118,7 +130,7 @@ class ServerDatabase(Database):
         while True:
             tries += 1
             try:
-                with self.engine().connect() as connection, connection.begin():
+                with self._engines.own().connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect, self._kept))
             except (sa.exc.SQLAlchemyError, OSError) as exc:
                 self._again(exc, tries)
@@ -136,27 +148,52 @@ class ServerDatabase(Database):
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
         elif tries == 1 and _lost(exc):
             self.close()
-        elif tries == 1 and (number in (1146, 1054) or state in ("42P01", "42703")):  # no table
+        elif tries == 1 and (number == _NO_TABLE or state == "42P01"):
             self.create_tables()
         else:
-            reason, detail = reason_of(exc), type(original).__name__
+            reason = reason_of(exc)
+            detail = type(original).__name__
             if reason != "data":
                 detail = database_words(original, self.url.username, str(self.url.password or ""))
             raise OutboxFailed(reason, detail) from None
 
     def create_tables(self) -> None:
         def make(tx: Any) -> None:
-            if schema.version_in(tx.rows, self.dialect) is None:
+            if not schema.is_made(tx.rows, self.dialect):
                 schema.create_tables(tx.connection)
 
         self._run(make)
         self._is_ready = True
 
     def has_tables(self) -> bool:
-        return self._run(lambda tx: schema.version_in(tx.rows, self.dialect) is not None)
+        return self._run(lambda tx: schema.is_made(tx.rows, self.dialect))
+
+    def try_writing(self) -> None:
+        def try_out(tx: Any) -> None:
+            run = schema.runner(tx.connection)
+            if schema.is_made(tx.rows, self.dialect):
+                schema.try_rights(run)
+            elif self.dialect == "postgresql":
+                schema.create_tables(tx.connection)
+            else:
+                _try_to_make_a_table(run)
+            raise schema.TakenBack
+
+        with suppress(schema.TakenBack):
+            self._run(try_out)
 
     def close(self) -> None:
-        _close(self.engine())
+        _close(self._engines.own())
+
+
+def _try_to_make_a_table(run: schema.Run) -> None:
+    """MariaDB and MySQL take no table back. So one is asked for that cannot be: whether this user
+    may make any is looked at first."""
+    try:
+        run("CREATE TABLE adroll_trial (id INTEGER, id INTEGER)")
+    except sa.exc.DBAPIError as exc:
+        if _codes(exc.orig)[0] != _TWICE_THE_SAME_COLUMN:
+            raise
 
 
 def _close(engine: sa.Engine) -> None:
@@ -169,22 +206,19 @@ def _close(engine: sa.Engine) -> None:
 def make_engine(url: sa.URL) -> sa.Engine:
     """An engine whose connections have the bounds of this module."""
     arguments: dict[str, Any] = {"connect_timeout": CONNECT}
+    pool: dict[str, Any] = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT}
+    settings: list[str] = []
     if url.get_backend_name() == "postgresql":
-        arguments |= {name: value for name, (_, value) in _KEEPALIVE.items()}
+        arguments |= _KEEPALIVE
         arguments["application_name"] = url.query.get("application_name", "adroll_outbox")
         # A plan made for an empty table would be kept for one with a million rows; poolers in
         # front of the server do not like prepared statements either.
         arguments["prepare_threshold"] = None
-        settings = [
-            f"SET lock_timeout = {_LOCK_WAIT * 1000}",
-            f"SET statement_timeout = {STATEMENT * 1000}",
-            # Of a process that was stopped amid a transaction others would wait for the rows.
-            f"SET idle_in_transaction_session_timeout = {STATEMENT * 1000}",
-            # A role or database may have another default, under which claims beside others fail.
-            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        ]
+        # psycopg says so with each BEGIN. A role or database may have another default, under which
+        # claims beside others fail.
+        pool["isolation_level"] = "READ COMMITTED"
     else:
-        arguments |= {"read_timeout": STATEMENT, "write_timeout": STATEMENT}
+        arguments |= {"read_timeout": GONE, "write_timeout": GONE}
         # Whatever charset a shop's URL has: an order's id may hold any character.
         arguments["charset"] = "utf8mb4"
         settings = [
@@ -194,20 +228,21 @@ def make_engine(url: sa.URL) -> sa.Engine:
             # would wait for it.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
-    pool = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT, "pool_recycle": 1800}
-    engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
+    engine = sa.create_engine(
+        url, hide_parameters=True, connect_args=arguments, pool_recycle=1800, **pool
+    )
 
     # Before SQLAlchemy's own, which ask the server as well.
     @sa.event.listens_for(engine, "connect", insert=True)
     def connect(connection: Any, record: Any) -> None:
         if engine.name == "postgresql":
             _limit_waits(connection)
-        _keep_alive(connection)
-        cursor = connection.cursor()
-        for statement in settings:
-            cursor.execute(statement)
-        cursor.close()
-        connection.commit()
+        if settings:
+            cursor = connection.cursor()
+            for statement in settings:
+                cursor.execute(statement)
+            cursor.close()
+            connection.commit()
 
     return engine
 
@@ -222,7 +257,9 @@ def _limit_waits(connection: Any) -> None:
     """
     import psycopg
 
-    wait = connection.wait
+    wait = getattr(connection, "wait", None)
+    if wait is None:
+        return
 
     def limited(gen: Any) -> Any:
         deadline = time.monotonic() + STATEMENT + 0.5
@@ -241,17 +278,6 @@ def _limit_waits(connection: Any) -> None:
     connection.wait = lambda gen, **how: wait(limited(gen), **how)
 
 
-def _keep_alive(connection: Any) -> None:
-    """PyMySQL sets no keep-alive by itself; libpq was told above."""
-    found = getattr(connection, "_sock", None)
-    if not isinstance(found, socket.socket) or found.family == getattr(socket, "AF_UNIX", None):
-        return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.values():
-        if hasattr(socket, name):
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
 # -- faults ----------------------------------------------------------------------------------
 
 
@@ -267,7 +293,8 @@ def reason_of(exc: BaseException) -> str:
         return "unavailable"
     number, state = _codes(original)
     for reason, (numbers, states) in _REASONS.items():
-        if number in numbers or (not number and state.startswith(states)):
+        is_this = number in numbers if number else state.startswith(states)
+        if is_this:
             return reason
     if number or state:
         return "error"

@@ -1,4 +1,10 @@
-"""The outbox in a SQLite file, over the standard library's own driver."""
+"""The outbox in a SQLite file, over the standard library's own driver.
+
+The file may be the shop's own database, or another's by a slip in the URL. Only a file that says
+that we made it, and holds nothing but our tables, is ever moved aside or given a log of its own;
+every other one is worked with as any of its users would, and left as it is where that cannot be
+done.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from adroll_flask import files
-from adroll_flask.forks import PerProcess, at_fork, each, never_collect
+from adroll_flask.forks import PerProcess, at_fork, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
 from . import schema
-from .model import BATCH, OutboxFailed
+from .location import FILE
+from .model import ForeignFile, OutboxFailed
 from .schema import T, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -38,22 +45,33 @@ _FORK_PATIENCE: Final = 1.0
 #: the log's file keeps: our own log must not fill a small disk.
 _CHECKPOINT: Final = 400
 _LOG_BYTES: Final = 2 << 20
-#: Pages that one step gives back to the file system, and free ones that a file may keep.
-_PAGES: Final = 256
-_SPARE_PAGES: Final = 1024
+#: Seconds between two attempts to empty the log. What was erased or delivered is in it as it was.
+_EMPTY_EVERY: Final = 3.0
 _REASONS: Final = {
     "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
     "disk_full": (sqlite3.SQLITE_FULL,),
     "read_only": (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
     "unavailable": (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR),
-    "corrupt": (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+    "corrupt": (sqlite3.SQLITE_CORRUPT,),
+    "foreign": (sqlite3.SQLITE_NOTADB,),
     "data": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
 }
+#: By the variant of the finding, what is wrong with a file that is not ours to change.
+_FOREIGN: Final = {
+    "": "names a file that is damaged",
+    "no-database": "names a file that is no SQLite database",
+    "log": "names a file that is not there, while its log is",
+}
 _WRITE: Final = "BEGIN IMMEDIATE"
+#: Bytes of the smallest database. What SQLite takes for a new one, as it does an empty file, and
+#: writes over.
+_SMALLEST: Final = 512
+#: In the head of a file that we made (https://sqlite.org/fileformat2.html#application_id): "AdRl".
+APPLICATION_ID: Final = 0x4164526C
+#: What SQLite keeps beside a database. Without its database it would delete it, and a restore
+#: that is under way would lack what was committed last.
+_BESIDE: Final = ("-wal", "-shm", "-journal")
 _NAMED: Final = re.compile(r":(\w+)")
-#: Of a connection that imports. New rows go anywhere into the indexes, whose pages would else be
-#: read again, and written into the file again, with each transaction.
-_FOR_MANY: Final = ("PRAGMA cache_size = -32768", "PRAGMA wal_autocheckpoint = 16000")
 
 
 class _SqliteTx(Tx):
@@ -61,7 +79,8 @@ class _SqliteTx(Tx):
 
     def __init__(self, connection: sqlite3.Connection, now: float, kept: float = 0.0) -> None:
         self.connection = connection
-        self.now, self.kept = now, now + kept
+        self.now = now
+        self.kept = now + kept
 
     def run(self, statement: str, values: dict[str, Any], /) -> sqlite3.Cursor:
         if "ids" in values:
@@ -69,17 +88,14 @@ class _SqliteTx(Tx):
         return self.connection.execute(schema.filled("sqlite", statement), values)
 
     def many(self, statement: str, values: Sequence[schema.Values], /) -> int:
-        if len(values) > BATCH:
-            for pragma in _FOR_MANY:
-                self.connection.execute(pragma)
         named = schema.filled("sqlite", statement)
         # By position: the driver looks for each name anew for each row.
         names = _NAMED.findall(named)
-        rows = map(itemgetter(*names), each(values))
+        rows = map(itemgetter(*names), values)
         return self.connection.executemany(_NAMED.sub("?", named), rows).rowcount
 
 
-class _Process:
+class _OfProcess:
     """What one process holds of the file. After a fork, the child has one of its own."""
 
     def __init__(self) -> None:
@@ -87,9 +103,14 @@ class _Process:
         self.connection: sqlite3.Connection | None = None
         #: Of the file that is open; ``None``: of none.
         self.inode: tuple[int, int] | None = None
+        #: Whether the file that was open last was ours alone.
+        self.was_ours = False
+        #: Since the log was last written back.
+        self.has_written = False
 
     def hang_up(self) -> None:
-        old, self.connection = self.connection, None
+        old = self.connection
+        self.connection = None
         if old is not None:
             old.close()
 
@@ -113,19 +134,29 @@ class SqliteDatabase(schema.Database):
         self._sync = "FULL" if sync == "full" else "NORMAL"
         # SQLite allows no inherited connection, not even to close it
         # (https://sqlite.org/howtocorrupt.html, 2.6).
-        self._processes = PerProcess(_Process, left=never_collect)
-        self._processes.close_with(self, _Process.hang_up)
+        self._processes = PerProcess(_OfProcess, left=never_collect)
+        self._processes.close_with(self, _OfProcess.hang_up)
         self._is_orphan = False
+        self._told: str | None = None
+        self._empty_at = float("-inf")
         at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
 
     # -- transactions -----------------------------------------------------------------------
 
     def read(self, function: Callable[[Tx], T], /) -> T:
-        return self._work(
-            lambda connection: self._in_transaction(connection, function, "BEGIN"), makes=False
-        )
+        try:
+            is_missing = self._inode() is None
+        except OSError:  # it is there, and the try below tells what is wrong
+            is_missing = False
+        if is_missing:
+            with closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing:
+                schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
+                nothing.execute("DELETE FROM adroll_meta")  # nor has it a version
+                return self._in_transaction(nothing, function, "BEGIN")
+        return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
     def write(self, function: Callable[[Tx], T], /) -> T:
+        self._processes.own().has_written = True
         return self._work(lambda connection: self._in_transaction(connection, function, _WRITE))
 
     def _in_transaction(
@@ -142,28 +173,26 @@ class SqliteDatabase(schema.Database):
                     connection.execute("ROLLBACK")
             raise
 
-    def _work(self, function: Callable[[sqlite3.Connection], T], *, makes: bool = True) -> T:
-        """Run *function* on the kept connection, again where the file was locked or replaced.
-
-        :param makes: whether to make the file where it is missing; else nothing is in it.
-        """
-        until, is_again = time.monotonic() + PATIENCE, False
+    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *function* on the kept connection, again where the file was locked or replaced; made
+        where it is missing."""
+        until = time.monotonic() + PATIENCE
+        is_again = False
         while True:
             with self._alone_in_process() as process:
                 try:
                     connection = process.connection
                     inode = self._inode()
-                    is_ours = inode == process.inode and not (makes and inode is None)
-                    if connection is None or not is_ours:
+                    if connection is None or inode is None or inode != process.inode:
                         process.hang_up()
-                        connection = self._open(process, makes)
+                        connection = self._open(process)
                     return function(connection)
                 except sqlite3.Error as exc:
                     reason = reason_of(exc)
                     # SQLite itself does not wait where a file is to keep a log from now on.
                     if reason != "locked" or time.monotonic() > until:
                         if is_again or not self._recover(reason, process):
-                            raise OutboxFailed(reason, database_words(exc)) from exc
+                            raise self._failure(exc) from exc
                         is_again = True
                         process.hang_up()
                 except (UnicodeError, OverflowError) as exc:
@@ -175,7 +204,7 @@ class SqliteDatabase(schema.Database):
             time.sleep(_BETWEEN)
 
     @contextmanager
-    def _alone_in_process(self) -> Iterator[_Process]:
+    def _alone_in_process(self) -> Iterator[_OfProcess]:
         process = self._processes.own()
         lock = process.lock
         try:
@@ -194,10 +223,24 @@ class SqliteDatabase(schema.Database):
 
     def has_tables(self) -> bool:
         try:
-            with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
-                return _version_in(connection) is not None
+            self._refuse_a_scrap()
+            with closing(_connect_to_read(self.path)) as connection:
+                if not _has_our_tables(connection):
+                    return False
+                if not _is_ours_alone(connection):
+                    _look_over(connection)
+                return True
         except sqlite3.Error as exc:
-            raise OutboxFailed(reason_of(exc), database_words(exc)) from None
+            raise self._failure(exc) from None
+
+    def try_writing(self) -> None:
+        def try_out(tx: Tx) -> None:
+            schema.try_rights(tx.rows)
+            raise schema.TakenBack
+
+        if self.path.exists() and self.has_tables():
+            with suppress(schema.TakenBack):
+                self.write(try_out)
 
     def _inode(self) -> tuple[int, int] | None:
         try:
@@ -206,52 +249,66 @@ class SqliteDatabase(schema.Database):
             return None
         return stat.st_ino, stat.st_dev
 
-    def _open(self, process: _Process, makes: bool) -> sqlite3.Connection:
+    def _open(self, process: _OfProcess) -> sqlite3.Connection:
         if self._is_orphan:
             raise OutboxFailed("unavailable", "forked while its database was in use")
-        is_there = self.path.exists()
-        if makes and not is_there:
-            self._make()
-            is_there = True
-        process.connection = connection = self._connect(self.path if is_there else ":memory:")
-        process.inode = self._inode() if is_there else None
-        if not is_there:  # nor has it a version
-            connection.execute("DELETE FROM adroll_meta WHERE name = 'schema_version'")
+        if self.path.exists():
+            self._refuse_a_scrap()
+        else:
+            self._make(process)
+        process.connection = connection = self._connect(process)
+        process.inode = self._inode()
+        self._told = None
         return connection
 
-    def _connect(self, place: Path | str) -> sqlite3.Connection:
+    def _refuse_a_scrap(self) -> None:
+        """SQLite itself refuses what is no database, but for the shortest files.
+
+        :raises ForeignFile: it is one.
+        """
+        if 0 < self.path.stat().st_size < _SMALLEST:
+            raise self._foreign("no-database")
+
+    def _connect(self, process: _OfProcess) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            place, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")
-            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            names = {row[0] for row in found}
-            if all(name.startswith(("adroll_", "sqlite_")) for name in names):
-                # In the shop's own file the journal mode is the shop's.
-                if not names:
-                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA journal_mode = WAL")
-            if _version_in(connection) is None:
+            # What this connection removes is written over in the file.
+            connection.execute("PRAGMA secure_delete = ON")
+            if not _has_our_tables(connection):
                 self._in_transaction(connection, _make_tables, _WRITE)
+            process.was_ours = _is_ours_alone(connection)
+            if process.was_ours:
+                connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+                connection.execute("PRAGMA journal_mode = WAL")
+            else:
+                _look_over(connection)
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _make(self) -> None:
-        """Create an empty file that only its owner may read, once among many processes."""
+    def _make(self, process: _OfProcess) -> None:
+        """Create an empty file that only its owner may read, once among many processes.
+
+        :raises ForeignFile: its database was moved away, and what is beside it is not ours.
+        """
         files.make_folder(self.path.parent)
+        beside = [Path(f"{self.path}{suffix}") for suffix in _BESIDE]
         with self._alone():
             if self.path.exists():
                 return
-            # A log left behind by a deleted database belongs to nobody, but processes that still
-            # have the old one open would share its index with us.
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            # A log left behind by a deleted database of ours belongs to nobody, but processes that
+            # still have the old one open would share its index with us.
+            is_ours = process.was_ours or self.path.name == FILE
+            if not is_ours and any(path.exists() for path in beside):
+                raise self._foreign("log")
+            for path in beside:
+                path.unlink(missing_ok=True)
             os.close(files.make_file(self.path, os.O_RDWR | files.BINARY))
 
     def create_tables(self) -> None:
@@ -261,7 +318,7 @@ class SqliteDatabase(schema.Database):
     def _alone(self) -> Iterator[None]:
         """One process at a time makes or replaces the file."""
         flags = os.O_RDWR | files.BINARY | files.NO_FOLLOW
-        lock = files.open_file(Path(f"{self.path}.lock"), flags)
+        lock = files.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
             until = time.monotonic() + PATIENCE
             while not files.hold(lock):
@@ -274,19 +331,38 @@ class SqliteDatabase(schema.Database):
 
     # -- faults -----------------------------------------------------------------------------
 
-    def _recover(self, reason: str, process: _Process) -> bool:
+    def _recover(self, reason: str, process: _OfProcess) -> bool:
         """True where another try is worth it after *reason*, with the file opened again.
 
         It may have been moved or emptied under us; a connection that was opened while it was
-        read-only stays so. A corrupt file is moved aside, so that a new one takes its place.
+        read-only stays so. A corrupt file of ours is moved aside, so that a new one takes its
+        place; another's is looked over for damage when it is opened again.
         """
         if reason == "corrupt":
-            return self._set_aside()
+            process.hang_up()
+            return not is_made_by_us(self.path) or self._set_aside()
         if reason == "disk_full" and process.connection is not None:
             # What our own log holds of the disk is given back.
             with suppress(sqlite3.Error):
-                process.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                _write_log_back(process.connection, process.was_ours)
         return reason not in ("locked", "data")
+
+    def _failure(self, exc: sqlite3.Error) -> OutboxFailed:
+        reason = reason_of(exc)
+        if reason == "foreign":
+            return self._foreign("no-database")
+        words = database_words(exc)
+        if reason == "corrupt" and not is_made_by_us(self.path):
+            return self._foreign("", f" ({words})")
+        return OutboxFailed(reason, words)
+
+    def _foreign(self, variant: str, why: str = "") -> ForeignFile:
+        """The error of a file that is not ours to move or to make anew; logs it once."""
+        failure = ForeignFile(variant, f"{_FOREIGN[variant]}{why}: {self.path}")
+        if self._told != variant:
+            self._told = variant
+            logger.critical("%s; it is left as it is [outbox-foreign]", failure)
+        return failure
 
     def _set_aside(self) -> bool:
         try:
@@ -294,7 +370,7 @@ class SqliteDatabase(schema.Database):
                 if not self._is_corrupt():
                     return True
                 moved = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-                for suffix in ("", "-wal", "-shm"):
+                for suffix in ("", *_BESIDE):
                     old = Path(f"{self.path}{suffix}")
                     if old.exists():
                         old.rename(f"{moved}{suffix}")
@@ -316,26 +392,22 @@ class SqliteDatabase(schema.Database):
         except sqlite3.DatabaseError as exc:
             return reason_of(exc) == "corrupt"
 
-    # -- keeping it small -------------------------------------------------------------------
+    # -- its log ----------------------------------------------------------------------------
 
-    def tidy(self) -> int:
-        """Write the log back where it has grown, give free pages to the file system; how many."""
-        return self._work(self._tidy, makes=False)
+    def empty_log(self, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() < self._empty_at:
+            return
+        self._empty_at = time.monotonic() + _EMPTY_EVERY
+        with suppress(OSError):  # there is none
+            if Path(f"{self.path}-wal").stat().st_size:
+                # Whoever still reads what was there before is not waited for.
+                self._work(self._empty)
 
-    def _tidy(self, connection: sqlite3.Connection) -> int:
-        with suppress(FileNotFoundError):
-            if Path(f"{self.path}-wal").stat().st_size > _LOG_BYTES:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-        def free() -> int:
-            return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
-
-        if (before := free()) <= _SPARE_PAGES:
-            return 0
-        # A plain execute() takes one step of this pragma, which is one page. In the shop's own file
-        # it does nothing.
-        connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
-        return before - free()
+    def _empty(self, connection: sqlite3.Connection) -> None:
+        process = self._processes.own()
+        if process.was_ours or process.has_written:
+            process.has_written = False
+            _write_log_back(connection, process.was_ours)
 
     # -- processes --------------------------------------------------------------------------
 
@@ -372,12 +444,68 @@ class SqliteDatabase(schema.Database):
         self._processes.own()
 
 
+# -- whose file it is ----------------------------------------------------------------------------
+
+
+def is_made_by_us(path: Path) -> bool:
+    """Whether the file at *path* says that we made it, and all of its tables can be seen to be
+    ours; looking changes nothing.
+
+    SQLite reads it, and nobody else: to close a file that a thread of this process has open with
+    SQLite would give up that thread's locks (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        with closing(_connect_to_read(path)) as connection:
+            return _is_ours_alone(connection)
+    except sqlite3.Error:
+        return False
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    # Not "ro": such a connection leaves behind what it makes beside a file that has a log.
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+
+
+def _is_ours_alone(connection: sqlite3.Connection) -> bool:
+    [made_by] = connection.execute("PRAGMA application_id").fetchone()
+    names = (row[0] for row in connection.execute("SELECT name FROM sqlite_master"))
+    return made_by == APPLICATION_ID and all(n.startswith(("adroll_", "sqlite_")) for n in names)
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Whether nothing is in the file, and nobody says that it is theirs."""
+    looks = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    return not any(connection.execute(look).fetchone()[0] for look in looks)
+
+
+def _look_over(connection: sqlite3.Connection) -> None:
+    """Read our tables in somebody else's file before anything is written there.
+
+    :raises sqlite3.DatabaseError: one of them is damaged.
+    """
+    for table in schema.TABLES:
+        # With a table's name from SQLite 3.33 on; before, all of the file is looked over.
+        for row in connection.execute(f"PRAGMA quick_check({table})"):
+            if row[0] != "ok":
+                damage = sqlite3.DatabaseError(f"{table} is damaged")
+                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damage
+
+
+def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:
+    """Write the log into the file; in somebody else's only as far as nobody is disturbed."""
+    how = "TRUNCATE" if is_ours else "PASSIVE"
+    connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+
 def _make_tables(tx: Tx) -> None:
-    schema.make(tx.rows, "sqlite")
+    if isinstance(tx, _SqliteTx) and _is_new(tx.connection):
+        tx.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    schema.make(tx.rows, "sqlite", tx.now)
 
 
-def _version_in(connection: sqlite3.Connection) -> int | None:
-    return schema.version_in(_SqliteTx(connection, 0.0).rows, "sqlite")
+def _has_our_tables(connection: sqlite3.Connection) -> bool:
+    return schema.is_made(_SqliteTx(connection, 0.0).rows, "sqlite")
 
 
 def reason_of(exc: BaseException) -> str:

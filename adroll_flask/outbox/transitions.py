@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from adroll_flask.counters import Counters
@@ -24,12 +24,13 @@ from . import destination, history, model, schema
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .schema import Tx
 
-_WITHOUT_VISITOR: Final = (
-    "payload = NULL, error = NULL, cookie_hash = NULL, click_hash = NULL, attempt_log = NULL"
-)
+_WITHOUT_CONTENT: Final = "payload = NULL, record_hash = NULL, attempt_log = NULL"
+_WITHOUT_VISITOR: Final = f"{_WITHOUT_CONTENT}, error = NULL"
 #: At its old place in the queue.
 _BACK: Final = "claim = NULL, due_at = coalesce(released_at, queued_at)"
 _ENDED: Final = "claim = NULL, settled_at = :now, due_at = :kept, reason = :reason"
+#: Dead, and still to be sent if somebody says so.
+_DIED: Final = "claim = NULL, settled_at = :now, due_at = :decided_by, reason = :reason"
 _EMPTIED: Final = f"{_WITHOUT_VISITOR}, digest = NULL, {_ENDED}"
 _UNSURE: Final = "unsure = unsure + 1, attempts = attempts + 1"
 
@@ -72,18 +73,17 @@ TABLE: Final[Mapping[str, Transition]] = {
     "delivered": Transition(
         LEASED,
         DELIVERED,
-        # The reason first: MariaDB sets one column after the other. It is looked at under the row's
-        # lock, so that a cancellation which commits while this waits for it counts as well.
-        "reason = CASE WHEN reason = 'cancelled' THEN 'too_late' ELSE :reason END,"
+        # What was cancelled while it was sent is noted as taken back before it comes here.
+        "reason = CASE WHEN refunded_at IS NULL THEN :reason ELSE 'too_late' END,"
         f" {_WITHOUT_VISITOR}, claim = NULL, settled_at = :now,"
         " due_at = CASE WHEN dedupe_key IS NULL THEN :keyless ELSE :kept END",
         counts="delivered",
         leased=True,
     ),
-    "dead": Transition(LEASED, DEAD, _ENDED, "dead", leased=True),
+    "dead": Transition(LEASED, DEAD, _DIED, "dead", leased=True),
     "lapse": Transition((CLAIMED,), WAITING, _BACK),
     "lapse_unsure": Transition((SENDING,), WAITING, f"{_BACK}, reason = 'lapsed', {_UNSURE}"),
-    "drop_unsure": Transition((SENDING,), DEAD, f"{_ENDED}, {_UNSURE}", "dead"),
+    "drop_unsure": Transition((SENDING,), DEAD, f"{_DIED}, {_UNSURE}", "dead"),
     # -- holds
     "release": Transition(
         (HELD,),
@@ -91,7 +91,7 @@ TABLE: Final[Mapping[str, Transition]] = {
         "due_at = :now, released_at = :now, unsure = :unsure, payload = :payload, digest = :digest,"
         " occurred_at = :occurred_at",
     ),
-    "release_wrong": Transition((HELD,), DEAD, f"{_ENDED}, error = :error", "invalid"),
+    "release_wrong": Transition((HELD,), DEAD, f"{_DIED}, error = :error", "invalid"),
     "cancel": Transition((HELD, WAITING, CLAIMED, DEAD), CANCELLED, _EMPTIED, "cancelled"),
     "expire": Transition((HELD,), CANCELLED, _EMPTIED, "expired"),
     # What is being sent cannot be called back; its outcome is awaited, and it is never sent again.
@@ -107,17 +107,23 @@ TABLE: Final[Mapping[str, Transition]] = {
         " attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
         " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"
         " event_name = :event_name, dedupe_key = :dedupe_key, digest = :digest,"
-        " identifiers = :identifiers, cookie_hash = :cookie_hash, click_hash = :click_hash",
+        f" identifiers = :identifiers | (identifiers & {model.IMPORTED})",
     ),
     "drop": Transition((WAITING, CLAIMED, HELD), None, counts="cancelled"),
-    "drop_ended": Transition((DELIVERED, DEAD, CANCELLED), None),
+    "drop_ended": Transition((DEAD, CANCELLED), None),
     "rest": Transition(
-        (*UNSENT, HELD), DEAD, f"{_ENDED}, error = :error, unsure = unsure + 1", "dead"
+        (*UNSENT, HELD), DEAD, f"{_DIED}, error = :error, unsure = unsure + 1", "dead"
     ),
     # -- visitors who said no
     "erase": Transition((WAITING, CLAIMED, HELD), DEAD, _EMPTIED, "cancelled"),
     "erase_dead": Transition((DEAD,), DEAD, _EMPTIED),
     # -- time
+    "give_up": Transition(
+        (DEAD,),
+        DEAD,
+        f"{_WITHOUT_CONTENT}, due_at = :decided_by, reason = :reason, error = :error",
+        "expired",
+    ),
     "remove": Transition((DELIVERED, DEAD, CANCELLED), None),
     "forget_verdict": Transition((DECIDED,), None),
 }
@@ -126,9 +132,10 @@ TABLE: Final[Mapping[str, Transition]] = {
 def move(
     tx: Tx,
     name: str,
-    ids: Sequence[str],
+    ids: Sequence[str | int],
     *,
-    rows: Sequence[model.Row] | None = None,
+    by: str = "id",
+    rows: Sequence[model.Row | model.ClaimedEvent] | None = None,
     also: str = "",
     also_sets: str = "",
     outcome: str = "",
@@ -137,7 +144,8 @@ def move(
 ) -> int:
     """Let the events of *ids* make the transition *name*, as far as they are where it begins.
 
-    :param rows: all of them, where the caller has read and locked them.
+    :param by: the column that *ids* are of. With another than ``id``, what is counted needs *rows*.
+    :param rows: all of them, where the caller has read them.
     :param also: another condition on the rows.
     :param also_sets: what is set beside what the table says.
     :param outcome: what the history counts instead of what the table says.
@@ -149,12 +157,13 @@ def move(
         return 0
     rule = TABLE[name]
     # The plus keeps SQLite from its index of states, in which it would read all that wait.
-    where = f"id {{in_ids}} AND +{schema.in_states(*rule.sources)}"
+    where = f"{by} {{in_ids}} AND +{schema.in_states(*rule.sources)}"
     if rule.leased:
         where += " AND claim = :claim"
     if also:
         where += f" AND {also}"
-    ids, counted = list(ids), outcome or rule.counts
+    ids = list(ids)
+    counted = outcome or rule.counts
     if counted and rows is None:
         rows = schema.rows(tx, f"{where} {{lock}}", ids=ids, **values)
         ids = [row.id for row in rows]
@@ -168,6 +177,7 @@ def move(
         away = "{moves_away}" if rule.target == DELIVERED else ""
         statement = f"UPDATE adroll_event SET {away}{sets} WHERE {where}"
         values["kept"] = tx.kept
+        values["decided_by"] = tx.now + model.DECIDED_WITHIN
         moved = tx.execute(statement, ids=ids, **values)
     if counted and rows:
         why = why or values.get("reason") or ""
@@ -214,41 +224,44 @@ class Holds:
     def _keep(self, tx: Tx, verdict: model.Verdict) -> bool:
         """Keep *verdict* for an event that has not come in; ``False``: there is one by now."""
         changes = None if verdict.changes is None else json.dumps(verdict.changes).encode()
-        destination.know(tx, [verdict.order.advertisable_eid])
-        return bool(
-            schema.insert(
-                tx,
-                "adroll_event",
-                id=model.new_id(tx.now),
-                state=DECIDED,
-                **schema.order_columns(*verdict.order),
-                payload=changes,
-                occurred_at=tx.now,
-                queued_at=tx.now,
-                due_at=tx.now + self.longest,
-                reason=verdict.kind,
-                error=verdict.doubt,
-            )
-        )
+        account, dry_run, name, key = verdict.order
+        destination.know(tx, [account])
+        row = {
+            "id": model.new_id(tx.now),
+            "state": DECIDED.value,
+            "advertisable_eid": account,
+            "dry_run": int(dry_run),
+            "event_name": name,
+            "dedupe_key": key,
+            "payload": changes,
+            "occurred_at": tx.now,
+            "queued_at": tx.now,
+            "due_at": tx.now + self.longest,
+            "reason": verdict.kind,
+            "error": verdict.doubt,
+        }
+        return schema.insert(tx, "adroll_event", **row) > 0
 
     def _apply(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
-        """Do to the event of *row* what *verdict* says."""
-        id, state = row.id, State[row.state]
+        """Apply *verdict* to the event of *row*."""
+        id = row.id
+        state = State[row.state]
         if verdict.kind == "release":
             if state == HELD:
                 self._release(tx, verdict, row)
+            elif state == DELIVERED:
+                self._refund(tx, row, verdict.at, _less(row.digest, verdict.changes or {}))
             elif state == CANCELLED and row.reason in ("cancelled", "hold_expired"):
                 self._count(tx, row, "unused", row.reason)
-            return  # of several the first counts; and of what is not held none is asked for
+            return  # the first release counts, and what is not held needs none
         if state == DECIDED:  # a cancellation is the stronger
             tx.execute(
                 "UPDATE adroll_event SET reason = 'cancel', payload = NULL WHERE id = :id", id=id
             )
         elif state == SENDING:
             move(tx, "empty", [id], reason="cancelled")
-        elif state == DELIVERED and row.reason != "too_late":
-            tx.execute("UPDATE adroll_event SET reason = 'too_late' WHERE id = :id", id=id)
-            self._count(tx, row, "too_late", "cancelled")
+        elif state == DELIVERED:
+            self._refund(tx, row, verdict.at, row.digest or _ALL)
         elif not (state == DEAD and not row.whole):
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
@@ -259,25 +272,47 @@ class Holds:
     def count_too_late(self, tx: Tx, rows: Sequence[model.Row]) -> None:
         """Count *rows* that were cancelled while they were sent, and are delivered."""
         for row in rows:
-            self._count(tx, row, "too_late", "cancelled")
+            self._refund(tx, row, tx.now, row.digest or _ALL)
+
+    def _refund(self, tx: Tx, row: model.Row, at: float, refund: str) -> None:
+        """Note that the shop took *refund* of a delivered event back; AdRoll keeps it.
+
+        :param refund: in all, like a digest; empty, or as much as before: nothing.
+        """
+        value, _ = history.amount_of(refund)
+        before, _ = history.amount_of(row.refund)
+        if not refund or (row.refunded_at is not None and value <= before):
+            return
+        sets = "reason = 'too_late', refunded_at = :at, refund = :refund"
+        tx.execute(
+            f"UPDATE adroll_event SET {sets} WHERE id = :id", at=at, refund=refund, id=row.id
+        )
+        self.counters.add("hold_too_late", "cancelled")
+        counted = history.of(row, "too_late", "cancelled")
+        history.add(tx, [replace(counted, value=value - before)])
 
     def _release(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
         id = row.id
-        payload, digest, occurred_at = row.payload, row.digest or None, row.occurred_at
         if verdict.doubt == "rests":
             move(tx, "rest", [id], reason="restored", error=DOUBT)
             return
         if verdict.changes:
             try:
-                payload, digest, occurred_at = self.amend(payload, verdict.changes)
+                row.payload, row.digest, row.occurred_at = self.amend(row.payload, verdict.changes)
             except EventError as problem:
                 self.counters.add("event_invalid", "release")
                 wrong = f"its release: {problem}"[: model.ERROR_LENGTH]
                 move(tx, "release_wrong", [id], reason="invalid:release", error=wrong)
                 return
-        unsure = int(row.unsure or verdict.doubt == "unsure")
-        said: dict[str, Any] = {"payload": payload, "digest": digest, "occurred_at": occurred_at}
-        move(tx, "release", [id], unsure=unsure, **said)
+        move(
+            tx,
+            "release",
+            [id],
+            unsure=int(row.unsure or verdict.doubt == "unsure"),
+            payload=row.payload,
+            digest=row.digest or None,
+            occurred_at=row.occurred_at,
+        )
         self.counters.add("hold_released")
 
     def _count(self, tx: Tx, row: model.Row, outcome: str, reason: str) -> None:
@@ -297,6 +332,24 @@ class Holds:
         for row in schema.rows(tx, "id {in_ids} AND dry_run = 0", ids=ids):
             self._count(tx, row, "unused", f"{row.reason}_of_no_hold")
         return move(tx, "forget_verdict", ids)
+
+
+#: The refund of an order without a value.
+_ALL: Final = "0"
+
+
+def _less(digest: str, changes: Mapping[str, Any]) -> str:
+    """What *changes* take back of an event with *digest*, like a digest; empty: nothing.
+
+    A release with the time of its own is the next payment, such as a renewal.
+    """
+    if "value" not in changes or "timestamp" in changes:
+        return ""
+    before, currency = history.amount_of(digest)
+    value, same = history.amount_of(f"{changes['value']} {changes.get('currency') or currency}")
+    if same != currency or not 0 <= value < before:
+        return ""
+    return f"{history.as_decimal(before - value):.2f} {currency}"
 
 
 def taken_out(tx: Tx, id: str) -> model.Verdict | None:

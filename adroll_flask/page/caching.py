@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -19,11 +22,11 @@ HeaderView = Mapping[str, str]
 
 def read_headers(headers: Iterable[tuple[str, str]]) -> HeaderView:
     """One look at *headers*, before anything is changed."""
-    found: dict[str, str] = {}
+    view: dict[str, str] = {}
     for name, value in headers:
         name = name.lower()
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        view[name] = f"{view[name]}, {value}" if name in view else value
+    return view
 
 
 #: Headers that tell one kind of cache what it may keep, by what documents them. Such a cache heeds
@@ -42,20 +45,44 @@ TARGETED: Final[Mapping[str, str]] = {
 }
 #: In such a header or in ``Cache-Control``: nothing is kept for others. ``X-Accel-Expires`` has a
 #: number of seconds instead, of which 0 says the same.
-_FORBIDS: Final = frozenset({"no-store", "private", "0"})
-#: With each of these a cache may answer others: RFC 9111, section 5.2.2, and RFC 5861.
-_SHARED: Final = frozenset({"public", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+_FORBIDS: Final = frozenset({("no-store", None), ("private", None), ("0", None)})
+_QUOTED: Final = r"\"(?:[^\"\\]|\\.)*+"
+#: One directive with its argument (RFC 9111, section 5.2), or a run of what is none.
+_DIRECTIVE: Final = re.compile(
+    rf"[\s,]*+(?:([^\s,=\"]++)(?:\s*+=\s*+({_QUOTED}\"|[^\s,\"]*+))?(?=\s*+(?:,|\Z))"
+    rf"|(?:{_QUOTED}(?:\"|\Z)|[^\s,\"])++)",
+    re.DOTALL,
+)
+#: With an argument these two are about single headers, and say nothing of the response (RFC 9111,
+#: sections 5.2.2.4 and 5.2.2.7).
+_OF_HEADERS: Final = frozenset({"private", "no-cache"})
+#: By these a cache asks the origin before each use. They count where nothing else stands beside
+#: them than :data:`_BESIDE`.
+_ASKS_EACH_TIME: Final = frozenset({("no-cache", None), ("max-age", "0")})
+_BESIDE: Final = frozenset(
+    {("must-revalidate", None), ("proxy-revalidate", None), ("no-transform", None)}
+)
+
+
+class Said(Enum):
+    """What a response's ``Cache-Control``, or its like for one kind of cache, says."""
+
+    #: Nothing is kept for others: ``private`` or ``no-store``.
+    FORBIDDEN = "forbidden"
+    #: Nothing, or only that each use is asked for at the origin.
+    NOTHING = "nothing"
+    #: Anything else.
+    SHARED = "shared"
 
 
 def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
     """True where a cache between the site and its visitors may keep the response.
 
-    That is told by the method, by ``ADROLL_CACHED_PATHS``, by the headers.
+    That is told by ``ADROLL_CACHED_PATHS`` and by the headers. A cookie of ours, or one that is
+    taken back, leaves on no such response.
     """
-    if tracked.method not in ("GET", "HEAD"):
-        return False
     patterns = tracked.visitors.settings.cached_paths
-    if patterns:
+    if patterns and tracked.method in ("GET", "HEAD"):
         # Whoever lists a path may write it as people do, or as browsers send it.
         path = unquote(tracked.path)
         if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
@@ -64,9 +91,10 @@ def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
 
 
 def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
-    """True where a response's headers let a shared cache keep it for a while.
+    """True where a response's headers do not keep shared caches from answering others with it.
 
     The only rule of it: for responses on their way out, and for ``flask adroll check --url``.
+    Apache's mod_cache keeps what says no more than ``must-revalidate``, and a past ``Expires``.
 
     :param now: epoch seconds, to compare ``Expires`` with.
 
@@ -77,29 +105,58 @@ def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
     >>> is_shared_cacheable({"cache-control": "private", "cdn-cache-control": "max-age=60"}, 0.0)
     True
     """
-    for name in TARGETED.keys() & seen.keys():
-        if _FORBIDS.isdisjoint(cache_directives(seen[name])):
-            return True
-    control = seen.get("cache-control")
-    directives = cache_directives(control) if control else {}
-    if not _FORBIDS.isdisjoint(directives):
-        return False
-    if not _SHARED.isdisjoint(directives):
+    if not TARGETED.keys().isdisjoint(seen) and any(
+        what_is_said(seen[name]) is not Said.FORBIDDEN for name in TARGETED.keys() & seen.keys()
+    ):
         return True
-    age = directives.get("max-age")
-    if age is not None:
-        # RFC 9111, section 5.3: where there is a max-age, Expires must be ignored. One that is no
-        # number makes the response stale (section 4.2.1).
-        return age.isdecimal() and int(age[:12]) > 0
+    control = seen.get("cache-control", "")
     expires = seen.get("expires")
-    return expires is not None and _is_future(expires, now)
+    rule = what_is_said(control)
+    if rule is not Said.NOTHING or expires is None:
+        return rule is Said.SHARED
+    # A past one may stand beside what asks for each use.
+    return not is_asked_each_time(control) or _is_future(expires, now)
 
 
-def cache_directives(control: str) -> dict[str, str]:
-    """The directives of a ``Cache-Control`` with their arguments (RFC 9111, section 5.2)."""
-    parts = (part.strip().partition("=") for part in control.split(","))
+@lru_cache(256)  # an app says few different things
+def what_is_said(control: str) -> Said:
+    """What the value of a ``Cache-Control`` says to shared caches.
+
+    >>> what_is_said("no-cache"), what_is_said("must-revalidate")
+    (<Said.NOTHING: 'nothing'>, <Said.SHARED: 'shared'>)
+    """
+    directives = _of_response(control)
+    if not _FORBIDS.isdisjoint(directives):
+        return Said.FORBIDDEN
+    if not directives or is_asked_each_time(control):
+        return Said.NOTHING
+    return Said.SHARED
+
+
+def is_asked_each_time(control: str) -> bool:
+    """True where a ``Cache-Control`` says that each use is asked for at the origin, and no more."""
+    directives = _of_response(control)
+    return not _ASKS_EACH_TIME.isdisjoint(directives) and directives <= _ASKS_EACH_TIME | _BESIDE
+
+
+def cache_directives(control: str) -> list[tuple[str, str | None]]:
+    """The directives of a ``Cache-Control`` in lower case, each with its argument.
+
+    What cannot be read is a directive without a name.
+
+    >>> cache_directives('private="a, b", Max-Age=60')
+    [('private', 'a, b'), ('max-age', '60')]
+    """
+    directives = _DIRECTIVE.finditer(control)
+    return [((match[1] or "").lower(), match[2] and match[2].strip('"')) for match in directives]
+
+
+def _of_response(control: str) -> set[tuple[str, str | None]]:
+    """The directives that are about the response, each once; zeros of one form."""
     return {
-        name.strip().lower(): value.strip().strip('"') for name, _, value in parts if name.strip()
+        (name, "0" if argument and argument.strip("0") == "" else argument)
+        for name, argument in cache_directives(control)
+        if argument is None or name not in _OF_HEADERS
     }
 
 
@@ -112,13 +169,14 @@ def _is_future(date: str, now: float) -> bool:
 
 
 def keep_private(tracked: TrackedRequest, headers: Headers) -> None:
-    """Keep a response that carries a visitor's cookies out of shared caches."""
+    """Keep a response that sets a visitor's cookies, or takes them back, out of shared caches."""
     tracked.carries_cookies = True
-    # Promise 4: only where the site had said nothing about caching. What comes after us would add
-    # to a "private" of ours, which would then be taken for the site's.
-    told = ("cache-control", "expires")
-    if tracked.is_last and read_headers(headers).keys().isdisjoint(told):
-        headers["Cache-Control"] = "private"
+    # What comes after us would add to a "private" of ours, which would be taken for the site's.
+    if not tracked.is_last:
+        return
+    control = read_headers(headers).get("cache-control", "")
+    if what_is_said(control) is not Said.FORBIDDEN:
+        headers["Cache-Control"] = f"{control}, private" if control else "private"
 
 
 def vary_by_cookie(headers: Headers, seen: HeaderView) -> None:

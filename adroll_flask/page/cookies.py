@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import Headers
@@ -11,7 +10,8 @@ from werkzeug.http import dump_cookie
 
 from adroll_flask.host_names import is_ip
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import COOKIE_LIFE, FIRST_PARTY_COOKIE, Record
+from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.request_cookies import COOKIE_LIFE, FIRST_PARTY_COOKIE
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
 from .caching import HeaderView, keep_private, may_be_shared, read_headers
@@ -37,14 +37,14 @@ def update_cookies(
     if not (html or clicked or tracked.forgotten):
         return
     decision = tracked.decision
-    seen = tracked.seen
+    cookies = tracked.seen
     if not decision.granted or tracked.forgotten:
         taken_back = decision.granted is False or tracked.forgotten
-        if seen.any and taken_back and not may_be_shared(tracked, view):
+        if cookies.any and taken_back and not may_be_shared(tracked, view):
             delete_cookies(tracked, headers)
         return
     now = tracked.visitors.clock()
-    if not clicked and (seen.settled(now) or not tracked.is_document):
+    if not clicked and (cookies.settled(now) or not tracked.is_document):
         # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
         # kit tells at the same moment, and would undo it. The next page is soon enough.
         return
@@ -55,13 +55,13 @@ def update_cookies(
         record = record.with_cookie(tracked.new_cookie, "server")
     if record.adct is None and record.first_party_cookie is None:
         return
-    if seen.settled(now) and record == seen.record:
+    if cookies.settled(now) and record == cookies.record:
         return
     # The page before may have come from a cache. What its kit tells at this moment, a click id too,
     # crosses with this answer, which knows of nothing and must not undo it. The copy alone is set,
     # for who has no kit; the next page makes a record of it.
     from_own_page = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
-    alone = from_own_page and not clicked and not seen.any
+    alone = from_own_page and not clicked and not cookies.any
     write_cookies(tracked, headers, record, copy_alone=alone)
 
 
@@ -69,13 +69,13 @@ def write_cookies(
     tracked: TrackedRequest, headers: Headers, record: Record, *, copy_alone: bool = False
 ) -> None:
     """Set the record's cookie and its working copy for the pixel, for a year."""
-    settings, hostname = tracked.visitors.settings, tracked.hostname
-    secure = _is_secure(tracked)
+    hostname = tracked.hostname
     wanted: list[tuple[str, str | None, str | None]] = []
     if not copy_alone:
         tracked.written = record
         signed = tracked.visitors.sign(record)
-        wanted.append((settings.cookie_name, signed, record_domain(hostname, settings)))
+        domain = record_domain(hostname, tracked.visitors.settings)
+        wanted.append((tracked.record_cookie, signed, domain))
     # The pixel writes domain=<hostname>: the same cookie, not a second one.
     wanted.append((FIRST_PARTY_COOKIE, record.first_party_cookie, page_domain(hostname)))
     for name, value, domain in wanted:
@@ -85,7 +85,7 @@ def write_cookies(
                 value,
                 max_age=COOKIE_LIFE,
                 domain=domain,
-                secure=secure,
+                secure=tracked.sets_secure_cookies,
                 httponly=name != FIRST_PARTY_COOKIE,
                 samesite="Lax",
             )
@@ -101,34 +101,46 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
         if tracked.carries_cookies:
             keep_private(tracked, headers)
         return False
-    ours = (f"{tracked.visitors.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
-    given = headers.getlist("Set-Cookie")
-    headers.setlist("Set-Cookie", [one for one in given if not one.startswith(ours)])
+    _, others = _by_whose(tracked, headers)
+    headers.setlist("Set-Cookie", others)
     return True
+
+
+def put_ours_last(tracked: TrackedRequest, headers: Headers) -> None:
+    """Let a site's own cookie be the first one, as it is without us."""
+    ours, others = _by_whose(tracked, headers)
+    headers.setlist("Set-Cookie", others + ours)
+
+
+def _by_whose(tracked: TrackedRequest, headers: Headers) -> tuple[list[str], list[str]]:
+    """The lines of ``Set-Cookie`` that are ours, and the site's."""
+    plain = tracked.visitors.settings.cookie_name
+    names = (f"{tracked.record_cookie}=", f"{plain}=", "__adroll_", _PIXEL_COOKIE)
+    lines = headers.getlist("Set-Cookie")
+    ours = [line for line in lines if line.startswith(names)]
+    return ours, [line for line in lines if not line.startswith(names)]
 
 
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     """Take both cookies back, the host-only and the domain cookie of each name, and the pixel's."""
-    settings, hostname = tracked.visitors.settings, tracked.hostname
+    settings = tracked.visitors.settings
+    hostname = tracked.hostname
     tracked.withdrawn = not tracked.forgotten  # by a call, which has withdrawn what waits
-    page, ours = page_domain(hostname), settings.cookie_name
-    wanted = [(ours, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
-    wanted += [(ours, page), (ours, record_domain(hostname, settings))]
+    page = page_domain(hostname)
+    plain = settings.cookie_name
+    wanted = [(tracked.record_cookie, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
+    # Under the plain name a sibling host may have planted one, or plain HTTP have left ours.
+    wanted += [(plain, None), (plain, page), (plain, record_domain(hostname, settings))]
     header = tracked.environ.get("HTTP_COOKIE", "")
     our_pixel = settings.pixel == "load"
     for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if our_pixel else ())):
         if f"{name}=" in header:
             wanted += [(name, None), (name, page)]
-    secure = _is_secure(tracked)  # a name that begins with __Secure- is not taken back without
+    secure = tracked.sets_secure_cookies  # without it browsers keep what begins with __Host-
     for name, domain in dict.fromkeys(wanted):
         gone = dump_cookie(name, "", max_age=0, expires=0, domain=domain, secure=secure)
         headers.add("Set-Cookie", gone)
     keep_private(tracked, headers)
-
-
-def _is_secure(tracked: TrackedRequest) -> bool:
-    setting = tracked.visitors.settings.cookie_secure
-    return tracked.is_secure if setting is None else setting
 
 
 # -- which Domain a cookie gets on which host ------------------------------------------------
@@ -147,19 +159,13 @@ def record_domain(hostname: str, settings: Settings) -> str | None:
     """
     setting = settings.cookie_domain
     if setting is None or not _has_domain(hostname):
-        return page_domain(hostname)
+        return None
     if setting == "auto":
-        return _registrable(hostname)
+        # A host that is a public suffix itself keeps its cookie to itself.
+        return _suffixes().privatesuffix(hostname) or None
     # On a host outside the configured domain a browser would refuse the cookie.
     covered = hostname == setting or hostname.endswith(f".{setting}")
-    return setting if covered else hostname
-
-
-@lru_cache(256)  # whoever asks names the host: what is kept of hosts is bounded
-def _registrable(hostname: str) -> str | None:
-    # A host that is a public suffix itself keeps its cookie to itself.
-    found = _suffixes().privatesuffix(hostname)
-    return str(found) if found else None
+    return setting if covered else None
 
 
 @cache
@@ -177,20 +183,3 @@ def _has_domain(hostname: str) -> bool:
     """
     named = "." in hostname and not hostname.endswith((".", ".localhost"))
     return named and not is_ip(hostname)
-
-
-def cookies_in(lines: Iterable[str], settings: Settings) -> dict[str, dict[str, str]]:
-    """Our cookies in the *lines* of a response's ``Set-Cookie``, each with its value and
-    attributes, whether or not a browser would take it.
-
-    >>> cookies_in(["adroll_visitor=x; Path=/", "__adroll_fpc="], Settings())
-    {'adroll_visitor': {'value': 'x', 'domain': '', 'path': '/'}}
-    """
-    found = {}
-    for line in lines:
-        pair, *more = (part.strip() for part in line.split(";"))
-        name, _, value = pair.partition("=")
-        if name in (settings.cookie_name, FIRST_PARTY_COOKIE) and value:
-            attributes = (attribute.lower().partition("=")[::2] for attribute in more)
-            found[name] = {"value": value, "domain": "", **dict(attributes)}
-    return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from functools import cache
+from collections.abc import Iterator
 from typing import Final
 
 INJECTED: Final = "injected"
@@ -31,6 +31,8 @@ UNFINISHED: Final = "unfinished"
 
 #: Bytes of a streamed page that are held back at most.
 HOLD_LIMIT: Final = 65536
+#: How often each byte of what is held back is read at most, in the mean.
+_LOOKS: Final = 4
 #: Browsers look for a declared charset in that many bytes (13.2.3.2).
 _PRESCAN: Final = 1024
 
@@ -68,7 +70,8 @@ def _tag(name: str) -> bytes:
 
 def _text_element(name: str) -> bytes:
     """An element whose content is text up to its end tag, from behind ``<``."""
-    end, other = b"/" + _tag(name), rb"(?!/%b)[^<]*+" % _names(name)
+    end = b"/" + _tag(name)
+    other = rb"(?!/%b)[^<]*+" % _names(name)
     # The end is nearly always at the first "<".
     return _tag(name) + rb"[^<]*+<(?:%b|%b(?:<%b)*+<%b)" % (end, other, other, end)
 
@@ -92,14 +95,19 @@ _TEXTS = ("title", "style", "noscript", "noframes")
 # Within a template, these change what is a tag, or which tags switch to text.
 _ODD = _names("template", "svg", "math", "select", "col", "colgroup", "plaintext")
 _RAW = (*_TEXTS, "textarea", "xmp", "iframe", "noembed")
-_TEMPLATE = _tag("template") + rb"(?:[^<]++|<(?:%b|(?!!--|/?%b|%b|%b)))*+" % (
-    b"|".join((_COMMENT, _SCRIPT, *map(_text_element, _RAW))),
+# Any other tag within a template, whose attributes may hold "</template>".
+_WITHIN = rb"(?!/?%b|%b|%b)/?[a-zA-Z][^\t\n\f\r />]*+%b" % (
     _names("template"),
     _ODD,
     _names("script", *_RAW),
+    _TAG_REST,
 )
-# One item of a head, from behind "<". Bogus comments end at the first ">", in quotes too
-# (13.2.5.41), and so does a doctype; no end tag but four does anything in a head.
+# Bogus comments end at the first ">", in quotes too (13.2.5.41), and so does a doctype.
+_BOGUS = rb"!(?!--)[^>]*+>|\?[^>]*+>|/[^a-zA-Z>][^>]*+>|/>"
+_TEMPLATE = _tag("template") + rb"(?:[^<]++|<(?:%b|(?![a-zA-Z!?/])))*+" % (
+    b"|".join((_COMMENT, _BOGUS, _SCRIPT, *map(_text_element, _RAW), _WITHIN)),
+)
+# One item of a head, from behind "<". No end tag but four does anything in a head.
 _ITEM = b"|".join(
     (
         *map(_tag, _VOIDS),
@@ -107,10 +115,9 @@ _ITEM = b"|".join(
         *map(_text_element, _TEXTS),
         *map(_tag, ("head", "html")),
         _COMMENT,
-        rb"!(?!--)[^>]*+>",
+        _BOGUS,
         _TEMPLATE + b"</" + _tag("template"),
         rb"/(?!%b)[a-zA-Z][^\t\n\f\r />]*+%b" % (_names("head", "body", "html", "br"), _TAG_REST),
-        rb"\?[^>]*+>|/[^a-zA-Z>][^>]*+>|/>",
     )
 )
 # White space in disguise, which does not end a head.
@@ -120,14 +127,14 @@ _SPACE = (
 )
 #: As many complete items of a head as there are.
 _HEAD: Final = re.compile(rb"(?:%b*+(?:<(?:%b)|%b))*+%b*+" % (_WHITE, _ITEM, _SPACE, _WHITE))
-#: One of them, with its name.
+#: One of them, with its name; likewise compiled where a page needs it.
 _ONE: Final = (
     rb"%b*+(?P<item>(?=<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+|![a-zA-Z]*+)|)(?:<(?:%b)|%b))"
     % (_WHITE, _ITEM, _SPACE)
 )
 #: What stands behind them: a comment, or a tag by its name, as far as it is there.
 _NEXT: Final = re.compile(rb"<(?P<comment>[!?]|/[^a-zA-Z])|<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+)")
-#: Tags that a head holds: where one stands there it is not complete.
+#: Tags that a head holds. Where one stands behind the complete items, the page ends within it.
 _HELD: Final = frozenset(name.encode() for name in (*_TEXTS, *_VOIDS, "script", "template"))
 _BEFORE_HEAD: Final = frozenset((b"html", b"head"))
 #: Items that only a whole document has, and those that open its head.
@@ -135,7 +142,17 @@ _DOCUMENT: Final = frozenset((b"!doctype", b"html", b"head"))
 _OPENING: Final = _HELD | {b"head"}
 #: Tags that only a whole document has, at the end of a head.
 _DOCUMENT_ENDS: Final = frozenset((b"body", b"frameset", b"/head"))
+#: Those that end a head whatever follows in the page.
+_CERTAIN_ENDS: Final = frozenset((b"body", b"/head"))
+#: Of pages whose places are remembered: the bytes by which they are told apart at first, those of
+#: a head at most, and how many there are.
+_START: Final = 512
+_LONGEST_HEAD: Final = 16384
+_MOST_PLACES: Final = 64
+#: Of a page that begins as none did before: with what no page begins.
+_NOWHERE: Final = (b"</ ", 0)
 _HEAD_END_TAGS: Final = frozenset((b"/head", b"/body", b"/html", b"/br"))
+#: Compiled where a page needs it, which takes longer than all else here; ``re`` then keeps it.
 _UNSIMPLE_TEMPLATE: Final = rb"<" + _TEMPLATE + rb"<" + _ODD
 _MARK: Final = b"data-adroll"
 _OUR_SCRIPT: Final = re.compile(
@@ -166,7 +183,7 @@ def ascii_compatible(charset: str | None) -> bool:
     >>> ascii_compatible("Shift_JIS"), ascii_compatible("UTF-16LE"), ascii_compatible("ISO-2022-JP")
     (True, False, False)
     """
-    if not charset or charset == "utf-8":
+    if not charset:
         return True
     label = charset.strip(" \t\"'").lower()
     if label in _WIDE or label.startswith(_SHIFTING):
@@ -177,10 +194,33 @@ def ascii_compatible(charset: str | None) -> bool:
         return True
 
 
-@cache
-def _compiled(pattern: bytes) -> re.Pattern[bytes]:
-    """A long pattern that few pages need: it takes longer to compile than all else here."""
-    return re.compile(pattern)
+class Places:
+    """Where the snippet goes in pages that begin as one did before: few, and no long ones.
+
+    What follows a ``</head`` or ``<body`` at the end of a head cannot change the place before it.
+    """
+
+    def __init__(self) -> None:
+        #: By a page's first bytes: all up to that tag, and the place.
+        self._by_start: dict[bytes, tuple[bytes, int]] = {}
+
+    def put(self, snippet: bytes, page: bytes) -> bytes | None:
+        """*page*, of which the charset is known, with *snippet*; ``None``: its place is not known
+        yet."""
+        head, place = self._by_start.get(page[:_START], _NOWHERE)
+        if not page.startswith(head):
+            return None
+        return b"".join((page[:place], snippet, memoryview(page)[place:]))
+
+    def keep(self, page: bytes | bytearray, place: int) -> None:
+        """Remember the *place* that was found in a page."""
+        token = _NEXT.match(page, place)
+        if token is None or token.end() >= min(len(page), _LONGEST_HEAD):
+            return
+        if (token["name"] or b"").lower() in _CERTAIN_ENDS:
+            if len(self._by_start) >= _MOST_PLACES:
+                self._by_start.clear()
+            self._by_start[bytes(page[:_START])] = bytes(page[: token.end() + 1]), place
 
 
 class Placer:
@@ -192,6 +232,7 @@ class Placer:
     :param snippet: a ``<script async …></script>``.
     :param charset: what the response's ``Content-Type`` says. Without it, a page is held back
         behind its head until its first 1024 bytes are there, which may declare one.
+    :param places: what is remembered of other pages.
 
     >>> placer = Placer(b"<script></script>", charset="utf-8")
     >>> [placer.feed(chunk) for chunk in (b"<html><title>A<", b"/title><p", b">B", b"C")]
@@ -200,11 +241,15 @@ class Placer:
     (b'', 'injected')
     """
 
-    __slots__ = ("_at", "_document", "_held", "_known", "_snippet", "outcome")
+    __slots__ = ("_at", "_document", "_held", "_known", "_looked", "_places", "_snippet", "outcome")
 
-    def __init__(self, snippet: bytes, *, charset: str | None = None) -> None:
+    def __init__(
+        self, snippet: bytes, *, charset: str | None = None, places: Places | None = None
+    ) -> None:
         self._snippet = snippet
-        self._held = b""
+        self._places = places if charset else None
+        self._held = bytearray()
+        self._looked = 0  # bytes that were read, those of an item that is not complete each time
         self._at = 0  # read up to here: a place between two items of the head
         self._document = False  # there was a sign of a whole document
         self._known = bool(charset)  # something before the page's own declaration tells the charset
@@ -218,56 +263,73 @@ class Placer:
         """
         if self.outcome is not None:
             return chunk
-        text = self._held + chunk if self._held else chunk
-        full = len(text) >= HOLD_LIMIT
+        page: bytes | bytearray = chunk
+        if self._held:
+            self._held += chunk
+            page = self._held
+        full = len(page) >= HOLD_LIMIT
         place = None
-        # What ends a head is known with the first ">" behind it.
-        if final or full or b">" in chunk:
-            html = text if final else text[:HOLD_LIMIT]
-            place, self.outcome = self._find(html, final=final or full)
+        if final or full or self._is_due(chunk, len(page)):
+            end = len(page) if final else min(len(page), HOLD_LIMIT)
+            self._looked += end - self._at
+            place, self.outcome = self._find(page, end, final=final or full)
         if self.outcome is None:
-            self._held = text
+            if not self._held:
+                self._held = bytearray(chunk)
             return b""
-        self._held = b""
+        self._held = bytearray()
         if place is None:
-            return text
-        view = memoryview(text)
+            return bytes(page)
+        if self._places is not None:
+            self._places.keep(page, place)
+        view = memoryview(page)
         return b"".join((view[:place], self._snippet, view[place:]))
+
+    def _is_due(self, chunk: bytes, size: int) -> bool:
+        """Whether to look if the head has ended: what ends it is known with the first ``>`` behind
+        it. An item that does not end is read from its beginning each time, and so the less often
+        the more there was of that: in all, no more than some times the bytes of the page."""
+        return b">" in chunk and self._looked <= _LOOKS * size
 
     def abandon(self, chunk: bytes) -> bytes:
         """Give what was held back, with the *chunk* whose :meth:`feed` failed; all further pass."""
-        held, self._held = self._held, b""
+        page = bytes(self._held)
+        self._held = bytearray()
         self.outcome = "fault"
-        return held + chunk if held else chunk
+        return page or chunk
 
-    def _find(self, html: bytes, *, final: bool) -> tuple[int | None, str | None]:
+    def _find(
+        self, html: bytes | bytearray, end: int, *, final: bool
+    ) -> tuple[int | None, str | None]:
+        """The place, and what becomes of the page, by its bytes up to *end*."""
         begin = self._at
         if not begin:
             if html.startswith(_OTHER_BOMS):
                 return None, CHARSET
             if html.startswith(_UTF8_BOM):
-                begin, self._known = 3, True
+                begin = 3
+                self._known = True
             self._document = html[begin : begin + 9].lower() == b"<!doctype"
-        run = _HEAD.match(html, begin)
+        run = _HEAD.match(html, begin, end)
         assert run is not None  # noqa: S101 - it matches everywhere
         at = run.end()
-        if not final and at == len(html) and html[-1:].isalnum():
+        if not final and at == end and html[end - 1 : end].isalnum():
             return None, None  # "&#32", of which the ";" may come
         self._at = at
         if not self._document:
             self._document = _holds(html, begin, at, _DOCUMENT)
         if html.find(_MARK, begin, at) >= 0 and _has_our_script(html, begin, at):
             return None, PRESENT
-        if not final and html.find(b">", at) < 0:
+        if not final and html.find(b">", at, end) < 0:
             return None, None
-        token = _NEXT.match(html, at)
+        token = _NEXT.match(html, at, end)
         name = (token["name"] or b"").lower() if token else b""
         before_head = name in _BEFORE_HEAD or bool(token and token["comment"])
         held = name in _HELD or (name[:1] == b"/" and name not in _HEAD_END_TAGS)
         if (
             (before_head or held)
             and not final
-            and not _compiled(_UNSIMPLE_TEMPLATE).match(html, at)
+            and not re.compile(_UNSIMPLE_TEMPLATE).match(html, at, end)
         ):
             return None, None
         if not self._document and name not in _DOCUMENT_ENDS:
@@ -277,28 +339,39 @@ class Placer:
         # within it.
         if before_head and not _holds(html, 0, at, _OPENING):
             return None, UNFINISHED
-        return (at, INJECTED) if self._known else self._beside_declaration(html, final=final)
+        return (at, INJECTED) if self._known else self._beside_declaration(html, end, final=final)
 
-    def _beside_declaration(self, html: bytes, *, final: bool) -> tuple[int | None, str | None]:
+    def _beside_declaration(
+        self, html: bytes | bytearray, end: int, *, final: bool
+    ) -> tuple[int | None, str | None]:
         """The place where nobody but the page itself tells its charset."""
         at = self._at
-        if at < _PRESCAN and len(html) < _PRESCAN and not final:
+        if at < _PRESCAN and end < _PRESCAN and not final:
             return None, None
-        if _SHIFTING_LABEL.search(html, 0, max(at, _PRESCAN)):
+        if _SHIFTING_LABEL.search(html, 0, min(end, max(at, _PRESCAN))):
             return None, CHARSET
-        for declared in _DECLARATION.finditer(html, at, _PRESCAN):
+        for declared in _DECLARATION.finditer(html, at, min(end, _PRESCAN)):
             if declared.end() + len(self._snippet) > _PRESCAN:
                 return None, CHARSET_LATE
         return at, INJECTED
 
 
-def _holds(html: bytes, start: int, end: int, names: frozenset[bytes]) -> bool:
+def _items(html: bytes | bytearray, start: int, end: int) -> Iterator[re.Match[bytes]]:
+    """The items of a head between two places, of which each begins where the one before it ended.
+
+    A search would look for the next one behind each blank: in time that grows with their square.
+    """
+    match = re.compile(_ONE).match
+    while (item := match(html, start, end)) is not None:
+        yield item
+        start = item.end()
+
+
+def _holds(html: bytes | bytearray, start: int, end: int, names: frozenset[bytes]) -> bool:
     """Whether one of the items of a head has one of *names*."""
-    found = _compiled(_ONE).finditer(html, start, end)
-    return any((item["name"] or b"").lower() in names for item in found)
+    return any((item["name"] or b"").lower() in names for item in _items(html, start, end))
 
 
-def _has_our_script(html: bytes, start: int, end: int) -> bool:
+def _has_our_script(html: bytes | bytearray, start: int, end: int) -> bool:
     """Whether one of the items of a head is a script with ``data-adroll``."""
-    found = _compiled(_ONE).finditer(html, start, end)
-    return any(_OUR_SCRIPT.match(html, item.start("item")) for item in found)
+    return any(_OUR_SCRIPT.match(html, item.start("item")) for item in _items(html, start, end))

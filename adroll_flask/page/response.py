@@ -6,23 +6,27 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
+from wsgiref.types import WSGIEnvironment
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
+from adroll_flask.forks import made_once
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
 from .caching import HeaderView, may_be_shared, read_headers, vary_by_cookie
 from .cookies import update_cookies
-from .placement import INJECTED, Placer
+from .placement import CHARSET, INJECTED, PRESENT, Placer, Places, ascii_compatible
 
 logger: Logger = get_logger("adroll_flask.page")
 
 #: Headers that describe the body's bytes and are wrong once the snippet is in.
 _STALE: Final = frozenset({"content-md5", "digest", "content-digest", "repr-digest"})
+_OF_BYTES: Final = _STALE | {"etag", "accept-ranges"}
 #: What nearly all pages are, told without taking it apart.
 _USUAL: Final = "text/html; charset=utf-8"
 
@@ -33,6 +37,7 @@ def prepare_response(
     headers: Headers,
     *,
     tag: Callable[[TrackedRequest], bytes],
+    places: Places,
     is_buffered: bool,
 ) -> Page | None:
     """Change a response's headers as the visitor's state asks.
@@ -40,38 +45,61 @@ def prepare_response(
     :param status: the HTTP status code.
     :param headers: changed in place.
     :param tag: returns the snippet for this request.
+    :param places: the app's.
     :param is_buffered: False for a body that is to be left alone, such as a file.
     :returns: where the body has to go through for the snippet, if it takes one.
     """
-    seen = read_headers(headers)
-    charset = charset_of_page(seen.get("content-type"))
+    view = read_headers(headers)
+    charset = charset_of_page(view.get("content-type"))
     html = charset is not None
     # Where a function after ours failed, an error's page comes second.
-    tracked.written, tracked.carries_cookies = None, False
-    update_cookies(tracked, headers, seen, html=html)
+    tracked.written = None
+    tracked.carries_cookies = False
+    update_cookies(tracked, headers, view, html=html)
     tracked.refused = html and tracked.decision.granted is False
     if tracked.viewed:
-        vary_by_cookie(headers, seen)
+        vary_by_cookie(headers, view)
     if status == 304:
         weaken_not_modified(tracked, headers)
     elif charset is not None and tracked.visitors.settings.inject:
-        why = _why_not(tracked, status, seen) if is_buffered else "passthrough"
+        why = _why_not(tracked, status, view, charset) if is_buffered else "passthrough"
         if why is None:
-            placer = Placer(tag(tracked), charset=charset)
-            why = placer.outcome
-        if why is None:
-            return Page(tracked, headers, seen, placer)
+            return Page(tracked, headers, view, tag(tracked), charset, places)
         if tracked.visitors.counters.add("page_untouched", why) and why == "encoded":
             logger.warning(
                 "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
                 "call AdRoll's init_app after the compressing extension's (after_request "
-                "functions run in reverse order); in WSGI, put AdRollMiddleware inside the "
+                "functions run in reverse order); elsewhere put our middleware inside the "
                 "compressing one [page-compressed]"
             )
     return None
 
 
 # -- the snippet ---------------------------------------------------------------------------
+
+
+def content_type(headers: Headers) -> str:
+    """The Content-Type, or nothing; werkzeug's own look-up takes three times as long."""
+    for name, value in headers:
+        if name.lower() == "content-type":
+            return value
+    return ""
+
+
+def is_concerned(
+    environ: WSGIEnvironment, tracked: TrackedRequest | None, status: int, kind: str
+) -> bool:
+    """Whether a response may take anything of ours: of most this tells it at nearly no cost.
+
+    :param tracked: ``None``: nobody has looked at the request's visitor.
+    :param kind: its Content-Type.
+    """
+    return (
+        "html" in kind.lower()
+        or "adct=" in environ.get("QUERY_STRING", "")
+        or status == 304
+        or (tracked is not None and (tracked.viewed or tracked.forgotten))
+    )
 
 
 def charset_of_page(kind: str | None) -> str | None:
@@ -87,44 +115,62 @@ def charset_of_page(kind: str | None) -> str | None:
     return named.partition(";")[0].strip(" \"'")
 
 
+@dataclass(eq=False, repr=False)
 class Page:
     """Places the snippet into one response.
 
     A fault of ours gives the page as the site made it (promise 1).
     """
 
-    def __init__(
-        self, tracked: TrackedRequest, headers: Headers, seen: HeaderView, placer: Placer
-    ) -> None:
-        self._headers = headers
-        self._seen = seen
-        self._counters = tracked.visitors.counters
-        self._is_head = tracked.method == "HEAD"
-        self._placer = placer
+    _tracked: TrackedRequest
+    _headers: Headers
+    _view: HeaderView
+    _snippet: bytes
+    _charset: str
+    _places: Places
+    #: What became of the page, as far as that is certain.
+    _outcome: str | None = None
+
+    @made_once
+    def _placer(self) -> Placer:
+        return Placer(self._snippet, charset=self._charset, places=self._places)
 
     def whole(self, body: bytes) -> bytes:
         """The page with the snippet, its headers made to fit; untouched where it has no place."""
-        if self._is_head and not body:
+        page = self._places.put(self._snippet, body) if self._charset else None
+        if page is not None:
+            self._outcome = INJECTED
+        elif self._tracked.method == "HEAD" and not body:
             # Not every app makes the page that it is not asked to send. HEAD may leave out what
             # only the body tells (RFC 9110, section 9.3.2).
             self.begin()
+            page = body
         else:
-            body = self._feed(body, final=True)
-        if self._placer.outcome == INJECTED:
-            _fit_headers(self._headers, self._seen)
-            if "content-length" in self._seen:
-                self._headers["Content-Length"] = str(len(body))
+            page = self.feed(body, final=True)
+        if self._outcome == INJECTED:
+            _fit_headers(self._headers, self._view)
+            if "content-length" in self._view:
+                self._headers["Content-Length"] = str(len(page))
         self.count()
-        return body
+        return page
 
     def begin(self) -> None:
         """Make the headers fit a body of which it is not known yet whether it takes the snippet."""
         self._headers.pop("Content-Length", None)
-        _fit_headers(self._headers, self._seen)
+        _fit_headers(self._headers, self._view)
 
-    def feed(self, chunk: bytes) -> bytes:
-        """What may leave of a body that comes in pieces, now that *chunk* has come."""
-        return self._feed(chunk, final=False)
+    def feed(self, chunk: bytes, *, final: bool = False) -> bytes:
+        """What may leave of a body that comes in pieces, now that *chunk* has come.
+
+        :param final: it is the last one.
+        """
+        try:
+            return self._placer.feed(chunk, final=final)
+        except Exception as problem:
+            left_alone(problem)
+            return self._placer.abandon(chunk)
+        finally:
+            self._outcome = self._placer.outcome
 
     def stream(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """*chunks* with the snippet between them; who closes them calls :meth:`count`, too."""
@@ -132,28 +178,22 @@ class Page:
         for chunk in source:
             # An empty chunk still goes out: some servers take it as "send the headers now".
             yield self.feed(chunk)
-            if self._placer.outcome is not None:
+            if self._outcome is not None:
                 break
         for chunk in source:  # not "yield from", which would close the body a second time
             yield chunk
-        rest = self._feed(b"", final=True)
+        rest = self.feed(b"", final=True)
         if rest:
             yield rest
 
-    def _feed(self, chunk: bytes, *, final: bool) -> bytes:
-        try:
-            return self._placer.feed(chunk, final=final)
-        except Exception as problem:
-            left_alone(problem)
-            return self._placer.abandon(chunk)
-
     def count(self) -> None:
         """Count what became of the page, once it has left."""
-        outcome = "head" if self._is_head else self._placer.outcome or "closed"
+        outcome = "head" if self._tracked.method == "HEAD" else self._outcome or "closed"
+        counters = self._tracked.visitors.counters
         if outcome == INJECTED:
-            self._counters.add("page_injected")
+            counters.add("page_injected")
         else:
-            self._counters.add("page_untouched", outcome)
+            counters.add("page_untouched", outcome)
 
 
 def left_alone(problem: BaseException) -> None:
@@ -163,44 +203,50 @@ def left_alone(problem: BaseException) -> None:
     )
 
 
-def _why_not(tracked: TrackedRequest, status: int, seen: HeaderView) -> str | None:
+def _why_not(
+    tracked: TrackedRequest, status: int, view: HeaderView, charset: str | None
+) -> str | None:
     """Why an HTML response takes no snippet, as far as its headers tell."""
     # Redirects are not shown; the others have no body, or a part of one (RFC 9110, section 15).
     if status < 200 or status in (204, 205, 206) or 300 <= status < 400:
         return "status"
-    encoding = seen.get("content-encoding")
+    encoding = view.get("content-encoding")
     if encoding and encoding.strip().lower() != "identity":
         return "encoded"
-    disposition = seen.get("content-disposition")
+    disposition = view.get("content-disposition")
     if disposition and disposition.lstrip()[:10].lower() == "attachment":
         return "attachment"
-    # Whoever asks first for a page that a shared cache keeps asks for everybody: there the body
-    # alone says whether it is a page (a fragment of one has no place for the snippet).
-    if not tracked.is_document and not may_be_shared(tracked, seen):
+    # Else the body alone says whether it is a page: a service worker fetches what a browser shows
+    # later, and whoever asks first for a page that a shared cache keeps asks for everybody.
+    if tracked.is_for_library and not may_be_shared(tracked, view):
         return "fragment"
     if tracked.snippet_given:
-        return "present"
-    return None
+        return PRESENT
+    return None if charset == "utf-8" or ascii_compatible(charset) else CHARSET
 
 
-def _fit_headers(headers: Headers, seen: HeaderView) -> None:
-    for name in _STALE & seen.keys():
+def _fit_headers(headers: Headers, view: HeaderView) -> None:
+    if _OF_BYTES.isdisjoint(view):
+        return
+    for name in _STALE & view.keys():
         headers.pop(name, None)
-    etag = seen.get("etag")
+    etag = view.get("etag")
     if etag and etag.startswith('"'):
         headers["ETag"] = f"W/{etag}"
-    if "accept-ranges" in seen:
-        # A part of the page that the site made joins with none of the page that was sent.
+    if "accept-ranges" in view:
+        # A part that is asked for later has no snippet: it does not fit the page that was sent.
         headers["Accept-Ranges"] = "none"
 
 
 def whole_again(tracked: TrackedRequest, response: Response) -> None:
-    """Take a range that ``make_conditional()`` cut of a page that takes the snippet, to which the
-    whole belongs, back to that."""
+    """Send a page whole of which ``make_conditional()`` has cut a range, if it takes the snippet:
+    what the browser has of it is longer by that, and the range would not fit."""
     pieces = getattr(response.response, "iterable", None)  # of werkzeug's _RangeWrapper
-    seen = read_headers(response.headers)
-    is_page = charset_of_page(seen.get("content-type")) is not None
-    if pieces is None or response.direct_passthrough or not is_page or _why_not(tracked, 200, seen):
+    view = read_headers(response.headers)
+    charset = charset_of_page(view.get("content-type"))
+    if pieces is None or response.direct_passthrough or charset is None:
+        return
+    if _why_not(tracked, 200, view, charset) is not None:
         return
     response.response = pieces
     response.status_code = 200
@@ -213,8 +259,6 @@ def weaken_not_modified(tracked: TrackedRequest, headers: Headers) -> None:
 
     Only where the request carried it: the 304 of a picture keeps its strong tag.
     """
-    etag = headers.get("ETag")
-    if etag and etag.startswith('"'):
-        asked = tracked.environ.get("HTTP_IF_NONE_MATCH", "")
-        if f"W/{etag}" in asked:
-            headers["ETag"] = f"W/{etag}"
+    etag = headers.get("ETag", "")
+    if etag.startswith('"') and f"W/{etag}" in tracked.environ.get("HTTP_IF_NONE_MATCH", ""):
+        headers["ETag"] = f"W/{etag}"

@@ -58,10 +58,10 @@ class Snippet:
         settings = self._settings
         # Only ADROLL_HOSTS and ADROLL_ACCOUNTS ask for the host.
         host = tracked.hostname if settings.hosts or settings.accounts else ""
-        made = self._tag_at(tracked.script_root, host)
+        tag = self._tag_at(tracked.script_root, host)
         if nonce is not None and _NONCE.match(nonce):
-            return made.replace(b"<script ", f'<script nonce="{nonce}" '.encode(), 1)
-        return made
+            return tag.replace(b"<script ", f'<script nonce="{nonce}" '.encode(), 1)
+        return tag
 
     def lasting_tag(self, base: str) -> str:
         """The tag to paste into pages that this app does not serve: its address of the kit stays.
@@ -69,8 +69,7 @@ class Snippet:
         :param base: where the app is, as browsers reach it: ``https://api.shop.example``.
         """
         account = self._settings.account_of(host_of(base))
-        made = self._make(base.rstrip("/"), "kit.js", self._settings.pixel, account)
-        return made.decode("ascii")
+        return self._make(base.rstrip("/"), "kit.js", self._settings.pixel, account).decode()
 
     def file(self, tracked: TrackedRequest, name: str) -> Response | None:
         """The answer with the kit's file; ``None``: *name* is not the file's.
@@ -115,7 +114,7 @@ def _attributes(settings: Settings, pixel: str, account: Account) -> str:
                 "{advertisable_eid}", account.advertisable_eid
             )
     if settings.consent is not None:
-        pairs["consent"] = "tcf" if settings.consent == "tcf" else "ask"
+        pairs["consent"] = settings.consent if isinstance(settings.consent, str) else "ask"
         if (settings.tcf_vendor, settings.tcf_purposes) != (130, (1, 7)):
             purposes = ",".join(map(str, settings.tcf_purposes))
             pairs["tcf"] = f"{settings.tcf_vendor}:{purposes}"
@@ -139,5 +138,5 @@ def tags_in(html: str) -> list[dict[str, str]]:
     """
     tags = _TAG.findall(_COMMENT.sub("", html))
     return [
-        {name: unescape(its) for name, its in reversed(_ATTRIBUTE.findall(tag))} for tag in tags
+        {name: unescape(value) for name, value in reversed(_ATTRIBUTE.findall(tag))} for tag in tags
     ]

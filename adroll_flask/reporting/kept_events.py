@@ -13,23 +13,17 @@ from adroll_flask.events.build import Built
 from adroll_flask.events.event import matcher
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.admin import Changed
 from adroll_flask.outbox.lookups import order_id_of
-from adroll_flask.outbox.model import Row, SuppressedOrder
+from adroll_flask.outbox.model import DECIDED_WITHIN, GIVEN_UP, Row, SuppressedOrder
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event
 
-from .lists import spellings
+from .lists import searched
 from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.audit")
 
-#: What another event's key means for this one.
-REPORTED_ALREADY = (
-    "another event has reported this order (the same deduplication key): this one can only be "
-    "removed, with outbox drop"
-)
-#: Of one that a cancellation waited for.
-CANCELLED = "the shop has cancelled this order: it is not sent, and is no dead letter any more"
 #: How the reasons begin of dead letters that were reported with ``hold=``.
 UNPAID: Final = "invalid:held:"
 HELD = (
@@ -40,6 +34,22 @@ HELD = (
 FIELDS: Final = ("currency", "value", "order_id", "page_location")
 
 
+# -- what AdRoll can match an event by -------------------------------------------------------------
+
+
+def matched_by(row: Row) -> str:
+    """What the event carried that AdRoll can match it by; kept after its content is gone.
+
+    ``click id, cookie and e-mail``; empty: nothing.
+    """
+    if row.state != "delivered" and not row.whole:
+        return ""  # cancelled, or of a visitor who asked to be forgotten
+    titles = [one.title for one in names.IDENTIFIERS.values() if row.identifiers & one.bits]
+    if len(titles) < 2:
+        return "".join(titles)
+    return f"{', '.join(titles[:-1])} and {titles[-1]}"
+
+
 # -- an order's life -------------------------------------------------------------------------------
 
 
@@ -47,7 +57,9 @@ class Step(NamedTuple):
     """One step of an event's life.
 
     :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
-        ``released``, ``attempt``, ``delivered``, ``dead``, ``cancelled``; ``now`` has no end yet.
+        ``released``, ``attempt``, ``sent_again`` (by hand), ``delivered``, ``refunded`` (after
+        that), ``dead``, ``given_up`` (nobody decided on the dead letter in time), ``cancelled``;
+        ``now`` has no end yet.
     :param at: when, seconds since the epoch; ``None``: at present.
     :param said: what there is to say of it: AdRoll's words, the reason.
     """
@@ -71,14 +83,18 @@ class FoundOrder(NamedTuple):
         return bool(self.events or self.suppressed)
 
 
-def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrder:
-    """What is known of an order, the first that is known of *orders* and their spellings.
+def find_order(
+    reporter: Reporter, typed: str, *, most: int = 20_000, account: str | None = None
+) -> FoundOrder:
+    """What is known of an order.
 
-    :param orders: the shop's order id, as people may write it.
+    :param typed: the shop's order id, as people may write it: ``Order #4826``.
     :param most: invalid dead letters that are looked through, the newest.
+    :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
-    lookups, secret = reporter.outbox.lookups, reporter.visitors.dedupe_secret
-    for one in (spelled for order in orders for spelled in spellings(order)):
+    lookups = reporter.outbox.lookups.of(account)
+    secret = reporter.visitors.dedupe_secret
+    for one in searched(typed):
         rows = lookups.find(names.kept_key(one, secret), names.EVENT_NAMES)
         rows += lookups.dead_letters_of(one, most)
         hashes = {names.suppressed_key(name, one, secret): name for name in names.EVENT_NAMES}
@@ -90,10 +106,11 @@ def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrd
 
 def life(row: Row) -> list[Step]:
     """The life of one event, oldest step first; without the visitor's values."""
-    was_held = row.released_at is not None or row.state == "held" or row.reason == "hold_expired"
     # Whether one that was cancelled was held is not known; it was kept here and told to nobody.
-    began = "held" if was_held else "kept" if row.state == "cancelled" else "reported"
-    steps = [Step("happened", row.occurred_at), Step(began, row.queued_at)]
+    began = "kept" if row.state == "cancelled" else "reported"
+    if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
+        began = "held"
+    steps = [Step("happened", row.occurred_at), Step(began, row.reported_at)]
     if row.released_at is not None:
         steps.append(Step("released", row.released_at))
     for attempt in row.attempt_log:
@@ -104,13 +121,35 @@ def life(row: Row) -> list[Step]:
         "dead": row.why,
         "cancelled": "nobody released it in time" if row.reason == "hold_expired" else "",
     }
-    if row.released_at is not None:
+    is_retry = row.reported_at < row.queued_at
+    if is_retry:
+        steps.append(Step("sent_again", row.queued_at, "it had been given up"))
+    if row.released_at is not None or is_retry:
         # A release with the present time makes an event happen after it was held. Within a second
         # nothing tells that: events have their times in milliseconds, and clocks are set.
         steps.sort(key=lambda step: (step.at or 0.0) - (step.kind == "happened"))
-    if row.state in ended:
-        return [*steps, Step(row.state, row.settled_at, ended[row.state])]
-    return [*steps, Step("now", None, row.state)]
+    if row.reason in GIVEN_UP:
+        end = "never sent" if row.reason == "given_up" else "AdRoll may have it"
+        steps.append(Step("dead", row.settled_at, row.error))
+        steps.append(Step("given_up", row.due_at - DECIDED_WITHIN, end))
+    elif row.state in ended:
+        steps.append(Step(row.state, row.settled_at, ended[row.state]))
+        if row.refunded_at is not None:
+            steps.append(Step("refunded", row.refunded_at, refund_told(row)))
+    else:
+        steps.append(Step("now", None, row.state))
+    return steps
+
+
+def refund_told(row: Row) -> str:
+    """What the shop took back of a delivered order, and that AdRoll keeps it."""
+    keeps = "the order" if _has_no_value(row.digest) else row.digest
+    text = f"AdRoll keeps {keeps}, its API takes nothing back"
+    return text if _has_no_value(row.refund) else f"{row.refund}; {text}"
+
+
+def _has_no_value(digest: str) -> bool:
+    return not digest[:1].isdigit() or " " not in digest
 
 
 def carried(row: Row) -> dict[str, Any] | None:
@@ -156,7 +195,7 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], **changes: str) -> Retrie
 
 def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retried) -> str:
     """Why one stays a dead letter; empty: it does not."""
-    admin, row = reporter.outbox.admin, reporter.outbox.lookups.show(id)
+    row = reporter.outbox.lookups.show(id)
     if row is None or row.state != "dead":
         return "is no dead letter any more"
     if row.reason.startswith(UNPAID):
@@ -167,17 +206,20 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
     if not row.payload:
         return "has no content any more"
     try:
-        given = rebuilt(row.payload, reporter.bare({}), row.key, **changes)
-        passed = reporter.functions.passed(given)
+        built = rebuilt(row.payload, reporter.bare({}), row.key, **changes)
+        passed = reporter.functions.passed(built)
     except EventError as problem:
         if problem.field == "before_report":
             return f"before_report {problem.expected}: correct it first (the log has where)"
         return f"fix it first (outbox fix): {problem}"
     if passed is None:
-        if admin.drop([id]):
-            done.suppressed += 1
-            reporter.suppressed(row.name, "before_report", given.key, dry_run=row.dry_run)
-    elif why := _fixed(reporter, id, passed if row.reason.startswith("invalid") else given):
+        if not reporter.outbox.admin.drop([id]).events:
+            return _why_not_fixed(reporter, id)
+        done.suppressed += 1
+        reporter.suppressed(
+            row.name, "before_report", built.key, account=row.advertisable_eid, dry_run=row.dry_run
+        )
+    elif why := _fixed(reporter, id, passed if row.reason.startswith("invalid") else built):
         return why
     else:
         done.sent += 1
@@ -190,9 +232,11 @@ def fix_dead(reporter: Reporter, id: str, payload: bytes) -> str:
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
-    built, row = rebuilt(payload, reporter.bare({})), reporter.outbox.lookups.show(id)
+    built = rebuilt(payload, reporter.bare({}))
+    row = reporter.outbox.lookups.show(id)
     if row is not None and row.key:
-        order, secret = order_id_of(row.payload or b""), reporter.visitors.dedupe_secret
+        order = order_id_of(row.payload or b"")
+        secret = reporter.visitors.dedupe_secret
         # A key that is not just the order's id is the shop's own: two orders may have one id.
         if order is None or names.kept_key(order, secret) != row.key:
             built.key = row.key
@@ -204,24 +248,39 @@ def _fixed(reporter: Reporter, id: str, built: Built) -> str:
     # It stays the dry run that it is, or none.
     if reporter.outbox.admin.fix(id, reporter.new_event(built, None, dry_run=False)):
         return ""
+    return _why_not_fixed(reporter, id)
+
+
+def _why_not_fixed(reporter: Reporter, id: str) -> str:
+    """Why a change of the dead letter did not take effect: others may have changed it just now."""
     row = reporter.outbox.lookups.show(id)
-    is_cancelled = row is not None and row.state == "cancelled"
-    return CANCELLED if is_cancelled else f"{REPORTED_ALREADY} {id}"
+    if row is None:
+        return "is not there any more: it was dropped"
+    if row.state == "cancelled":
+        return "the shop has cancelled this order: it is not sent, and is no dead letter any more"
+    if row.state != "dead":
+        return f"is {row.state} by now: somebody else has let it be sent"
+    if row.reason == "forgotten":
+        return "the visitor said no, or asked to be forgotten: it is not sent any more"
+    return (
+        "another event has reported this order (the same deduplication key): this one can only be"
+        f" removed, with outbox drop {id}"
+    )
 
 
 # -- a visitor's events that are to be erased ------------------------------------------------------
 
 
-def erase(reporter: Reporter, **identifiers: str | None) -> int:
+def erase(reporter: Reporter, **identifiers: str | None) -> Changed:
     """Erase the events of a visitor and write an audit line: how many, by what, never of whom.
 
     :param identifiers: as for :func:`~adroll_flask.events.event.matcher`.
     :raises EventError: likewise.
     """
-    count = reporter.outbox.admin.forget(matcher(**identifiers))
-    reporter.counters.add("event_forgotten", amount=count)
+    erased = reporter.outbox.admin.forget(matcher(**identifiers))
+    reporter.counters.add("event_forgotten", amount=erased.events)
     by = " and ".join(name.replace("_", " ") for name, value in identifiers.items() if value)
     logger.warning(
-        "AdRoll: %s erased on request, by %s [visitor-erased]", counted(count, "event"), by
+        "AdRoll: %s erased on request, by %s [visitor-erased]", counted(erased.events, "event"), by
     )
-    return count
+    return erased

@@ -13,13 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from adroll_flask.errors import AdRollError
 
 #: The one column of a list whose lines are JSON; a CSV file of such lines has it as its last.
 JSON_COLUMN: Final = "json"
+#: Characters that a row may have, in one line or several: an event has at most a megabyte.
+MOST_CHARACTERS: Final = 2_000_000
 #: Names that columns of a list of paid orders have, without case, spaces and punctuation.
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_id": ("orderid", "order", "orderno", "ordernumber", "number", "id", "name"),
@@ -57,7 +60,7 @@ class Lines:
     It is JSON where its first line begins as such; else CSV, with the delimiter that the header has
     most of.
 
-    :param texts: its lines.
+    :param texts: its lines, as :func:`texts_of` reads them.
     :raises ReconcileError: also while iterating: it is neither.
     """
 
@@ -66,6 +69,11 @@ class Lines:
         first = next((text for text in texts if text.strip()), "")
         if first.startswith("PK\x03\x04"):
             raise ReconcileError("this is an Excel file; save it as CSV")
+        if first.lstrip()[:1] == "[":
+            raise ReconcileError(
+                "this is a JSON array, and not a JSON object in each line: jq -c '.[]' makes these"
+                " of it"
+            )
         begin = [first, next(texts, "")]
         # What no text has, and a picture has within its first two lines.
         if re.search(r"[\0-\x08\x0e-\x1f]", "".join(begin)):
@@ -73,10 +81,13 @@ class Lines:
         self.columns: list[str] = [JSON_COLUMN]
         # Of the header's names some have commas.
         self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
-        texts = chain(begin, texts)
-        if first.lstrip()[:1] not in ("{", "["):
+        #: Characters that were read since the last row.
+        self._characters = 0
+        texts = self._bounded(chain(begin, texts))
+        if first.lstrip()[:1] != "{":
             self._rows = self._csv(texts)
             _, header = next(self._rows, (0, []))
+            self._characters = 0
             self.columns = [name.strip() for name in header]
         else:
             self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
@@ -93,8 +104,20 @@ class Lines:
                 "closed?"
             ) from None
 
+    def _bounded(self, texts: Iterable[str]) -> Iterator[str]:
+        """*texts*; those of a row are held in memory, and quoted cells may go over many."""
+        for number, text in enumerate(texts, 1):
+            self._characters += len(text)
+            if self._characters > MOST_CHARACTERS:
+                raise ReconcileError(
+                    f"line {number} has more than {MOST_CHARACTERS:,} characters, with the lines "
+                    "before it that a quote joins to it"
+                )
+            yield text
+
     def __iter__(self) -> Iterator[Line]:
         for number, cells in self._rows:
+            self._characters = 0
             if not any(cells):
                 continue
             problem = ""
@@ -107,6 +130,11 @@ class Lines:
             elif len(cells) != len(self.columns):
                 problem = f"has {len(cells)} cells, and the header has {len(self.columns)}"
             yield Line(number, cells, values, problem)
+
+
+def texts_of(file: IO[str]) -> Iterator[str]:
+    """The lines of *file*; of one that is too long as much as shows that it is."""
+    return iter(partial(file.readline, MOST_CHARACTERS + 1), "")
 
 
 def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
@@ -131,6 +159,17 @@ def spellings(order: str) -> tuple[str, ...]:
     """
     bare = order.lstrip("# ") or order
     return tuple(dict.fromkeys((order, bare, f"#{bare}")))
+
+
+def searched(typed: str) -> tuple[str, ...]:
+    """The ids that somebody may look for who types *typed*, the likeliest first.
+
+    >>> searched("Order #4826")
+    ('Order #4826', '#Order #4826', '4826', '#4826')
+    """
+    text = typed.strip()
+    last_word = text.split(" ")[-1].lstrip("#") or text
+    return tuple(dict.fromkeys((*spellings(text), *spellings(last_word))))
 
 
 def find_columns(
@@ -189,7 +228,8 @@ def read_amount(text: str) -> Decimal | None:
     Decimal('1234.50')
     """
     digits = re.sub(r"[^\d.,-]", "", text)
-    point, comma = digits.rfind("."), digits.rfind(",")
+    point = digits.rfind(".")
+    comma = digits.rfind(",")
     if comma > point and (point >= 0 or len(digits) - comma <= 3):
         digits = digits.replace(".", "").replace(",", ".")
     else:

@@ -127,7 +127,8 @@ def _api(sandbox: Sandbox) -> Response:
     try:
         status, answer = _take(sandbox, record, reading)
     except event_api.Refused as refused:
-        status, answer = refused.status, {"errors": [refused.error]}
+        status = refused.status
+        answer = {"errors": [refused.error]}
     sandbox.state.note(
         record,
         status=status,
@@ -151,7 +152,8 @@ def _take(
         raise event_api.Refused(405, "method", "the event API takes POST", "method")
     event_api.authorise(request.headers.get("Authorization"), sandbox.account, reading)
     query = parse_qs(request.query_string.decode("latin-1"), keep_blank_values=True)
-    dry_run = record["dry_run"] = event_api.check_query(query, sandbox.account)
+    account, dry_run = event_api.check_query(query, sandbox.account)
+    record["dry_run"] = dry_run
     gzipped = record["gzip"] = event_api.check_type(
         request.headers.get("Content-Type"), request.headers.get("Content-Encoding")
     )
@@ -161,7 +163,7 @@ def _take(
     record["events"] = len(events)
     batch = event_api.judge(
         events,
-        account=sandbox.account,
+        account=account,
         dry_run=dry_run,
         now=sandbox.state.clock(),
         reading=reading,

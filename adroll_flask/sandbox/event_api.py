@@ -73,11 +73,11 @@ def check_path(path: str, reading: Reading) -> None:
 def authorise(header: str | None, account: Account, reading: Reading) -> None:
     scheme, _, token = (header or "").partition(" ")
     if not header:
-        said = "The header is missing. It must be 'Token <access token>'."
+        problem = "The header is missing. It must be 'Token <access token>'."
     elif scheme.lower() != "token":
-        said = "The scheme is not Token. It must be 'Token <access token>'."
+        problem = "The scheme is not Token. It must be 'Token <access token>'."
     elif token != account.access_token:
-        said = "The access token is not valid. It must be the one that the sandbox runs with."
+        problem = "The access token is not valid. It must be the one that the sandbox runs with."
     else:
         if scheme != "Token":
             # RFC 9110, section 11.1: schemes have no case.
@@ -87,11 +87,11 @@ def authorise(header: str | None, account: Account, reading: Reading) -> None:
                 Refused(401, "unauthorized", refusal, "Authorization"),
             )
         return
-    raise Refused(401, "unauthorized", said, "Authorization")
+    raise Refused(401, "unauthorized", problem, "Authorization")
 
 
-def check_query(query: Mapping[str, Sequence[str]], account: Account) -> bool:
-    """Check the query parameters and return whether this is a dry run."""
+def check_query(query: Mapping[str, Sequence[str]], account: Account) -> tuple[Account, bool]:
+    """Check the query parameters; whose request it is, and whether it is a dry run."""
     for name, values in query.items():
         if name not in ("advertisable", "dry_run"):
             raise Refused(400, "unknown", "there is no such query parameter", name[:40])
@@ -104,14 +104,15 @@ def check_query(query: Mapping[str, Sequence[str]], account: Account) -> bool:
         )
     if wrong := value_checks.eid(advertisable):
         raise Refused(400, "invalid", wrong, "advertisable")
-    if advertisable != account.advertisable_eid:
+    own = account.of(advertisable)
+    if own is None:
         raise Refused(
             403, "forbidden", "the access token is not for this advertisable", "advertisable"
         )
     dry_run = _DRY.get(query.get("dry_run", ("false",))[0])
     if dry_run is None:
         raise Refused(400, "invalid", "must be true, false, 1 or 0", "dry_run")
-    return dry_run
+    return own, dry_run
 
 
 def check_type(content_type: str | None, encoding: str | None) -> bool:
@@ -193,7 +194,8 @@ def judge(
 
 
 def _judged(event: Any, account: Account, dry_run: bool, now: float, reading: Reading) -> Judged:
-    checked, warnings = event, list(reading.warnings)
+    checked = event
+    warnings = list(reading.warnings)
     inside = event.get("dry_run") if isinstance(event, dict) else None
     if isinstance(inside, bool) and not reading.strict:
         warnings.append(

@@ -7,8 +7,10 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import value_checks
+from .local_only import is_loopback
 
 EVENT_NAMES = (
     "pageView",
@@ -106,6 +108,16 @@ class Account:
     pixel_eid: str = PIXEL_EID
     access_token: str = field(default=ACCESS_TOKEN, repr=False)
 
+    def of(self, advertisable: str) -> Account | None:
+        """The account of *advertisable*: this one, or one of those whose EIDs begin as the
+        sandbox's do, which the same token opens; ``None``: it is for neither."""
+        if advertisable == self.advertisable_eid:
+            return self
+        own = advertisable.removeprefix("SANDBOX")
+        if own == advertisable:
+            return None
+        return Account(advertisable, f"SANDBOXPIXEL{own[:10]}", self.access_token)
+
 
 def faults(event: Any, *, account: Account, now: float) -> list[Fault]:
     """List everything that is wrong with one event; an empty list means that AdRoll takes it.
@@ -162,7 +174,8 @@ def _attributes(value: Any) -> Iterator[Fault]:
     yield from _members(value, "event_attributes.", _ATTRIBUTES, ("products",))
     if "products" not in value:
         return
-    products, path = value["products"], "event_attributes.products"
+    products = value["products"]
+    path = "event_attributes.products"
     if not isinstance(products, list):
         yield path, "invalid", "must be an array"
         return
@@ -200,34 +213,41 @@ def _unknown(name: str, prefix: str, known: tuple[str, ...]) -> Fault:
 
 
 def _not_an_event(value: Any) -> str:
-    said = "must be one of the thirteen event names"
+    expected = "must be one of the thirteen event names"
     if isinstance(value, str):
         plain = value[:60].replace("_", "").replace("-", "").lower()
         by_plain = {name.lower(): name for name in EVENT_NAMES}
         if near := difflib.get_close_matches(plain, by_plain, n=1):
-            return f"{said}; did you mean {by_plain[near[0]]}?"
-    return said
+            return f"{expected}; did you mean {by_plain[near[0]]}?"
+    return expected
 
 
 def warnings(event: Mapping[str, Any]) -> list[str]:
     """List what AdRoll would take but what is probably a mistake, for an event without faults."""
-    found = []
+    texts = []
     address = ipaddress.ip_address(event["ip"])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        found.append("ip is an IPv4 address written as IPv6 (::ffff:…)")
-    elif not address.is_global and not address.is_loopback:
-        # Loopback is a shop that is tried out on this machine.
-        found.append("ip is not a public address: behind a proxy, this is the proxy's")
+        texts.append("ip is an IPv4 address written as IPv6 (::ffff:…)")
+    elif not address.is_global and not (address.is_loopback and _is_of_this_machine(event)):
+        texts.append(
+            "ip is not a public address: behind a proxy, this is the proxy's "
+            "(a Flask app needs werkzeug's ProxyFix)"
+        )
     if "user_agent" not in event:
-        found.append("user_agent is missing")
+        texts.append("user_agent is missing")
     if "conversion_value" in event and "currency" not in event:
-        found.append("conversion_value has no currency")
+        texts.append("conversion_value has no currency")
     if event["event_name"] == "purchase":
         if "conversion_value" not in event:
-            found.append("a purchase without conversion_value")
+            texts.append("a purchase without conversion_value")
         if "order_id" not in event.get("event_attributes", ()):
-            found.append("a purchase without event_attributes.order_id")
-    return found
+            texts.append("a purchase without event_attributes.order_id")
+    return texts
+
+
+def _is_of_this_machine(event: Mapping[str, Any]) -> bool:
+    """Whether its page is one of a shop that is tried out here, whose visitors are here as well."""
+    return is_loopback(urlsplit(event["page_location"]).hostname or "")
 
 
 def coverage(event: Any) -> dict[str, Any]:

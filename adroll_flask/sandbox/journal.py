@@ -8,12 +8,16 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+#: What the file begins with: one that begins otherwise is somebody else's.
+_HEAD = '["adroll sandbox"]\n'
+
 
 class Journal:
     """An append-only file of the newest entries, readable by its owner alone.
 
     :param path: the file; made when missing.
     :param keep: how many entries survive; the file holds at most twice as many lines.
+    :raises FileExistsError: the file is not one that a sandbox made.
     """
 
     def __init__(self, path: Path, *, keep: int) -> None:
@@ -22,6 +26,10 @@ class Journal:
         self._lines = 0
         # Raw events hold visitors' data.
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+        head = os.pread(self._file.fileno(), len(_HEAD), 0).decode(errors="replace")
+        if not _HEAD.startswith(head):  # a kill may have cut it off
+            self._file.close()
+            raise FileExistsError(f"{path} is not a file of the sandbox")
 
     def read(self) -> list[list[Any]]:
         """Return the newest entries, oldest first; a line cut short by a kill is skipped."""
@@ -33,7 +41,7 @@ class Journal:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, list) and entry:
+            if isinstance(entry, list) and entry and line != _HEAD:
                 entries.append(entry)
         self._rewrite(entries)
         return list(entries)
@@ -54,6 +62,7 @@ class Journal:
     def _rewrite(self, entries: Any) -> None:
         self._file.seek(0)
         self._file.truncate()
+        self._file.write(_HEAD)
         for entry in entries:
             self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
         self._file.flush()

@@ -38,9 +38,9 @@ class Journeys:
 
     def page(self, cookie: str, adct: str | None, url: str | None, now: float, by: str) -> None:
         """The pixel ran in a page; ``by`` says who made the cookie that it found or made."""
-        known = self._cookies.get(cookie) or {"value": cookie, "at": now, "by": by, "pages": 0}
-        known["pages"] += 1
-        remember(self._cookies, cookie, known, self._keep)
+        entry = self._cookies.get(cookie) or {"value": cookie, "at": now, "by": by, "pages": 0}
+        entry["pages"] += 1
+        remember(self._cookies, cookie, entry, self._keep)
         step = {"what": "page", "at": now, "detail": _path(url)}
         self._visitor(adct, cookie).steps.append(step)
 
@@ -54,7 +54,8 @@ class Journeys:
         """
         held = event.get("identifiers") if isinstance(event, dict) else None
         held = held if isinstance(held, dict) else {}
-        adct, cookie = _text(held.get("adct")), _text(held.get("first_party_cookie"))
+        adct = _text(held.get("adct"))
+        cookie = _text(held.get("first_party_cookie"))
         steps: list[Record] = []
         if adct or cookie:
             visitor = self._visitor(adct, cookie)
@@ -85,11 +86,13 @@ class Journeys:
 
     def _visitor(self, adct: str | None, cookie: str | None) -> _Visitor:
         keys = [kind + value for kind, value in (("a:", adct), ("c:", cookie)) if value]
-        found = {id(one): one for key in keys if (one := self._visitors.get(key)) is not None}
-        visitor = next(iter(found.values()), None) or _Visitor()
-        if len(found) == 2:
+        known_visitors = {
+            id(one): one for key in keys if (one := self._visitors.get(key)) is not None
+        }
+        visitor = next(iter(known_visitors.values()), None) or _Visitor()
+        if len(known_visitors) == 2:
             # A click and a cookie that were strangers until now: one visitor, one line of steps.
-            steps = sorted((step for one in found.values() for step in one.steps), key=_at)
+            steps = sorted((step for one in known_visitors.values() for step in one.steps), key=_at)
             visitor.steps = deque(steps, maxlen=_STEPS)
         for key in keys:
             remember(self._visitors, key, visitor, 2 * self._keep)

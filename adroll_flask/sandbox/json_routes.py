@@ -15,7 +15,8 @@ _MATCHES = ("event_name", "order_id", "verdict")
 
 def blueprint(sandbox: Sandbox) -> Blueprint:
     routes = Blueprint("programs", __name__)
-    state, faults = sandbox.state, sandbox.faults
+    state = sandbox.state
+    faults = sandbox.faults
 
     @routes.before_request
     def only_the_same_site() -> Response | None:

@@ -79,9 +79,11 @@ def _stream(sandbox: Sandbox) -> Iterator[bytes]:
     seen = generation = version = -1
     while not state.closed:
         with state.changed:
-            reset, generation = generation != state.generation, state.generation
+            reset = generation != state.generation
+            generation = state.generation
             events = state.events(after=-1 if reset else seen)
-            seen, version = state.revision, state.version
+            seen = state.revision
+            version = state.version
             news = {
                 "reset": reset,
                 "skipped": max(0, len(events) - _AT_ONCE),

@@ -24,10 +24,13 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     routes = Blueprint("pixel", __name__)
     source = (files("adroll_flask.sandbox") / "assets" / "roundtrip.js").read_text("utf-8")
 
+    def _check(eid: str) -> None:
+        if sandbox.account.of(eid) is None:
+            abort(404)
+
     @routes.get("/j/<eid>/roundtrip.js")
     def script(eid: str) -> Response:
-        if eid != sandbox.account.advertisable_eid:
-            abort(404)
+        _check(eid)
         fault = request.environ.get(FAULT)
         settings = {
             "eid": eid,
@@ -47,8 +50,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     @routes.get("/consent/check/<eid>")
     def consent_check(eid: str) -> Response:
         """Whether the visitor has to be asked, which in reality depends on the country."""
-        if eid != sandbox.account.advertisable_eid:
-            abort(404)
+        _check(eid)
         fault = request.environ.get(FAULT)
         required = "true" if fault is not None and fault.consent == "ask" else "false"
         return Response(
@@ -63,8 +65,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
 
     @routes.route("/pixel/beacon/<eid>", methods=["GET", "POST"])
     def beacon(eid: str) -> Response:
-        if eid != sandbox.account.advertisable_eid:
-            abort(404)
+        _check(eid)
         sent = (
             request.args.get("data", "").encode()
             if request.method == "GET"
@@ -87,23 +88,24 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
     if len(sent) > _MOST_BEACON:
         return None
     try:
-        said = json.loads(sent)
+        message = json.loads(sent)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or said.get("kind") not in ("cookie", "track", "identify"):
+    if not isinstance(message, dict) or message.get("kind") not in ("cookie", "track", "identify"):
         return None
-    cookie, page = said.get("cookie"), said.get("page")
-    attributes = said.get("attributes")
+    cookie = message.get("cookie")
+    page = message.get("page")
+    attributes = message.get("attributes")
     page = page if isinstance(page, str) and value_checks.url(page) is None else None
     click = parse_qs(urlsplit(page).query).get("adct", [None])[0] if page else None
     return {
-        "kind": said["kind"],
+        "kind": message["kind"],
         "cookie": cookie if value_checks.cookie(cookie) is None else None,
-        "adopted": said.get("adopted") is True,
+        "adopted": message.get("adopted") is True,
         "page": page,
         "adct": click if click and value_checks.click_id(click) is None else None,
-        "name": _bounded(said.get("name")),
-        "order_id": _bounded(said.get("order_id")),
+        "name": _bounded(message.get("name")),
+        "order_id": _bounded(message.get("order_id")),
         "attributes": attributes if isinstance(attributes, dict) else None,
     }
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -41,6 +42,7 @@ class Server:
     :param host: the address to bind.
     :param port: the port; 0 picks a free one, see :attr:`port`.
     :param ssl_context: serve TLS with this context.
+    :param clock: the time that answers have as their ``Date``, seconds since the epoch.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Server:
         *,
         ssl_context: ssl.SSLContext | None = None,
         quiet: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
+        self.clock = clock
         self.host = host
         self.ssl_context = ssl_context
         self.quiet = quiet
@@ -369,6 +373,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def version_string(self) -> str:
         return self.server_version
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(self.owner.clock() if timestamp is None else timestamp)
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         if not self.owner.quiet:

@@ -37,7 +37,8 @@ def make_server(
     local_only.check_binding(
         host, allow_remote=sandbox.allow_remote, environ=local_only.process_environ()
     )
-    return Server(app, host, port, ssl_context=ssl_context, quiet=quiet)
+    clock = sandbox.state.clock
+    return Server(app, host, port, ssl_context=ssl_context, quiet=quiet, clock=clock)
 
 
 def serve(

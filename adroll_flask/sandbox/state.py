@@ -222,7 +222,8 @@ class State:
                 del self._orders[next(iter(self._orders))]
             self._orders[key] = record["id"]
         else:
-            record["duplicate"], record["duplicate_of"] = True, first
+            record["duplicate"] = True
+            record["duplicate_of"] = first
             self._totals["duplicates"] += 1
         if twin := self._pixel_orders.get(key):
             self._totals["both_sides"] += not twin["reported_by_server_too"]
@@ -237,7 +238,9 @@ class State:
     def _add_pixel(self, sighting: Mapping[str, Any], now: float) -> None:
         if self._journal is not None:
             self._journal.write(["pixel", now, dict(sighting)])
-        kind, cookie, name = sighting["kind"], sighting["cookie"], sighting["name"]
+        kind = sighting["kind"]
+        cookie = sighting["cookie"]
+        name = sighting["name"]
         if kind == "cookie":
             self._totals["pixel_pages"] += 1
             if cookie:
@@ -346,10 +349,10 @@ def _order_key(name: str, order: str) -> bytes:
 
 def _happened(event: Any, now: float) -> float:
     """When an event happened by its own word, as far as that can be believed."""
-    said = event.get("timestamp") if isinstance(event, dict) else None
-    if isinstance(said, bool) or not isinstance(said, int | float):
+    timestamp = event.get("timestamp") if isinstance(event, dict) else None
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float):
         return now
-    return said if 0 < said < now else now
+    return timestamp if 0 < timestamp < now else now
 
 
 def _name_and_order(event: Any) -> tuple[str | None, str | None]:

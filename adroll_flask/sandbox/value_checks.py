@@ -89,7 +89,8 @@ def url(value: Any) -> str | None:
         return "must be a URL: percent-encode what is not plain ASCII, and '%' itself"
     try:
         parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         return "must be a full URL with a valid host and port"
     if parts.scheme not in ("http", "https") or not host or port == 0:

@@ -1,5 +1,8 @@
 """Who the visitor is: from cookies, the URL and consent to one signed record, and back.
 
-Start at :mod:`.tracked_request` (one request and its visitor), then :mod:`.record` (what the
-browser keeps for us, how it is signed, and tokens) and :mod:`.kit_message` (what the kit tells).
+Start at :mod:`.tracked_request` (one request and its visitor) and :mod:`.visitors` (what reads and
+writes them for an app). A visitor is kept as a :mod:`.record`, written in few bytes by
+:mod:`.packing` and signed by :mod:`.signing`: in one of the browser's cookies
+(:mod:`.request_cookies`), or as one of the :mod:`.tokens`. :mod:`.kit_message` is what the kit
+tells, :mod:`.consent` whether anything may be kept at all.
 """

@@ -5,46 +5,37 @@ Unknown counts as no. The browser's half of the decision is the kit's.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from wsgiref.types import WSGIEnvironment
 
 from werkzeug.sansio.http import parse_cookie
 
-from adroll_flask.errors import ConfigurationError, let_through
+from adroll_flask.errors import let_through, nothing_to_await
 from adroll_flask.logs import logger
 from adroll_flask.redaction import describe
 
+from .identifiers import kind
+
 if TYPE_CHECKING:
-    from .record import Visitors
+    from .visitors import Visitors
 
 
 class Decision(NamedTuple):
-    """What was decided, and why.
-
-    >>> bool(Decision(None, "unknown").granted)
-    False
-    """
+    """What was decided, and why."""
 
     #: True: cookies, session, pixel and events are allowed; ``None``: nobody has asked yet.
     granted: bool | None
-    #: ``"granted"``, ``"refused"``, ``"gpc"``, ``"unknown"``, ``"error"`` (the site's callable or
-    #: the TC string could not be used; counted) or ``"default"`` (no consent is configured).
-    reason: str
-
-    @property
-    def refusal(self) -> str:
-        """Why nothing may be kept or reported, as it is counted; empty: it may."""
-        return "" if self.granted else f"consent_{self.reason}"
+    #: Why nothing may be kept or reported, as it is counted; empty: it may. ``consent_error``: the
+    #: site's callable or the TC string could not be used, which is counted by itself, too.
+    refusal: str
 
 
 _BY_ANSWER: Mapping[bool | None, Decision] = {
-    True: Decision(True, "granted"),
-    False: Decision(False, "refused"),
-    None: Decision(None, "unknown"),
+    True: Decision(True, ""),
+    False: Decision(False, "consent_refused"),
+    None: Decision(None, "consent_unknown"),
 }
-_DEFAULT = Decision(True, "default")
 
 
 def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) -> Decision:
@@ -57,15 +48,17 @@ def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) 
     """
     settings = visitors.settings
     if settings.honor_gpc and environ.get("HTTP_SEC_GPC") == "1":
-        return Decision(False, "gpc")
+        return Decision(False, "consent_gpc")
     if settings.consent is None:
-        return _DEFAULT
-    answer, why, problem = _asked(visitors, environ)
-    if why:
+        return _BY_ANSWER[True]
+    try:
+        answer = _asked(visitors, environ)
+    except _Unusable as unusable:
+        why, problem = unusable.args
         # What fails for one request fails for each of them.
         if visitors.counters.add("consent_error", why):
             logger.warning("Consent counts as unknown: %s [consent-unknown]", problem)
-        return Decision(None, "error")
+        return Decision(None, "consent_error")
     return _BY_ANSWER[recorded if answer is None else answer]
 
 
@@ -74,36 +67,44 @@ def decide_later(visitors: Visitors, recorded: bool | None) -> Decision:
 
     :param recorded: the answer that a token carries.
     """
-    is_default = recorded is None and visitors.settings.consent is None
-    return _DEFAULT if is_default else _BY_ANSWER[recorded]
+    if recorded is None and visitors.settings.consent is None:
+        return _BY_ANSWER[True]
+    return _BY_ANSWER[recorded]
 
 
-def _asked(visitors: Visitors, environ: WSGIEnvironment) -> tuple[bool | None, str, str]:
-    """The answer; why there is none that can be used, as it is counted and as it is told."""
+class _Unusable(Exception):
+    """What the site's setting gives is no answer: why, as it is counted, and as it is told."""
+
+
+def _asked(visitors: Visitors, environ: WSGIEnvironment) -> bool | None:
+    """What the server itself can see of the answer.
+
+    :raises _Unusable: nothing that is one.
+    """
     settings = visitors.settings
     ask: Any = settings.consent
+    if ask == "gpp":
+        # The platform's answer is in the browser: the kit tells it, and the record keeps it.
+        return None
     if ask == "tcf":
         # Not werkzeug.http's, which raises where any cookie, of whatever script, is not UTF-8.
         text = parse_cookie(environ.get("HTTP_COOKIE")).get(settings.tcf_cookie)
         if not text:
-            return None, "", ""
+            return None
         from .tcf import consents
 
         try:
-            vendor, purposes = settings.tcf_vendor, settings.tcf_purposes
-            return consents(text, vendor=vendor, purposes=purposes), "", ""
+            return consents(text, vendor=settings.tcf_vendor, purposes=settings.tcf_purposes)
         except ValueError as error:
-            return None, "tc_string", f"{settings.tcf_cookie}: {error}"
+            raise _Unusable("tc_string", f"{settings.tcf_cookie}: {error}") from None
     try:
         answer = ask(visitors.request_of(environ))
     except Exception as error:
         let_through(error)
-        return None, "raised", f"the ADROLL_CONSENT callable raised {describe(error)}"
+        problem = f"the ADROLL_CONSENT callable raised {describe(error)}"
+        raise _Unusable("raised", problem) from None
     if answer is None or isinstance(answer, bool):
-        return answer, "", ""
-    if inspect.iscoroutine(answer):
-        answer.close()
+        return answer
     # A truthy text such as "denied" must not pass for consent.
-    takes = "takes a callable that returns True, False or None"
-    problem = ConfigurationError("ADROLL_CONSENT", f"{takes}; it gave a {type(answer).__name__}")
-    return None, "wrong_type", str(problem)
+    takes = f"takes a callable that returns True, False or None{nothing_to_await(answer)}"
+    raise _Unusable("wrong_type", f"ADROLL_CONSENT: {takes}; it gave {kind(answer)}")

@@ -7,14 +7,17 @@ the value that was refused.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from adroll_flask.errors import EventError
 
@@ -24,45 +27,40 @@ MAX_ADCT = 240
 MAX_COOKIE = 80
 #: Characters of an e-mail address (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 MAX_EMAIL = 254
-#: Hex digits from which on a text without "@" was meant as a hash: the digits of a telephone
-#: number are at most 15 (E.164), and so are those of words such as "facade".
-MIN_HASH = 16
-#: Characters of an id, of a product's texts, and of the texts about a device.
+#: Characters of an id, of a product's texts, and of the texts about a device; spaces around one
+#: count, so that a longer text is not read.
 MAX_TEXT = 256
+#: Characters of a user agent; the rest of a longer one is cut off.
+MAX_USER_AGENT = 1024
 
 #: The time part of a cookie value that was derived from another identifier: 2020-01-01, fixed
 #: so that the same identifier always gives the same value.
 DERIVED_TIME = "1577836800000"
 
-_ADCT = re.compile(r"[\x21-\x7e]{1,240}\Z")
+_ADCT = re.compile(rf"[\x21-\x7e]{{1,{MAX_ADCT}}}\Z")
 #: What a cookie's value may hold (RFC 6265, section 4.1.1, "cookie-octet").
-COOKIE_PATTERN = r"[!#-+\--:<-\[\]-~]{1,80}"
+COOKIE_PATTERN = rf"[!#-+\--:<-\[\]-~]{{1,{MAX_COOKIE}}}"
 _COOKIE = re.compile(COOKIE_PATTERN + r"\Z")
 _COOKIE_MARKER = re.compile(r"-(?:s2-)+")
 _DATED_COOKIE = re.compile(r"([0-9a-fA-F]{32})-(?:s2-)?(.+?)-?\Z", re.DOTALL)
 #: Most cookies: in the form that AdRoll writes.
-PLAIN_COOKIE = re.compile(r"^[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})$")
+_PLAIN_COOKIE = re.compile(r"[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})").fullmatch
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _ZERO_UUID = "00000000-0000-0000-0000-000000000000"
+#: Most addresses: nothing to do.
+_PLAIN_EMAIL = re.compile(r"[a-z0-9._+-]+@[a-z0-9.-]+").fullmatch
 #: Spaces of any script, C0 and C1 controls, and halves of surrogate pairs (not encodable).
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: What no text of an event holds: C0 and C1 controls, halves of surrogate pairs.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS = re.compile(f"{CONTROL.pattern}+")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #: Most addresses: an IPv4 address in its plain form.
 IPV4 = re.compile(rf"^(?:{_OCTET}\.){{3}}{_OCTET}$")
 #: JavaScript's ``String(date)`` and ``date.toUTCString()``.
 _JS_DATE = re.compile(r"[A-Z][a-z]{2},? .*\d\d:\d\d:\d\d(?: .*)?\Z", re.ASCII)
 _ZONE_NAME = re.compile(r"\b(?:GMT|UTC)(?=[+-])")
-
-#: What somebody hashed who had no address.
-EMPTY_HASHES = frozenset(
-    {
-        hashlib.sha256(b"").hexdigest(),
-        hashlib.md5(b"", usedforsecurity=False).hexdigest(),
-    }
-)
 
 
 def accept_adct(value: str) -> str | None:
@@ -88,7 +86,7 @@ def normalise_first_party_cookie(value: str) -> str | None:
     >>> normalise_first_party_cookie("46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-")
     '46d41c62e88bb2e267c1e15314bb8837-1667065540836'
     """
-    if PLAIN_COOKIE.fullmatch(value):
+    if _PLAIN_COOKIE(value):
         return value
     if len(value) > 3 * MAX_COOKIE:
         return None
@@ -122,7 +120,7 @@ def _dated_cookie(value: str) -> str | None:
 
 def new_first_party_cookie(now: float) -> str:
     """A new visitor's value of ``__adroll_fpc``, made at *now* (epoch seconds)."""
-    return f"{secrets.token_hex(16)}-{int(now * 1000)}"
+    return f"{os.urandom(16).hex()}-{int(now * 1000)}"
 
 
 def accept_email(value: str) -> str:
@@ -133,14 +131,16 @@ def accept_email(value: str) -> str:
     >>> accept_email(" Foo.@docomo.ne.jp ")
     'foo.@docomo.ne.jp'
     """
-    address = value.strip().lower()
+    address = value.strip().lower() if len(value) <= MAX_EMAIL else value
+    if len(address) > MAX_EMAIL:
+        raise EventError("email", f"takes an address of at most {MAX_EMAIL} characters")
     local, at, domain = address.partition("@")
     if not (local and at and domain) or "@" in domain:
         raise EventError(
-            "email", "takes an e-mail address: one '@' and text on both sides of it; this is none"
+            "email",
+            "takes an e-mail address, with one '@' and text on both sides of it, or a hash of one "
+            "in 64 (SHA-256) or 32 (MD5) hex digits; this is neither",
         )
-    if len(address) > MAX_EMAIL:
-        raise EventError("email", f"takes an address of at most {MAX_EMAIL} characters")
     if _UNPRINTABLE.search(address):
         raise EventError("email", "takes an address without spaces and control characters")
     return address
@@ -153,8 +153,8 @@ def accept_hash(value: Any, digits: int) -> str:
     """
     if not isinstance(value, str) or len(value) != digits or not _HEX.match(value):
         raise EventError("email", f"takes {digits} hex digits")
-    lower = value.lower()
-    if lower in EMPTY_HASHES:
+    lower = str.lower(value)  # a template's markup is a subclass, which JSON has not
+    if lower in _EMPTY_HASHES:
         raise EventError("email", "takes the hash of an address; this is the hash of an empty text")
     return lower
 
@@ -171,27 +171,34 @@ def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
     >>> email_forms("Ada@example.com", ("md5",))
     {'email_md5': '3e3417d7ef77d5932a6734b916515ed5'}
     """
+    if type(value) is str and len(value) <= MAX_EMAIL and _PLAIN_EMAIL(value):
+        return _hashed(value, forms)
     if not isinstance(value, str):
         # No source of AdRoll's shows a list, and two addresses are two people.
         raise EventError("email", f"takes one address per event, as a text; it got {kind(value)}")
+    value = str.__str__(value)
     text = value.strip()
-    if not text:
-        raise EventError("email", "takes an address; this one is empty")
-    if len(text) >= MIN_HASH and _HEX.match(text):
-        if name := {64: "email_sha256", 32: "email_md5"}.get(len(text)):
-            return {name: accept_hash(text, len(text))}
-        takes = "takes a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
-        raise EventError("email", takes)
-    address = accept_email(text)
+    if len(text) == 64 and _HEX.match(text):
+        return {"email_sha256": accept_hash(text, 64)}
+    if len(text) == 32 and _HEX.match(text):
+        return {"email_md5": accept_hash(text, 32)}
+    return _hashed(accept_email(value), forms)
+
+
+def _hashed(address: str, forms: Sequence[str]) -> dict[str, str]:
     encoded = address.encode()
-    made: dict[str, str] = {}
+    texts: dict[str, str] = {}
     if "plain" in forms:
-        made["email"] = address
+        texts["email"] = address
     if "sha256" in forms:
-        made["email_sha256"] = hashlib.sha256(encoded).hexdigest()
+        texts["email_sha256"] = hashlib.sha256(encoded).hexdigest()
     if "md5" in forms:
-        made["email_md5"] = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
-    return made
+        texts["email_md5"] = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
+    return texts
+
+
+#: What somebody hashed who had no address.
+_EMPTY_HASHES = frozenset(_hashed("", ("sha256", "md5")).values())
 
 
 def accept_device_id(value: object) -> str | None:
@@ -200,16 +207,36 @@ def accept_device_id(value: object) -> str | None:
     :param value: a UUID as text in any case, or a ``uuid.UUID``.
     :raises EventError: anything else.
     """
-    if not isinstance(value, str):
-        from uuid import UUID
-
-        if not isinstance(value, UUID):
-            raise EventError("device_id", f"takes a UUID; it got {kind(value)}")
+    if isinstance(value, UUID):
         value = str(value)
-    text = value.strip()
+    if not isinstance(value, str):
+        raise EventError("device_id", f"takes a UUID; it got {kind(value)}")
+    text = str.strip(value) if len(value) <= MAX_TEXT else ""
     if not _UUID.match(text):
         raise EventError("device_id", "takes a UUID such as an IDFA or GAID, with hyphens")
     return None if text == _ZERO_UUID else text
+
+
+def accept_label(value: Any, limit: int = MAX_TEXT) -> str | None:
+    """A text; an empty one is nothing, and line breaks become spaces.
+
+    :raises EventError: no text, or more than *limit* characters.
+    """
+    if not isinstance(value, str):
+        raise EventError("text", f"takes a text; it got {kind(value)}")
+    if len(value) > limit:
+        raise EventError("text", f"takes a text of at most {limit} characters")
+    # A subclass of str (an enum's member, a template's markup) may print as something else.
+    text = str.__str__(value).strip()
+    if not text.isprintable():
+        text = _CONTROLS.sub(" ", text).strip()
+    return text or None
+
+
+def accept_user_agent(value: Any) -> str | None:
+    """A browser's own text: controls become spaces, and a long one is cut."""
+    cut = value[:MAX_USER_AGENT] if isinstance(value, str) else value
+    return accept_label(cut, MAX_USER_AGENT)
 
 
 def accept_id(value: object, field: str = "id", *, any_number: bool = False) -> str:
@@ -222,21 +249,20 @@ def accept_id(value: object, field: str = "id", *, any_number: bool = False) -> 
     >>> accept_id(42)
     '42'
     """
-    text = value.strip() if isinstance(value, str) else _id_of(value, field, any_number)
-    if not text:
-        raise EventError(field, "takes a text; this one is empty")
+    # A subclass of str (an enum's member, a template's markup) may print as something else.
+    is_text = isinstance(value, str)
+    text = str.__str__(value) if is_text else _id_of(value, field, any_number)
     if len(text) > MAX_TEXT:
         raise EventError(field, f"takes a text of at most {MAX_TEXT} characters")
+    text = text.strip()
+    if not text:
+        raise EventError(field, "takes a text; this one is empty")
     if not text.isprintable() and CONTROL.search(text):
         raise EventError(field, "takes a text without control characters")
-    # A subclass of str (an enum's member, a template's markup) may print as something else.
-    return text if type(text) is str else str.__str__(text)
+    return text
 
 
 def _id_of(value: Any, field: str, any_number: bool) -> str:
-    from decimal import Decimal
-    from uuid import UUID
-
     if isinstance(value, UUID):
         return str(value)
     if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
@@ -247,7 +273,7 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
         takes = "takes a text or a number" if any_number else "takes a text or a whole number"
         raise EventError(field, f"{takes}; it got {kind(value)}")
     # The text of a longer one is past the bound anyway, and costly or refused.
-    return str(number) if abs(number) < 10**MAX_TEXT else "-" * (MAX_TEXT + 1)
+    return str(number) if number.bit_length() < 4 * MAX_TEXT else "-" * (MAX_TEXT + 1)
 
 
 def whole_number(value: Any) -> int | None:
@@ -271,8 +297,8 @@ def kept_forms(name: str, value: Any, named: Sequence[str]) -> dict[str, str]:
     :raises EventError: *value* is none.
     """
     if name == "email":
-        hashes = tuple(form for form in named if form != "plain")
-        return email_forms(value, hashes or ("sha256",) * bool(named))
+        hashes = [form for form in named if form != "plain"]
+        return email_forms(value, ["sha256"] if named and not hashes else hashes)
     kept = accept_user_id(value) if name == "user_id" else accept_device_id(value)
     return {name: kept} if kept else {}
 
@@ -285,7 +311,8 @@ def accept_seconds(value: Any, field: str, takes: str) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise EventError(field, f"{takes}; it got {kind(value)}")
-    return float(seconds)
+    # More than any bound; a float holds no integer of any length.
+    return float(max(-1e18, min(seconds, 1e18)))
 
 
 def looks_like_email(text: str) -> bool:
@@ -314,11 +341,10 @@ def normalise_ip(text: str) -> str:
     """
     if isinstance(text, str):
         if IPV4.fullmatch(text):
-            return text
-        try:
-            return str(_address(text))
-        except ValueError:
-            pass
+            return str.__str__(text)  # a template's markup is a subclass, which JSON has not
+        with suppress(ValueError):
+            # No address has more, with brackets, zone and port.
+            return str(_address(text if len(text) <= 100 else ""))
     raise EventError("ip", "takes the visitor's IPv4 or IPv6 address")
 
 

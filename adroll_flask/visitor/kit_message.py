@@ -29,7 +29,7 @@ class KitMessage:
 
     def record_of(self, tracked: TrackedRequest) -> Record:
         """What the cookies of *tracked* say, with what the kit told."""
-        record = tracked.seen.merged
+        record = tracked.record
         if self.adct is not None:
             record = record.with_adct(self.adct, tracked.visitors.clock(), "kit")
         if self.first_party_cookie is not None:

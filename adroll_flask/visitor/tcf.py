@@ -32,23 +32,22 @@ class _Bits:
     def __init__(self, segment: str) -> None:
         if not _SEGMENT.match(segment):
             raise ValueError("not a TC string: characters that base64url has not")
-        self._size = 6 * len(segment)
         # Encoders fill up to 6, 8 or 24 bits and write no "=": "A", six zeros, fills up for all.
-        self._bytes = urlsafe_b64decode(segment + "A" * (-len(segment) % 4))
+        filled = urlsafe_b64decode(segment + "A" * (-len(segment) % 4))
+        #: Zeros and ones.
+        self._bits = f"{int.from_bytes(filled):0{8 * len(filled)}b}"[: 6 * len(segment)]
         self._at = 0
 
     def skip(self, count: int) -> None:
         self._at += count
-        if self._at > self._size:
+        if self._at > len(self._bits):
             raise ValueError("not a TC string: it ends too early")
 
     def number(self, count: int) -> int:
-        """The next *count* bits, at most 24, as a number."""
+        """The next *count* bits as a number."""
         first = self._at
         self.skip(count)
-        last = self._at
-        chunk = int.from_bytes(self._bytes[first >> 3 : (last + 7) >> 3])
-        return chunk >> (-last % 8) & ((1 << count) - 1)
+        return int(self._bits[first : self._at], 2)
 
     def vendor(self, vendor: int) -> bool:
         """Read a vendor section, bit field or ranges; True if it has *vendor*."""
@@ -59,21 +58,21 @@ class _Bits:
             self.skip(most)
             return False
         self.skip(vendor - 1)
-        found = self.number(1)
+        bit = self.number(1)
         self.skip(most - vendor)
-        return bool(found)
+        return bool(bit)
 
     def ranges(self, vendor: int, most: int = 0xFFFF) -> bool:
         """Read counted ranges of vendors; True if one has *vendor*."""
-        found = False
+        has_vendor = False
         for _ in range(self.number(12)):
             is_range = self.number(1)
             first = self.number(16)
             last = self.number(16) if is_range else first
             if not 1 <= first <= last <= most:
                 raise ValueError("not a TC string: a range of vendors that cannot be")
-            found = found or first <= vendor <= last
-        return found
+            has_vendor = has_vendor or first <= vendor <= last
+        return has_vendor
 
 
 def consents(tc_string: str, *, vendor: int, purposes: Sequence[int]) -> bool:
@@ -121,8 +120,9 @@ def _core(bits: _Bits, vendor: int, purposes: Sequence[int]) -> bool:
     granted &= bits.vendor(vendor)
     bits.vendor(vendor)  # legitimate interest
     for _ in range(bits.number(12)):
-        purpose, restriction = bits.number(6), bits.number(2)
-        hit = bits.ranges(vendor)
-        if hit and purpose in purposes and restriction != _REQUIRE_CONSENT:
+        purpose = bits.number(6)
+        restriction = bits.number(2)
+        is_of_vendor = bits.ranges(vendor)
+        if is_of_vendor and purpose in purposes and restriction != _REQUIRE_CONSENT:
             granted = False
     return granted

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import hmac
 import re
+from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 from wsgiref.types import WSGIEnvironment
 
-from werkzeug.exceptions import SecurityError
-from werkzeug.wsgi import get_host
-
 from adroll_flask.forks import made_once
-from adroll_flask.host_names import is_loopback
+from adroll_flask.host_names import NAME, host_of, is_loopback
 from adroll_flask.logs import logger
 
 from .consent import Decision, decide
-from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
-from .record import Record, RequestCookies, Visitor, Visitors
+from .identifiers import (
+    accept_adct,
+    accept_user_agent,
+    is_public_ip,
+    new_first_party_cookie,
+    normalise_ip,
+)
+from .record import Record, new_record_id
+from .request_cookies import RequestCookies, are_secure, record_cookie
+from .tokens import Visitor
+from .visitors import Visitors
+
+#: Whose address a request has: the server gives ``none``, as over a Unix socket; a page of this
+#: very machine's (``local``) or of another host has a ``private`` or loopback one; it is a public
+#: one and not among those in ``X-Forwarded-For``, so that it is a ``proxy``'s; nothing is amiss.
+Sender: TypeAlias = Literal["none", "local", "private", "proxy", "visitor"]
 
 #: How private, loopback and link-local addresses begin: a look before the exact question.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
-_ADCT = re.compile(r"(?:^|&)adct=([^&]*)")
-#: What Werkzeug takes from 3.1.8 on, bounded (RFC 1035, section 2.3.4); before, it took anything.
-#: No cookie can be written for a host with a label that is empty, or longer than that allows.
-_HOST = re.compile(
-    r"((?=[^:]{1,253}(?::|\Z))[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*\.?|\[[a-f0-9]*:[a-f0-9.:]{1,44}\])"
-    r"(:[1-9][0-9]{0,4})?\Z"
-)
+_ADCT = re.compile(r"(?:^|&)adct=([^&]+)")
+_HOST = re.compile(rf"(?:{NAME}|\[[a-f0-9]*:[a-f0-9.:]{{1,44}}\])(?::[1-9][0-9]{{0,4}})?\Z")
+#: Where Dash's script asks for what a callback gives.
+_DASH_CALLBACK = "/_dash-update-component"
 #: ``Sec-Fetch-Dest`` of a page, as opposed to a fragment or a script's call.
 _DOCUMENTS = ("document", "iframe", "frame")
-#: Headers of htmx, Turbo and the libraries of old by which a script asks for a fragment.
+#: Headers of htmx, Turbo and the libraries of old by which a script asks for a part of a page, or
+#: for a page of which it takes a part.
 _FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX", "HTTP_X_REQUESTED_WITH")
 
 
@@ -45,6 +56,8 @@ class TrackedRequest:
     forgotten: bool = False
     #: The response takes the cookies back, and what waits of the visitor is yet to be erased.
     withdrawn: bool = False
+    #: The id of a record that the browser has not yet.
+    new_record_id: str | None = None
     #: A template has the snippet already.
     snippet_given: bool = False
     #: The record that the response carries, if any.
@@ -60,6 +73,8 @@ class TrackedRequest:
     def __init__(self, visitors: Visitors, environ: WSGIEnvironment) -> None:
         self.visitors: Visitors = visitors
         self.environ: WSGIEnvironment = environ
+        #: Epoch seconds: what is known of the visitor was known then.
+        self.began_at: float = visitors.clock()
         # A dispatcher within the app moves what it has used from one to the other.
         self._script_name: str = environ.get("SCRIPT_NAME", "")
         self._path_info: str = environ.get("PATH_INFO", "")
@@ -73,28 +88,44 @@ class TrackedRequest:
     @property
     def is_document(self) -> bool:
         """False where the request asks for a fragment, or for data."""
+        return self.is_navigation and not self.is_for_library
+
+    @property
+    def is_for_library(self) -> bool:
+        """True where htmx or its like asks: what it does with the answer runs no script of ours."""
+        return not self.environ.keys().isdisjoint(_FRAGMENT_HEADERS)
+
+    @property
+    def is_navigation(self) -> bool:
+        """Of a GET: the browser goes to this address, in its window or in a frame.
+
+        Anybody can have an address loaded by all who look at a page, as a picture in a review.
+        Where a browser does not say what it loads (one of old, or one that speaks plain HTTP),
+        ``Accept`` does: of a picture it names other types.
+        """
         environ = self.environ
         dest = environ.get("HTTP_SEC_FETCH_DEST")
-        if dest is not None and dest not in _DOCUMENTS:
-            return False
-        return environ.keys().isdisjoint(_FRAGMENT_HEADERS)
+        if dest is not None:
+            return dest in _DOCUMENTS
+        accept = environ.get("HTTP_ACCEPT", "*/*").strip()
+        return accept in ("", "*/*") or "text/html" in accept.lower()
 
     @made_once
     def host(self) -> str:
         """The page's host, with a port that is not the scheme's own; empty: it is malformed."""
-        try:
-            host = get_host(self.environ).lower()
-        except SecurityError:  # Werkzeug 3.1.7, at a malformed one
+        environ = self.environ
+        host = environ.get("HTTP_HOST")
+        if host is None:  # as over HTTP/1.0: the server's own name
+            host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+        host = host.lower()
+        if not _HOST.match(host):
             return ""
-        return host if _HOST.match(host) else ""
+        return host.removesuffix(":443" if self.is_secure else ":80")
 
     @property
     def hostname(self) -> str:
         """The page's host without its port."""
-        host = self.host
-        if host.startswith("["):
-            return host[1 : host.index("]")]
-        return host.partition(":")[0]
+        return host_of(f"//{self.host}")
 
     @property
     def is_secure(self) -> bool:
@@ -103,13 +134,13 @@ class TrackedRequest:
     @property
     def script_root(self) -> str:
         """Where the app is mounted, percent-encoded, without a trailing slash."""
-        root = self._script_name
-        return _encoded(root).rstrip("/") if root else ""
+        return _encoded(self._script_name).rstrip("/")
 
     @property
     def path(self) -> str:
         """The path that the browser asked for, percent-encoded."""
-        return self.script_root + _encoded(self._path_info or "/")
+        path = _encoded(self._path_info or "/")
+        return self.script_root + path if self._script_name else path
 
     @property
     def url(self) -> str | None:
@@ -122,6 +153,15 @@ class TrackedRequest:
         url = f"{scheme}://{host}{self.path}"
         return f"{url}?{_encoded(query, _QUERY_SAFE)}" if query else url
 
+    @property
+    def page_url(self) -> str | None:
+        """The page that the visitor sees: of a callback of Dash's the one that its script is in."""
+        url = self.url
+        if url is None or not self._path_info.endswith(_DASH_CALLBACK):
+            return url
+        referrer = self.environ.get("HTTP_REFERER", "")
+        return referrer if referrer.startswith(f"{url.partition(self.path)[0]}/") else url
+
     @made_once
     def ip(self) -> str | None:
         """The client's address as the server (or ProxyFix) gives it."""
@@ -129,43 +169,86 @@ class TrackedRequest:
         if not address:
             return None
         try:
-            ip = normalise_ip(address)
+            return normalise_ip(address)
         except ValueError:
             self.visitors.counters.add("address_ignored", "malformed")
             return None
+
+    @made_once
+    def sender(self) -> Sender:
+        """Whose address :attr:`ip` is, as far as one request can tell."""
+        ip = self.ip
+        if ip is None:
+            return "none"
         if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
             # A developer's browser comes from the same machine and means no proxy.
-            near = is_loopback(self.hostname)
-            if not near and self.visitors.counters.add("address_private"):
+            if is_loopback(self.hostname):
+                return "local"
+            if self.visitors.counters.add("address_private"):
                 logger.warning(
                     "AdRoll: visitors come from a private or loopback address, the proxy's; "
-                    "wrap the app in werkzeug's ProxyFix [proxy-address]"
+                    "wrap the app in werkzeug's ProxyFix (uvicorn: --proxy-headers) [proxy-address]"
                 )
-        return ip
+            return "private"
+        # ProxyFix takes the address out of the header and leaves the header as it was.
+        chain = self.environ.get("HTTP_X_FORWARDED_FOR")
+        return "proxy" if chain and self.environ["REMOTE_ADDR"] not in chain else "visitor"
 
     @property
+    def sender_note(self) -> str | None:
+        """:attr:`sender` as an order keeps it, nothing of the visitor: of a ``proxy`` with a keyed
+        hash of its address, and two bytes by which two visitors are told apart but not known."""
+        sender = self.sender
+        if sender != "proxy":
+            return None if sender == "visitor" else sender
+        key = self.visitors.dedupe_secret
+        if key is None:
+            return None
+        note: str = sender
+        for name, digits in (("REMOTE_ADDR", 8), ("HTTP_X_FORWARDED_FOR", 4)):
+            text = self.environ[name].encode("utf-8", "replace")
+            note += f":{hmac.digest(key, text, 'sha256').hex()[:digits]}"
+        return note
+
+    @made_once
     def user_agent(self) -> str | None:
-        return self.environ.get("HTTP_USER_AGENT") or None
+        """The browser's own text, without controls and within its bound."""
+        return accept_user_agent(self.environ.get("HTTP_USER_AGENT", ""))
+
+    @property
+    def sets_secure_cookies(self) -> bool:
+        """Our cookies are ``Secure`` in the response."""
+        return are_secure(self.visitors.settings, over_https=self.is_secure)
 
     # -- the visitor ---------------------------------------------------------------------
+
+    @property
+    def record_cookie(self) -> str:
+        """The name of the record's cookie here."""
+        return record_cookie(self.visitors.settings, secure=self.sets_secure_cookies)
 
     @made_once
     def seen(self) -> RequestCookies:
         """What the request's cookies say."""
-        return self.visitors.read(self.environ.get("HTTP_COOKIE", ""))
+        header = self.environ.get("HTTP_COOKIE", "")
+        return self.visitors.read(header, secure=self.sets_secure_cookies)
 
     @made_once
     def adct(self) -> str | None:
-        """The first click id in the URL of a GET that can be taken.
+        """The first click id that can be taken in the URL of a navigation.
 
         A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
         """
         query = self.environ.get("QUERY_STRING", "")
         if "adct=" not in query or self.method != "GET":
             return None
-        given = [accept_adct(unquote(one, errors="replace")) for one in _ADCT.findall(query) if one]
-        adct = next(filter(None, given), None)
-        if given and adct is None:
+        if not self.is_navigation:
+            self.visitors.counters.add("adct_ignored", "no_navigation")
+            return None
+        texts = [unquote(text, errors="replace") for text in _ADCT.findall(query)]
+        accepted = [accept_adct(text) for text in texts]
+        adct = next(filter(None, accepted), None)
+        if accepted and adct is None:
             self.visitors.counters.add("adct_ignored", "malformed")
         return adct
 
@@ -173,17 +256,25 @@ class TrackedRequest:
     def decision(self) -> Decision:
         """May this visitor be tracked?"""
         record = self.seen.record
-        return self.decide(record.consent if record else None)
-
-    def decide(self, recorded: bool | None) -> Decision:
-        """The decision with *recorded* as what the browser told us."""
-        return decide(self.visitors, self.environ, recorded)
+        return decide(self.visitors, self.environ, record.consent if record else None)
 
     @made_once
     def record(self) -> Record:
         """The visitor's record with what this request adds: the browser's cookie, a click."""
-        record, adct = self.seen.merged, self.adct
+        record = self.seen.record
+        if record is None:
+            self.new_record_id = new_record_id()
+            record = Record(record_id=self.new_record_id)
+        if self.seen.cookie is not None:  # the browser's own, which beats it
+            record = record.with_cookie(self.seen.cookie, "browser")
+        adct = self.adct
         return record if adct is None else record.with_adct(adct, self.visitors.clock(), "url")
+
+    @property
+    def record_id(self) -> str | None:
+        """The id of the visitor's record, as the browser has it or as this request made it."""
+        record = self.seen.record
+        return self.new_record_id if record is None else record.record_id
 
     @made_once
     def new_cookie(self) -> str:
@@ -229,15 +320,11 @@ class TrackedRequest:
         return "forgotten" if self.forgotten else self.decision.refusal
 
     def refusal_by_now(self, visitor: Visitor) -> str:
-        """Why nothing may be reported of *visitor*, whatever their token says: this request's
-        browser is their own, as far as cookies tell, and says no; empty: it does not."""
-        record = self.seen.merged
-        is_own = (record.adct is not None and record.adct == visitor.adct) or (
-            record.first_party_cookie is not None
-            and record.first_party_cookie == visitor.first_party_cookie
-        )
-        says_no = is_own and (self.forgotten or self.decision.granted is False)
-        return self.refusal if says_no else ""
+        """Why nothing may be reported of *visitor*, whatever their token says: they are this
+        request's visitor, by the record, and say no; empty: it is somebody else, or no no."""
+        is_own = visitor.record_id is not None and visitor.record_id == self.record_id
+        says_no = self.forgotten or self.decision.granted is False
+        return self.refusal if is_own and says_no else ""
 
 
 #: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an

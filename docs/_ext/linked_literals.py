@@ -8,79 +8,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from click_command import every
 from docutils import nodes
-from settings_list import NAMES
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-SETTINGS = {f"ADROLL_{name.upper()}" for name in NAMES}
-COMMANDS_PAGE = "reference/commands"
-COMMANDS = sorted(every(), key=len, reverse=True)
-FUNCTIONS = (
-    *("report_conversion", "report_event", "release_conversion", "cancel_conversion"),
-    *("identify", "reset_identity", "current_visitor", "forget_visitor"),
-)
-CALL = re.compile(rf"({'|'.join(FUNCTIONS)})\(.*\)", re.DOTALL)
-KEY = re.compile(r"(ADROLL_[A-Z_]+)\b.*", re.DOTALL)
+REFERENCE = Path(__file__).parents[1] / "reference"
+HEADING = re.compile(r"^#{2,4} (flask adroll [\w -]+|ADROLL_\w+|\w+)$", re.MULTILINE)
 
 
-def target(text: str) -> dict[str, str] | None:
-    """Where *text* leads, as the attributes of a cross-reference."""
-    if found := KEY.fullmatch(text):
-        if found[1] in SETTINGS:
-            return {"refdomain": "std", "reftype": "confval", "reftarget": found[1]}
-    elif found := CALL.fullmatch(text):
-        name = f"adroll_flask.{found[1]}"
-        return {"refdomain": "py", "reftype": "func", "reftarget": name}
-    return None
+def places() -> dict[str, str]:
+    """What has a place in the reference, and where: page and anchor."""
+    return {
+        name: f"reference/{page}#{nodes.make_id(name)}"
+        for page in ("commands", "functions", "settings")
+        for name in HEADING.findall((REFERENCE / f"{page}.md").read_text("utf-8"))
+    }
 
 
-def command(text: str) -> str | None:
-    """The place of the command that *text* calls, on its page."""
-    rest = text.removeprefix("flask adroll ")
-    if rest != text:
-        for name in COMMANDS:
-            if rest == name or rest.startswith(f"{name} "):
-                return f"flask-adroll-{name}".replace(" ", "-")
-    return None
+def named(text: str) -> Iterator[str]:
+    """What *text* may name: the longest first."""
+    if text.startswith("flask adroll "):
+        words = text.split()
+        yield from (" ".join(words[:count]) for count in (4, 3))
+    elif key := re.match(r"ADROLL_[A-Z_]+\b", text):
+        yield key[0]
+    elif call := re.fullmatch(r"(\w+)\(.*\)", text, re.DOTALL):
+        yield call[1]
 
 
-def unlinked(doctree: nodes.document) -> Iterator[nodes.literal]:
+def link(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    there = places()
     for literal in list(doctree.findall(nodes.literal)):
         above: nodes.Node | None = literal.parent
         while above is not None and not isinstance(
-            above, nodes.reference | nodes.title | addnodes.pending_xref | addnodes.desc_signature
+            above, nodes.reference | nodes.title | addnodes.pending_xref
         ):
             above = above.parent
-        if above is None:
-            yield literal
-
-
-def link(app: Sphinx, doctree: nodes.document) -> None:
-    for literal in unlinked(doctree):
-        where = target(literal.astext())
-        if where is not None:
-            reference = addnodes.pending_xref(
-                "", literal.deepcopy(), refdoc=app.env.docname, refexplicit=True, refwarn=True
-            )
-            reference.attributes.update(where)
-            literal.replace_self(reference)
-
-
-def link_commands(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    # Late, and not as a cross-reference to a heading, which would take the heading's look.
-    for literal in unlinked(doctree):
-        place = command(literal.astext())
-        if place is not None:
-            uri = f"{app.builder.get_relative_uri(page, COMMANDS_PAGE)}#{place}"
+        place = next((there[name] for name in named(literal.astext()) if name in there), None)
+        if above is None and place is not None:
+            name, _, anchor = place.partition("#")
+            uri = f"{app.builder.get_relative_uri(page, name)}#{anchor}"
             literal.replace_self(
                 nodes.reference("", "", literal.deepcopy(), refuri=uri, internal=True)
             )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("doctree-read", link)
-    app.connect("doctree-resolved", link_commands)
+    app.connect("doctree-resolved", link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -38,7 +38,7 @@ PROGRAM = """
 import os, signal, sys
 
 # What others need is loaded before it is hidden.
-import flask, pydantic, requests, sqlalchemy, sqlite3, subprocess, tempfile, urllib3
+import flask, msgspec, requests, sqlalchemy, sqlite3, subprocess, tempfile, urllib3
 
 class Hidden:
     def find_spec(self, name, path=None, target=None):

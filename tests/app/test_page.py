@@ -6,9 +6,7 @@ import gzip
 import io
 import json
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -27,7 +25,8 @@ from adroll_flask import (
     report_conversion,
     visitor_identified,
 )
-from adroll_flask.visitor.record import Visitors
+from adroll_flask.page.snippet import tags_in
+from adroll_flask.visitor.visitors import Visitors
 from tests.app.conftest import Either, Later, Wrap, forget
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import ORDER, VISIT, kept
@@ -81,13 +80,18 @@ def test_hands_off(make_app: AppMaker, why: str, kwargs: dict[str, Any]) -> None
     assert untouched(app) == ({f"page_untouched:{why}": 1} if why else {})
 
 
-#: By which scripts and prefetches ask; to a cache between they are nothing.
-SCRIPTS_ASK = [
+#: By which libraries ask for a part of a page; to a cache between they are nothing.
+LIBRARIES_ASK = [
     {"HX-Request": "true"},
     {"X-Requested-With": "XMLHttpRequest"},
     {"X-PJAX": "true"},
     {"Turbo-Frame": "x"},
+]
+#: How browsers tell that no document is asked for: a service worker's fetch, too.
+SCRIPTS_ASK = [
+    *LIBRARIES_ASK,
     {"Sec-Fetch-Dest": "empty", "Sec-Purpose": "prefetch"},
+    {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors"},
     {"Sec-Fetch-Dest": "image"},
 ]
 
@@ -104,23 +108,25 @@ def test_a_cacheable_page_is_one_whoever_asks(make_app: AppMaker, headers: dict[
         assert asked.text == usual.text
         assert "Set-Cookie" not in asked.headers
         assert asked.headers.get("Vary") == usual.headers.get("Vary")
-    # What is posted is kept by no cache, and stays a fragment.
-    assert client.post("/page", headers=headers).text == PAGE
 
 
 @pytest.mark.parametrize("headers", SCRIPTS_ASK)
-def test_fragments_are_left_alone(make_app: AppMaker, headers: dict[str, str]) -> None:
+def test_a_page_takes_the_snippet_by_its_body_and_no_cookie_where_none_is_shown(
+    make_app: AppMaker, headers: dict[str, str]
+) -> None:
     part = "<div>3 mugs</div>"
     app = make_app()
-    app.add_url_rule("/part", "part", lambda: Response(part, headers={"Cache-Control": "public"}))
+    app.add_url_rule("/part", "part", lambda: Response(part))
     client = app.test_client()
     # Asked for before the kit's answer came, answered after it, which it must not undo.
     client.set_cookie("__adroll_fpc", A)
-    response = client.get("/", headers=headers)
-    assert (response.text, "Set-Cookie" in response.headers) == (PAGE, False)
+    whole = client.get("/", headers=headers)
+    assert ("data-adroll" in whole.text) is (headers not in LIBRARIES_ASK)
     assert client.get("/part", headers=headers).text == part
-    assert untouched(app) == {"page_untouched:fragment": 2}
-    assert "Set-Cookie" not in client.get("/favicon.ico", headers=headers).headers
+    assert untouched(app) == {"page_untouched:fragment": 1 + (headers in LIBRARIES_ASK)}
+    for response in (whole, client.get("/favicon.ico", headers=headers)):
+        assert "Set-Cookie" not in response.headers
+        assert "Cache-Control" not in response.headers
     frame = client.get("/", headers={"Sec-Fetch-Dest": "iframe"})
     assert "data-adroll" in frame.text
     assert "adroll_visitor" in frame.headers["Set-Cookie"]
@@ -228,22 +234,28 @@ def test_a_snippet_that_cannot_be_made_costs_a_template_nothing(
     assert untouched(app) == {"page_untouched:fault": 1}
 
 
+TCF: dict[str, Any] = {"ADROLL_CONSENT": "tcf"}
+
+
 @pytest.mark.parametrize(
     ("config", "told", "asks"),
     [
-        ({}, {"data-gpc", "data-consent"}, False),
-        ({"ADROLL_HONOR_GPC": False}, {"data-consent"}, False),
-        ({"ADROLL_CONSENT": "tcf"}, {"data-gpc"}, True),
+        ({}, {}, False),
+        ({"ADROLL_HONOR_GPC": False}, {"gpc": "0"}, False),
+        ({"ADROLL_CONSENT": "gpp"}, {"consent": "gpp"}, True),
+        ({"ADROLL_CONSENT": "tcf"}, {"consent": "tcf"}, True),
+        (TCF | {"ADROLL_TCF_VENDOR": 131}, {"consent": "tcf", "tcf": "131:1,7"}, True),
+        (TCF | {"ADROLL_TCF_PURPOSES": [1, 3]}, {"consent": "tcf", "tcf": "130:1,3"}, True),
     ],
 )
 def test_the_tag_follows_the_settings(
-    make_app: AppMaker, config: dict[str, Any], told: set[str], asks: bool
+    make_app: AppMaker, config: dict[str, Any], told: dict[str, str], asks: bool
 ) -> None:
     client = make_app(**config).test_client()
-    page = client.get("/").text
-    assert {name for name in ("data-gpc", "data-consent") if name not in page} == told
-    kit = client.get(page.partition('src="')[2].partition('"')[0])
-    assert (b"__tcfapi" in kit.data) == asks
+    [tag] = tags_in(client.get("/").text)
+    names = [name for name in ("gpc", "consent", "tcf") if f"data-{name}" in tag]
+    assert {name: tag[f"data-{name}"] for name in names} == told
+    assert (b"__tcfapi" in client.get(tag["src"]).data) == asks
 
 
 DIGESTS = {"Content-MD5": "x", "Digest": "x", "Repr-Digest": "x"}
@@ -323,7 +335,7 @@ def test_a_thread_that_cannot_start_costs_no_page(either: Either, monkeypatch: P
 def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
     either: Either, monkeypatch: Patch, call: Callable[[], object]
 ) -> None:
-    monkeypatch.setattr("adroll_flask.visitor.record.Visitors.read", broken)
+    monkeypatch.setattr("adroll_flask.visitor.visitors.Visitors.read", broken)
     app, client, runtime = either()
     app.add_url_rule("/call", "call", lambda: str(call()))
     assert client.get("/call?adct=click123").text == "None"
@@ -333,12 +345,12 @@ def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
 def test_a_no_of_an_unread_visitor_stands(make_app: AppMaker, monkeypatch: Patch) -> None:
     faults, read = iter([broken]), Visitors.read
 
-    def once(records: Visitors, header: str) -> Any:
-        return next(faults, read)(records, header)
+    def once(visitors: Visitors, header: str, *, secure: bool) -> Any:
+        return next(faults, read)(visitors, header, secure=secure)
 
     app = make_app(ADROLL_STRICT=False)
     app.add_url_rule("/no", "no", forget)
-    monkeypatch.setattr("adroll_flask.visitor.record.Visitors.read", once)
+    monkeypatch.setattr("adroll_flask.visitor.visitors.Visitors.read", once)
     assert "Set-Cookie" not in app.test_client().get("/no?adct=click123").headers
     assert app.extensions["adroll"].counters.get("visitor_unread", "fault") == 1
 
@@ -529,45 +541,3 @@ def test_who_has_no_kit_is_known_from_the_page_after_it(make_app: AppMaker) -> N
     assert [name in jar(first) for name in ("adroll_visitor", "__adroll_fpc")] == [False, True]
     assert "adroll_visitor" in jar(second)
     assert jar(first) in jar(first, second), "it is the same cookie"
-
-
-# -- a visitor with fifty tabs that open at once, each with a click of its own --------------------
-
-
-TABS = 50
-
-
-def test_fifty_tabs_are_one_visitor_with_one_click_and_one_order(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_STRICT=False)
-    add_checkout(app)
-    at_once = threading.Barrier(TABS, timeout=30)
-
-    def in_each(ask: Callable[[int], Any]) -> list[Any]:
-        def asking(tab: int) -> Any:
-            at_once.wait()
-            return ask(tab)
-
-        return list(tabs.map(asking, range(TABS)))
-
-    with ThreadPoolExecutor(TABS) as tabs:
-        answers = in_each(lambda tab: page(app, path=f"/?adct=click-{tab}"))
-        # The cookies of one answer belong together only as far as the jar keeps them: the next
-        # page makes the two one again.
-        answers.append(page(app, jar(*answers)))
-        cookies = jar(*answers)
-        fpc = parse_cookie(cookies)["__adroll_fpc"]
-        answers += in_each(
-            lambda tab: told(app, cookies, adct=f"click-{tab}", first_party_cookie=fpc)
-        )
-        answers.append(page(app, jar(*answers)))
-        cookies = jar(*answers)
-        statuses = in_each(lambda tab: buy(app, cookies))
-    assert {"queued"} <= {*statuses} <= {"queued", "duplicate"}
-    with app.test_request_context("/", headers={"Cookie": cookies}):
-        visitor = current_visitor()
-    assert visitor.adct in {f"click-{tab}" for tab in range(TABS)}
-    assert visitor.first_party_cookie == parse_cookie(cookies)["__adroll_fpc"]
-    (order,) = kept(app)
-    assert order["event_attributes"]["order_id"] == "1001"
-    assert order["identifiers"]["adct"] == visitor.adct
-    assert app.extensions["adroll"].counters.get("record_ignored", "forged") == 0

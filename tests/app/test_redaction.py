@@ -225,7 +225,7 @@ def test_an_error_reaches_another_process_as_it_was(problem: AdRollError) -> Non
 
     assert type(there) is type(problem)
     assert str(there) == str(problem)
-    assert (there.help_url, there.__notes__) == (problem.help_url, problem.__notes__)
+    assert (there.help, there.__notes__) == (problem.help, problem.__notes__)
     assert {**vars(there), "others": ""} == {**vars(problem), "others": ""}
 
 
@@ -234,4 +234,4 @@ def test_an_address_in_clear_and_a_click_id_find_their_events() -> None:
     assert match({"identifiers": {"email_md5": "f" * 32, "email": "jo@example.com"}})
     assert not match({"identifiers": {"adct": "another"}})
     assert not match({})
-    assert matcher(adct="click123")({"identifiers": {"adct": "click123"}})
+    assert matcher(click_id="click123")({"identifiers": {"adct": "click123"}})

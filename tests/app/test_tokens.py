@@ -18,6 +18,8 @@ from tests.conftest import AppMaker, Caplog
 from tests.support.visits import ORDER, VISIT, kept, visit
 
 BUYER = "203.0.113.7"
+BASE = "https://shop.test"
+HASHES = {"email_sha256", "email_md5"}
 
 
 PROVIDER = "198.51.100.9"
@@ -68,6 +70,89 @@ def test_expired_forged_and_empty_are_three_texts(make_app: AppMaker) -> None:
         with app.app_context(), pytest.raises(error, match=says) as caught:
             report_conversion(visitor=given, **ORDER)
         assert isinstance(caught.value, adroll_flask.TokenError)
+
+
+#: What a token is by the time of the order, and what is said beside it.
+TOKENS: dict[str, Callable[[str], str]] = {
+    "expired": str,
+    "older than a no is known": str,
+    "forged": lambda token: f"x{token}",
+    "cut": lambda token: token[:-9],
+    "empty": lambda token: "",
+}
+BESIDE: list[dict[str, Any]] = [{"email": "ann@example.com"}, {"user_id": 42}, {}]
+
+
+@pytest.mark.parametrize("beside", BESIDE, ids=str)
+@pytest.mark.parametrize("asks", [False, True], ids=["no consent asked", "consent asked"])
+@pytest.mark.parametrize("kind", TOKENS)
+def test_an_order_with_a_useless_token_goes_by_what_else_is_said(
+    make_app: AppMaker, kind: str, asks: bool, beside: dict[str, Any]
+) -> None:
+    """A late invoice, a renewal after 90 days, a column that was too short."""
+    now = [1_750_000_000.0]
+    consent = {"ADROLL_CONSENT": lambda _request: True} if asks else {}
+    app = make_app(AdRoll(clock=lambda: now[0]), ADROLL_STRICT=False, **consent)
+    token = TOKENS[kind](token_of(app))
+    now[0] += 400 * 86_400 if kind.startswith("older") else 91 * 86_400
+    with webhook(app):
+        place: dict[str, Any] = {"page_location": f"{BASE}/account", "ip": BUYER}
+        receipt = report_conversion(visitor=token, **place, **ORDER, **beside)
+
+    is_read = kind == "expired"  # and so the answer that is in it
+    if not beside or (asks and not is_read):
+        assert (receipt.status, receipt.reason[:8]) == ("invalid", "visitor:")
+        assert kept(app)[0].get("identifiers", {}) == {}
+        return
+    assert receipt.status == "queued"
+    assert receipt.reason.startswith("visitor left out: the token")
+    [event] = kept(app)
+    identifiers = event["identifiers"]
+    assert identifiers.pop("first_party_cookie").endswith("-1577836800000"), "derived"
+    assert identifiers.keys() == ({"user_id"} if "user_id" in beside else HASHES)
+    assert app.extensions["adroll"].counters.get("field_dropped", "visitor") == 1
+
+
+def test_in_strict_mode_a_forged_token_raises_and_an_expired_one_does_not(
+    make_app: AppMaker,
+) -> None:
+    now = [1_750_000_000.0]
+    app = make_app(AdRoll(clock=lambda: now[0]))
+    token = token_of(app)
+    now[0] += 91 * 86_400
+    with app.app_context():
+        assert report_conversion(visitor=token, email="ann@example.com", **ORDER)
+        with pytest.raises(adroll_flask.TokenForgedError):
+            report_conversion(visitor=token[:-1], email="ann@example.com", **ORDER)
+
+
+@pytest.mark.parametrize("says", ["in the token", "since then"])
+def test_the_no_of_an_expired_token_s_visitor_counts(make_app: AppMaker, says: str) -> None:
+    now, answer = [1_750_000_000.0], [says != "in the token"]
+    asked = AdRoll(clock=lambda: now[0])
+    app = make_app(asked, ADROLL_STRICT=False, ADROLL_CONSENT=lambda _request: answer[0])
+    app.add_url_rule("/token", "token", lambda: current_visitor().token())
+    client = app.test_client()
+    client.get("/?adct=click123", base_url=BASE)
+    token = client.get("/token", base_url=BASE).text
+    answer[0] = False
+    client.get("/", base_url=BASE)
+    now[0] += 91 * 86_400
+    with webhook(app):
+        receipt = report_conversion(visitor=token, email="ann@example.com", **ORDER)
+
+    assert receipt.status == ("suppressed" if says == "in the token" else "queued")
+    assert kept(app) == []
+
+
+def test_a_buyer_whose_browser_keeps_no_cookies_is_known_by_their_address(
+    make_app: AppMaker,
+) -> None:
+    app = make_app()
+    with app.test_request_context("/buy", method="POST", **VISIT):
+        assert report_conversion(email="ann@example.com", **ORDER).status == "queued"
+    [event] = kept(app)
+    assert event["identifiers"].keys() == {"first_party_cookie", *HASHES}
 
 
 def test_a_visitor_taken_out_of_a_request_keeps_its_agent(make_app: AppMaker) -> None:
@@ -189,9 +274,6 @@ def test_a_forgotten_visitor_is_not_reported_by_an_older_copy(make_app: AppMaker
 
 
 # -- whose event it is: the call's word, the site's identity function, identify(), and a logout ---
-
-
-BASE = "https://shop.test"
 
 
 MD5 = hashlib.md5(b"ann@example.com").hexdigest()

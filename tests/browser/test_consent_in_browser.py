@@ -14,6 +14,7 @@ from adroll_flask.sandbox import RunningSandbox
 from tests.support import visits
 from tests.support.journey import Site, buy, check_known, jar, open_shop
 from tests.support.kit_site import CMP, LOADER, METHODS
+from tests.support.sites import RECORD
 from tests.support.tcf import NO, YES
 
 #: The platform keeps its TC string in the cookie: `cmp.say("CQ...", true)` is a visitor's click on
@@ -35,6 +36,25 @@ window.cmp = {
 };
 """
 )
+#: One of the US: `optOut(true)` is the visitor's no to sale, and it remembers both answers.
+OPT_OUTS = """
+const heard = [];
+const ping = () => ({
+  signalStatus: localStorage.cmp ? "ready" : "not ready",
+  supportedAPIs: ["2:tcfeuv2", "7:usnat"],
+  applicableSections: [7],
+  parsedSections: {usnat: [{SaleOptOut: +localStorage.cmp, SharingOptOut: 0}]},
+});
+window.__gpp = (command, callback) => {
+  heard.push(callback);
+  callback({eventName: "listenerRegistered", pingData: ping()}, true);
+};
+window.optOut = (no) => {
+  localStorage.cmp = no ? 1 : 2;
+  for (const callback of heard)
+    callback({eventName: "signalStatus", data: "ready", pingData: ping()}, true);
+};
+"""
 OpenSite = Callable[..., AbstractContextManager[Site]]
 #: A setting, and how a page of its site says yes and no.
 Way = tuple[Any, str]
@@ -88,7 +108,7 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     page.wait_for_timeout(700)  # the kit looks twice a second for somebody who says yes
     context = page.context
     names = {cookie["name"] for cookie in context.cookies()}
-    assert not names & {"adroll_visitor", "__adroll_fpc"}
+    assert not names & {RECORD, "adroll_visitor", "__adroll_fpc"}
     state = context.storage_state()
     stored = [item["name"] for origin in state["origins"] for item in origin["localStorage"]]
     assert set(stored) <= {"cmp"}
@@ -106,13 +126,10 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
         assert page.evaluate("window.__adroll_loaded") is None
 
 
-def with_platform(context: BrowserContext) -> None:
-    context.add_init_script(PLATFORM)
-
-
 #: How a visitor says yes and no: the site's setting, and what its page does then.
 WAYS = {
     "platform": ("tcf", f"yes => cmp.say(yes ? {YES!r} : {NO!r}, yes)"),
+    "opt-outs": ("gpp", "yes => optOut(!yes)"),
     "banner": (
         by_choice,
         "yes => { document.cookie = `choice=${yes ? 'yes' : 'no'};path=/`;"
@@ -123,8 +140,7 @@ WAYS = {
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, context: BrowserContext) -> Way:
-    if request.param == "platform":
-        with_platform(context)
+    context.add_init_script({"platform": PLATFORM, "opt-outs": OPT_OUTS}.get(request.param, ""))
     return WAYS[request.param]
 
 

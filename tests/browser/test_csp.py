@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import current_app
+from flask import Response, current_app
 from flask_talisman import Talisman
 from playwright.sync_api import Page
 
 from adroll_flask import current_visitor
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import eventually, visits
+from tests.support import eventually, pages, visits
 from tests.support.journey import jar
 from tests.support.page_shop import PageShop
 from tests.support.serving import serving
@@ -77,3 +77,31 @@ def test_under_a_strict_policy_all_of_it_works(
         assert console.without("/favicon.ico") == []
     printed = visits.invoke(shop.app, "check").output
     assert ("our part: script-src 'self'; connect-src 'self'" in printed) is (name != "a nonce")
+
+
+def test_under_trusted_types_the_pixel_loads_by_the_pages_policy_and_the_click_without_it(
+    adroll: RunningSandbox, tmp_path: Path, page: Page
+) -> None:
+    origin = adroll.url_at("adroll.example")
+    pixel = {"ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js"}
+    shop = PageShop(tmp_path, adroll, {"ADROLL_DELIVERY": "worker"} | pixel)
+    shop.start()
+    [block] = pages.blocks("docs/how-to/trusted-types.md")
+    scripts = {"with": block.code.replace("https://s.adroll.com", origin), "without": ""}
+
+    @shop.app.get("/<which>")
+    def typed(which: str) -> Response:
+        html = f"<!doctype html><html><head>{scripts[which]}</head><body></body></html>"
+        policy = {"Content-Security-Policy": "require-trusted-types-for 'script'"}
+        return Response(html, headers=policy)
+
+    shop.app.add_url_rule("/who", view_func=lambda: described(current_visitor()), methods=["POST"])
+    who = "() => fetch('/who', {method: 'POST'}).then((one) => one.json())"
+    with serving(shop.app) as port:
+        for which, source in (("without", "server"), ("with", "pixel")):
+            page.context.clear_cookies()
+            with page.expect_response("**/_adroll/identity"):
+                page.goto(f"http://shop.test:{port}/{which}?adct=click-{which}")
+            visitor = page.evaluate(who)
+            assert visitor["adct"] == f"click-{which}"
+            assert visitor["first_party_cookie_source"] == source

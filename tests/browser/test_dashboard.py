@@ -63,6 +63,8 @@ def test_pictures_for_the_documentation(name: str, address: str, new_context: Ne
     ways = [(1280, 1800, "light", "")]
     if name == PAGES[0].name:
         ways += [(1280, 1800, "dark", "-dark"), (390, 844, "light", "-narrow")]
+        # The README's, and the site's first page: down to the circle.
+        ways += [(1280, 1090, "light", "-top"), (1280, 1090, "dark", "-top-dark")]
     for width, tallest, scheme, of in ways:
         size = {"width": width, "height": 900}
         page = new_context(viewport=size, color_scheme=scheme, locale="en-GB").new_page()
@@ -92,7 +94,8 @@ def test_without_javascript_it_is_the_same(address: str, new_context: NewContext
     page.goto(address)
     expect(page.locator("h1")).to_contain_text("wait for a decision")
     page.select_option("#event", "addToCart")
-    page.get_by_role("button", name="Show").click()
+    page.get_by_text("Other days").click()
+    page.get_by_role("button", name="Show these days").click()
     assert "event=addToCart" in page.url
     assert "period=days" in page.url
     expect(page.locator("#way header p")).to_contain_text("addToCart")
@@ -108,9 +111,10 @@ def test_a_choice_needs_no_button_where_scripts_run(address: str, page: Page) ->
 def test_a_day_is_chosen_by_its_date(address: str, page: Page) -> None:
     page.goto(address)
     day = (datetime.fromtimestamp(NOW, UTC) - timedelta(days=5)).date()
+    page.get_by_text("Other days").click()
     for field in ("From", "to"):
         page.get_by_label(field, exact=True).fill(f"{day}")
-    page.get_by_role("button", name="Show").click()
+    page.get_by_role("button", name="Show these days").click()
     expect(page.locator("#way header p")).to_contain_text(f"{day.day} {day:%b %Y}")
     expect(page.locator("#plot-time .bucket")).to_have_count(24)
     expect(page.get_by_label("From", exact=True)).to_have_value(f"{day}")

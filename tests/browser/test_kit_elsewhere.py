@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
+from tests.browser import test_kit, test_kit_consent, test_kit_gpp, test_kit_lifecycle
 from tests.support.engines import EngineContext, context, page
 
 __all__ = ["context", "page"]
@@ -32,7 +32,8 @@ def caching_context(context: EngineContext) -> EngineContext:
     return context
 
 
-_TESTS = vars(test_kit) | vars(test_kit_consent) | vars(test_kit_lifecycle)
+_MODULES = (test_kit, test_kit_consent, test_kit_gpp, test_kit_lifecycle)
+_TESTS = {name: test for module in _MODULES for name, test in vars(module).items()}
 globals().update(
     {
         name: test

@@ -262,22 +262,3 @@ def test_the_pixel_waits_for_the_cmp(page: Page, adroll: RunningSandbox, shop: O
     page.wait_for_timeout(100)
     assert [one["event_name"] for one in adroll.tracked()] == ["liveChat"]
     assert page.evaluate("answers.length") == 0
-
-
-def test_the_live_view_shows_departures(page: Page, adroll: RunningSandbox) -> None:
-    watch(page, adroll)
-    event = {**FULL, "timestamp": time.time(), "dry_run": False}
-    assert send(page, adroll, event, query="/?dry_run=0&") == 200
-    expect(page.locator("#detail .verdict.warn li")).to_have_count(2)
-    page.get_by_role("tab", name="Requests").click()
-    expect(page.locator("#requests .tag.warn")).to_have_text("1 warning")
-
-
-def test_the_pixel_twice_is_the_pixel_once(page: Page, adroll: RunningSandbox, shop: Open) -> None:
-    again = "document.head.append(Object.assign(document.createElement('script'), {src: '%s'}));"
-    source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
-    shop(after=ASK + again % source)
-    answered(page)
-    page.wait_for_load_state("networkidle")
-    assert len(held(page)) == 1
-    assert adroll.totals()["pixel_pages"] == 1

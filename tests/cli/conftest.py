@@ -8,7 +8,7 @@ from flask import Flask
 
 from adroll_flask.outbox.model import Attempt
 from tests.conftest import AppMaker
-from tests.support.visits import invoke, report, settle
+from tests.support.visits import began_long_ago, invoke, report, settle
 
 Run = Callable[..., Result]
 
@@ -38,4 +38,5 @@ def shop(app: Flask) -> Flask:
         report(app, order)
     report(app, " 1004 ", gpc=True)  # spaces around an id are none of it
     settle(app, o1001=DELIVERED, o1002=DEAD)
+    began_long_ago(app)
     return app

@@ -51,7 +51,7 @@ def serve() -> Iterator[Serve]:
 
 
 def look(url: str) -> Finding:
-    [finding] = click_findings(url, "adroll_visitor")
+    [finding] = click_findings(url, Settings())
     return finding
 
 

@@ -60,8 +60,7 @@ def honest(make_app: AppMaker, tmp_path: Path) -> Iterator[CachedSite]:
     ("control", "level", "said"),
     [
         ("public, max-age=600", "ok", "as cacheable as it was"),
-        ("public, max-age=600", "hint", "came from a cache"),
-        ("", "hint", "became private"),
+        ("", "hint", "we made it private"),
         ("no-store", "ok", "as the site set them"),
         ("private, max-age=60", "ok", "as the site set them"),
         ("no-cache", "ok", "as the site set them"),
@@ -91,7 +90,7 @@ def test_a_cache_that_keeps_private_pages_is_a_warning(make_app: AppMaker, tmp_p
         found = look(site, "/")
     assert found["error"] == []
     [warning] = found["warning"]
-    assert "does not heed" in warning
+    assert "does not follow its Cache-Control" in warning
 
 
 #: nginx's default: the app sees the upstream's name and sets cookies for it.
@@ -121,6 +120,28 @@ def test_what_a_proxy_takes_or_adds_is_an_error(
     assert len(errors) == len(said)
     for error, words in zip(errors, said, strict=True):
         assert words in error
+
+
+#: A visitor from the internet: here everybody is this machine.
+VISITOR = FORWARDING.replace("$remote_addr", "8.8.4.4")
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_an_app_that_takes_the_proxy_for_the_visitor_is_an_error_at_once(
+    make_app: AppMaker, tmp_path: Path, proxies: int
+) -> None:
+    assert VISITOR != FORWARDING
+    with nginx_before(make_app, tmp_path, HONEST, forwarding=VISITOR, proxies=proxies) as site:
+        errors = look(site, "/")["error"]
+        answer = invoke(site.app, "go-live", "--json", "--url", site.url("/"), code=1)
+    told = [one["code"] for one in json.loads(answer.output)["findings"]]
+    assert ("proxy-address" in told) == (proxies == 0)
+    if proxies == 0:
+        [error] = errors
+        assert "takes a proxy's address for the visitor's address" in error
+        assert "ProxyFix(app.wsgi_app, x_for=1" in error
+    else:
+        assert errors == []
 
 
 def test_a_page_without_the_snippet_is_an_error(honest: CachedSite) -> None:

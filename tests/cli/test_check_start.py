@@ -13,7 +13,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from adroll_flask import AdRoll, ConfigurationError, sandbox
-from adroll_flask.errors import help_url
+from adroll_flask.errors import help_for
 from adroll_flask.sandbox import local_only
 from adroll_flask.settings import PLATFORMS, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
@@ -74,7 +74,7 @@ def test_other_commands_say_in_one_line_what_is_wrong(command: str) -> None:
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     line, address = result.output.splitlines()
-    assert address == help_url("setting")
+    assert address == help_for("setting")
     assert line.startswith("Error: ADROLL_PIXEL: takes one of 'load', 'present', 'none'; ")
     assert "(and 2 more wrong settings; " in line
     assert line.endswith(" adroll check lists all)")
@@ -202,9 +202,9 @@ def test_a_file_that_root_left_is_told_at_the_start(
 def test_a_file_that_cannot_be_opened_is_told(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{tmp_path}")
     said = visits.invoke(app, "outbox", code=1).output
-    assert said.startswith("Error: The outbox cannot be worked with: the ")
+    assert said.startswith("Error: The outbox cannot be used: the ")
     assert "unable to open database file" in said
-    assert "disk I/O error" in visits.invoke(app, "check").output
+    assert "unable to open database file" in visits.invoke(app, "check").output
 
 
 # -- commands that run until they are ended ------------------------------------------------
@@ -244,6 +244,7 @@ def test_worker_and_sandbox_say_that_they_run_and_a_signal_ends_them_in_order(
     assert process.stdout is not None
     while (first := process.stdout.readline()).startswith("AdRoll: "):
         pass  # the log
+    reads = process.stdout.readline() if command == "worker" else ""
     process.send_signal(number)
     rest, _ = process.communicate(timeout=PATIENCE)
     begins, ends = {
@@ -256,4 +257,8 @@ def test_worker_and_sandbox_say_that_they_run_and_a_signal_ends_them_in_order(
     }[command]
     assert first.startswith(begins), first + rest
     assert rest.splitlines()[-1] == ends
+    if command == "worker":
+        place = tmp_path / "instance"
+        assert f"Reads the outbox {place}/adroll-outbox.sqlite (not there yet) and the" in reads
+        assert f"journal {place}/adroll-journal" in reads
     assert process.returncode == 0

@@ -60,7 +60,7 @@ def test_check_tries_the_first_account_where_each_host_has_its_own(make_app: App
     account = {"advertisable_eid": "A" * 22, "pixel_eid": "P" * 22, "access_token": lambda: 1 / 0}
     app = make_app(**unset, ADROLL_ACCOUNTS={"shop.fr": account})
     found = findings(invoke(app, "check", "--json", code=1))
-    assert "ZeroDivisionError" in found["ADROLL_ACCOUNTS"]["sentence"]
+    assert "ZeroDivisionError" in found['ADROLL_ACCOUNTS["shop.fr"]["access_token"]']["sentence"]
 
 
 @pytest.mark.parametrize(("pixel", "said"), [("load", True), ("present", False), ("none", False)])
@@ -91,11 +91,6 @@ def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) ->
     found = findings(run("check", "--json"))
     assert found["/_adroll/kit"]["severity"] == "error"
     assert found["/_adroll/identity"]["severity"] == "error"
-
-
-def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
-    report(app, ip="10.0.0.5")
-    assert "ProxyFix" in findings(run("check", "--json"))["addresses"]["todo"]
 
 
 def test_check_keeps_nothing(make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
@@ -382,7 +377,7 @@ def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: R
     assert "kept back" not in run("outbox").output
     settle(app, o1001={"kind": "retry", "reason": "throttled", "delay": 14 * 60 + 20})
     _, line = run("outbox", "list").output.splitlines()
-    assert line.split()[-6:-1] == ["1", "1001", "in", "14", "minutes"]
+    assert line.split()[-6:-1] == ["0", "1001", "in", "14", "minutes"]
     assert "kept back   the next is due in 14 minutes\n" in run("outbox").output
     report(app, order_id="2" * 60)
     report(app, order_id="jo@example.com", user_id=42)
@@ -391,7 +386,9 @@ def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: R
     assert "jo@example.com" not in listed
     assert "kept back" not in run("outbox").output
     assert run("forget", "--user-id", "42").output == "1 event erased\n"
-    assert run("outbox", "list").output.endswith("  forgotten\n")
+    assert run("outbox", "list").output.endswith(
+        "  The visitor said no, or asked to be forgotten\n"
+    )
 
 
 def test_show_and_export_name_no_visitor_unless_they_are_full(app: Flask, run: Run) -> None:

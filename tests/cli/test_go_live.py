@@ -3,16 +3,23 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from flask import Flask, request
+from flask.cli import FlaskGroup
 
 from adroll_flask import errors, release_conversion, report_conversion
+from adroll_flask._version import DOCS_URL
+from adroll_flask.cli.history import OUTCOMES
+from adroll_flask.findings.finding import TABLE
+from adroll_flask.outbox.model import STATES
 from adroll_flask.sandbox import RunningSandbox
+from adroll_flask.settings import Settings
 from tests.cli.conftest import Run
 from tests.conftest import PAGE, AppMaker, Patch
 from tests.support import PATIENCE
@@ -40,7 +47,7 @@ def codes(result: Result) -> dict[str, dict[str, Any]]:
 
 def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Flask) -> None:
     run = runner(app)
-    said = "HINT    reports: nothing was reported, so that nothing shows whether reports arrive"
+    said = "HINT    reports: nothing was reported: nobody can say whether reports arrive"
     assert said in run("check", "--last", "20", code=0).output
     assert not Path(app.instance_path).exists()
     report(app, "before", value="much")
@@ -76,11 +83,11 @@ def test_findings_are_told_where_reports_cannot_be_read(make_app: AppMaker) -> N
 
 def test_each_message_is_explained_without_the_internet(app: Flask) -> None:
     run = runner(app)
-    anchors = re.findall(r"^\(([a-z-]+)\)=$", ERRORS, re.MULTILINE)
+    anchors = re.findall(r'^<a id="([a-z-]+)"></a>$', ERRORS, re.MULTILINE)
     listed = json.loads(run("explain", "--json").output)
     assert {one["code"] for one in listed} == {*anchors}
     assert len(run("explain").output.splitlines()) == len(anchors) + 1
-    for given in ("account-missing", errors.help_url("account-missing")):
+    for given in ("account-missing", f"{DOCS_URL}errors.html#account-missing"):
         told = run("explain", given).output
         assert told.startswith("The account is not set\nCause. One or more of `ADROLL_ADVERT")
         assert "\nFix. To try things out" in told
@@ -100,14 +107,63 @@ def test_an_explanation_says_what_is_so_here(make_app: AppMaker) -> None:
     assert here["severity"] == "error"
 
 
+def test_the_command_that_a_message_ends_in_works_where_there_is_no_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = errors.help_for("event-lost")
+    assert command == "flask adroll explain event-lost"
+    result = CliRunner().invoke(FlaskGroup(), command.split()[1:])
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, "An event was not kept")
+
+
+def test_each_setting_and_each_finding_is_explained(app: Flask) -> None:
+    run = runner(app)
+    for field in fields(Settings):
+        name = f"ADROLL_{field.name.upper()}"
+        title, text, *_ = run("explain", name, code=0).output.splitlines()
+        assert title == name
+        assert text
+    told = run("explain", "ADROLL_LINGER", code=0).output
+    assert "Default: `" in told
+    assert "did you mean 'ADROLL_HOSTS'" in run("explain", "ADROLL_HOST", code=2).output
+    listed = {one["code"] for one in json.loads(run("explain", "--json").output)}
+    assert {name.partition("/")[0] for name in TABLE} - {"ok"} <= listed
+
+
 DIED_OF = {
-    "refused": "AdRoll refused what the event says\nFix. AdRoll's words name what ",
+    "refused": "AdRoll refused what the event says\nFix. AdRoll's words name the field",
     "too_large": "AdRoll refused it for its size\nFix. Report fewer ",
-    "too_old": "AdRoll did not take it for too long\nFix. It waited for longer than ",
+    "too_old": "It waited too long for AdRoll to take it\nFix. If AdRoll answers again",
     "invalid:value": "The shop reported a wrong value\nFix. Correct the call in the shop.",
-    "hold_expired": "Held, and neither released nor cancelled in time\nFix. Release an ",
+    "hold_expired": "Held as unpaid, and nobody released or cancelled it in time\nFix. If such",
     "consent_withdrawn": "The visitor took the consent back while the event waited\n",
 }
+
+
+#: What pages, commands, metrics and the log print, beside findings, settings and reasons.
+PRINTED = (
+    *("http_401", "http_503", "http_422_to_everything", "http_500", "dns", "connect_timeout"),
+    *("unreachable", "tls", "proxy", "read_timeout", "reset", "truncated", "lapsed"),
+    *("token_failed", "token_invalid", "not_configured", "full", "disk_full", "too_large"),
+    *("locked", "read_only", "corrupt", "no_folder", "foreign", "unavailable", "data", "error"),
+    *("disabled", "missing", "unknown", "not_listed"),
+)
+
+
+def test_each_code_that_is_printed_is_explained(app: Flask) -> None:
+    run = runner(app)
+    for code in (*PRINTED, *OUTCOMES, *STATES):
+        assert run("explain", code, code=0).output, code
+    told = " ".join(run("explain", "http_401").output.split())
+    assert "compare ADROLL_API_URL, ADROLL_ADVERTISABLE_EID and ADROLL_ACCESS_TOKEN" in told
+
+
+def test_nobody_is_told_of_a_policy_that_nobody_looked_for(app: Flask) -> None:
+    run = runner(app)
+    assert "Here." not in run("explain", "csp").output
+    rows = json.loads(run("explain", "--json").output)
+    assert {row["here"] for row in rows if row["code"] == "csp"} == {""}
 
 
 def test_what_events_died_of_is_explained_and_nothing_else(app: Flask) -> None:
@@ -142,6 +198,14 @@ def test_go_live_says_that_adroll_takes_no_event(make_app: AppMaker) -> None:
     found = codes(runner(app)("go-live", "--json"))
     assert "ADROLL_ACCESS_TOKEN not set" in found["send-test-failed"]["sentence"]
     assert "hosts-not-set" not in found
+
+
+def test_go_live_has_adrolls_words(app: Flask, sandbox: RunningSandbox) -> None:
+    sandbox.fault(status=400)
+    tried = json.loads(runner(app)("send-test", "--json").output)
+    finding = codes(runner(app)("go-live", "--json"))["send-test-failed"]
+    assert finding["answer"] == "; ".join(tried["answer"]["errors"]) != ""
+    assert f"AdRoll's words: {finding['answer']}" in runner(app)("go-live").output
 
 
 # -- ``flask adroll verify``: a buyer at a running shop -------------------------------------------

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from flask import Flask
 
 from adroll_flask.cli.console import since_when
@@ -77,7 +78,12 @@ def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
     assert "suppressed: consent_gpc" in run("outbox", "find", "#1004").output
     report(shop, "1005", value="free of charge")
     assert "dead letter: invalid:value" in run("outbox", "find", "1005").output
-    assert "never reported" in run("outbox", "find", "9999", code=1).output
+    assert "unknown here" in run("outbox", "find", "9999", code=1).output
+
+
+@pytest.mark.parametrize("typed", ["1003", " 1003 ", "#1003", "Order 1003", "Order #1003"])
+def test_find_reads_an_id_as_people_write_it(shop: Flask, run: Run, typed: str) -> None:
+    assert run("outbox", "find", typed, code=0).output.startswith("purchase ")
 
 
 # -- list ----------------------------------------------------------------------------------

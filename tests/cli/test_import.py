@@ -16,10 +16,10 @@ from flask import Flask
 from adroll_flask.cli import import_command
 from adroll_flask.outbox.model import OutboxFailed, Withdrawal
 from tests.cli.conftest import Run
-from tests.conftest import Patch
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.pages import SHOP, started
-from tests.support.visits import invoke, kept, report, visit
+from tests.support.visits import began_long_ago, invoke, kept, report, visit
 
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
 
@@ -130,6 +130,15 @@ def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, ru
     assert ids == {f"A-{number}" for number in range(1, 7)}
 
 
+def test_the_file_of_bad_lines_is_new_and_no_link_that_lies_in_wait(app: Flask, run: Run) -> None:
+    """It holds what the lines hold: a link there would lead it to where others read."""
+    Path("orders.csv").write_text(GERMAN + "A-3;12.90;24.11.2026 20:31;u3\n")
+    Path("orders.csv.rejected.csv").symlink_to("elsewhere.csv")
+    assert "Nothing was kept" in run("orders.csv", *GERMAN_OPTIONS, code=1).output
+    assert not Path("elsewhere.csv").exists()
+    assert kept(app) == []
+
+
 def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
     good = {"order_id": "1", "value": "1.00", "currency": "EUR", "user_id": "u"}
     lines = [json.dumps(good), "no JSON", json.dumps(good | {"order_id": "2", "value": "-1"})]
@@ -151,7 +160,7 @@ def test_a_line_of_an_export_stays_what_it_was(app: Flask, run: Run, reason: str
     report(app)
     (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
     assert run("-", input=line).output == "1 duplicate\n"
-    told = json.loads(line) | {"dry_run": True, "unsure": True}
+    told = json.loads(line) | {"dry_run": True, "unsure": True, "record_hash": "w" + "a" * 31}
     dead = json.dumps(told | {"state": "dead", "reason": reason})
     assert "line 1: reason: AdRoll may have" in run("-", input=dead, code=1).output
     assert "line 1: key: " in run("-", input=json.dumps(told | {"key": 1.5}), code=1).output
@@ -159,7 +168,7 @@ def test_a_line_of_an_export_stays_what_it_was(app: Flask, run: Run, reason: str
     row = app.extensions["adroll"].outbox.lookups.list(newest=True)[0]
     assert (row.dry_run, row.unsure) == (True, True)
     # Nor is what the visitor has said no to since.
-    app.extensions["adroll"].outbox.record(Withdrawal(row.queued_at - 30, None, "click123"))
+    app.extensions["adroll"].outbox.record(Withdrawal(row.queued_at - 30, "w" + "a" * 31))
     run("-", input=json.dumps(told | {"key": "2", "queued_at": row.queued_at - 60}))
     assert app.extensions["adroll"].outbox.lookups.list(newest=True)[0].reason == "forgotten"
 
@@ -194,7 +203,18 @@ def test_an_open_quote_refuses_the_whole_file(app: Flask, run: Run, line: str, a
     assert kept(app) == []
 
 
+def test_a_refusal_of_the_whole_leaves_no_file(app: Flask, run: Run) -> None:
+    report(app, "1")
+    old = "0,-1,EUR,u0,\n3,1.00,EUR,u3,2020-01-01T00:00Z\n"
+    for text in (old, '0,-1,EUR,u0,\n3,"1.00,EUR,u3,\n'):
+        Path("orders.csv").write_text("order_id,value,currency,user_id,timestamp\n" + text)
+        for options in ((), ("--check",)):
+            assert "Nothing was kept" in run("orders.csv", *options, *SET, code=1).output
+            assert [path.name for path in Path().glob("orders*")] == ["orders.csv"]
+
+
 def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask, run: Run) -> None:
+    began_long_ago(app)
     assert report(app, "1")
     for duplicates in (1, 2):
         told = run("-", "--json", *SET, input=PLAIN).stdout
@@ -203,10 +223,29 @@ def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask
     assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
 
 
+def test_a_worker_beside_an_import_hides_no_duplicate(
+    app: Flask, run: Run, make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    began_long_ago(app)
+    report(app, "1")
+    outbox = app.extensions["adroll"].outbox
+    worker = make_app(
+        ADROLL_OUTBOX_URL=f"sqlite:///{outbox.place}", ADROLL_JOURNAL_FOLDER=str(outbox.folder)
+    )
+    record = outbox.record
+
+    def record_beside_a_worker(one: Any) -> None:
+        record(one)
+        worker.extensions["adroll"].outbox.ingest.take_in_all()
+
+    monkeypatch.setattr(outbox, "record", record_beside_a_worker)
+    assert run("-", *SET, input=PLAIN, code=0).output == "1 queued, 1 duplicate\n"
+
+
 def test_lines_without_an_order_are_told_apart_by_what_they_say(app: Flask, run: Run) -> None:
     lines = "user_id\nann\nbob\n"
     for _ in range(2):
-        run("-", "--event", "pageView", *SET, input=lines, code=0)
+        run("-", "--set", "name=pageView", *SET, input=lines, code=0)
     assert [event["identifiers"]["user_id"] for event in kept(app)] == ["ann", "bob"]
 
 
@@ -305,8 +344,10 @@ def journal(folder: Path) -> list[Path]:
 
 #: Says at its end how much memory it had at most, as the kernel tells.
 MEASURED = f"""{SHOP}
-import atexit, resource
-atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+import atexit, pathlib, re
+# Not by getrusage: what a process begins with there is its parent's.
+status = pathlib.Path("/proc/self/status")
+atexit.register(lambda: print(re.search("VmHWM:.* ([0-9]+) kB", status.read_text())[1]))
 """
 
 
@@ -322,8 +363,28 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + 40 * 1024  # KiB: 50,000 events are more
 
 
+@pytest.mark.parametrize(
+    ("begin", "more", "problem"),
+    [
+        ('{"user_id": "', "x" * 10, "line 1 has more than 2,000,000 characters"),
+        ("order_id,value\n", "x" * 10, "line 2 has more than 2,000,000 characters"),
+        # One row, of cells that each have a line break.
+        ("order_id,value\n", '"xxxxxx\n",', "line 200002 has more than 2,000,000 characters"),
+        ('\n [{"user_id": "', "x" * 10, "this is a JSON array, and not a JSON object in each line"),
+    ],
+)
+def test_a_row_without_an_end_is_refused_and_not_read(
+    tmp_path: Path, begin: str, more: str, problem: str
+) -> None:
+    arguments = ("import", "-", *SET, "--set", "currency=EUR")
+    output = said(started(tmp_path, *arguments, program=MEASURED), begin + more * 6_000_000)
+    assert problem in output
+    assert "Nothing was kept" in output
+    assert int(output.splitlines()[-1]) < 100 * 1024  # KiB: without the line
+
+
 def test_an_import_that_is_killed_while_it_keeps_goes_on_where_it_was(tmp_path: Path) -> None:
-    count = 4000
+    count = 2000
     (tmp_path / "orders.csv").write_text(lines(count))
     process = started(tmp_path, "import", "orders.csv", *SET)
     eventually(lambda: journal(tmp_path))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.cli.commands import app_of_environment, commands, local_app
+from adroll_flask.cli.commands import app_of_environment, commands, local_app, main
 from adroll_flask.sandbox import RunningSandbox
-from tests.conftest import AppMaker, Patch
+from tests.conftest import AppMaker, Capsys, Patch
 from tests.support import PATIENCE, ROOT
 from tests.support.visits import at, invoke, report
 
@@ -170,6 +170,8 @@ def test_an_invalid_event_waits_for_the_functions_of_an_app_that_is_not_named(
     """Its before_report may be there to keep this very event back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADROLL_STRICT", "false")
+    for engine in ("POSTGRESQL", "MARIADB"):  # the tests' own (tests/support/outbox_engines.py)
+        monkeypatch.delenv(f"ADROLL_TEST_{engine}", raising=False)
     app = app_of_environment()
     functions = app.extensions["adroll"].functions
     functions.before_report.append(bool)  # fails at the report, and is unknown to the command
@@ -188,23 +190,91 @@ def test_an_invalid_event_waits_for_the_functions_of_an_app_that_is_not_named(
         (".plain:shop", 2, "--app takes MODULE:OBJECT"),
         ("plain:nothing", 2, "plain has no nothing"),
         ("plain", 2, "plain has no application and no app"),
-        ("plain:shop", 2, "there is no AdRollMiddleware around plain:shop"),
-        ("broken:application", 1, "broken.py"),
+        ("plain:shop", 2, "AdRollASGIMiddleware around plain:shop"),
         ("plain:flask_app", 0, ""),
+        ("plain:made", 2, "such as shop:create_app()"),
+        ("plain:made()", 0, ""),
     ],
 )
 def test_an_app_is_found_or_why_not_is_told(
-    run: Run, tmp_path: Path, app: str, code: int, said: str
+    monkeypatch: Patch, capsys: Capsys, tmp_path: Path, app: str, code: int, said: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["adroll_flask", "--app", app, "outbox"])
     (tmp_path / "plain.py").write_text(
         "from flask import Flask\nfrom adroll_flask import AdRoll\n"
         "flask_app = Flask('shop', instance_path=__file__ + '.d')\nAdRoll(flask_app)\n"
         "def shop(environ, start_response): ...\n"
+        "def made(): return flask_app\n"
     )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_app_that_cannot_be_imported_says_where(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import missing_module\n")
-    result = run("--app", app, "outbox")
-    assert result.returncode == code
+    result = run("--app", "broken:application", "outbox")
+    assert (result.returncode, "broken.py" in result.stderr) == (1, True)
+
+
+MOUNTS = """
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Router
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from adroll_flask import AdRollASGIMiddleware, AdRollMiddleware
+
+def settings(name):
+    return {"sandbox": True, "secret_key": "a key for tests", "folder": __file__ + name}
+
+def wsgi(environ, start_response): ...
+async def asgi(scope, receive, send): ...
+
+ours = Middleware(AdRollASGIMiddleware, **settings("1"))
+inner = Starlette(routes=[Mount("/shop", Starlette(middleware=[ours]))])
+in_app = Starlette(routes=[Mount("/in", inner)])
+in_mount = Starlette(routes=[Mount("/shop", asgi, middleware=[ours])])
+in_router = Router([Mount("/shop", Router(middleware=[ours]))])
+shops = [AdRollMiddleware(wsgi, **settings(name)) for name in "23"]
+one = DispatcherMiddleware(wsgi, {"/fr": shops[0], "/de": wsgi})
+several = DispatcherMiddleware(wsgi, {"/fr": shops[0], "/de": shops[1]})
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "said"),
+    [
+        ("in_app", 0, ""),
+        ("in_mount", 0, ""),
+        ("in_router", 0, ""),
+        ("one", 0, ""),
+        ("several", 1, "several apps that are mounted in this one have an AdRoll each"),
+    ],
+)
+def test_the_middleware_of_a_mounted_app_is_found(
+    run: Run, tmp_path: Path, app: str, code: int, said: str
+) -> None:
+    pytest.importorskip("starlette")
+    (tmp_path / "site_of_apps.py").write_text(MOUNTS)
+    result = run("--app", f"site_of_apps:{app}", "outbox")
+    assert result.returncode == code, result.stderr
     assert said in result.stderr
+
+
+def test_what_litestar_makes_for_each_route_is_refused_with_the_way_out(
+    run: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("litestar")
+    (tmp_path / "routes.py").write_text(
+        "from litestar import Litestar\nfrom litestar.middleware import DefineMiddleware\n"
+        "from adroll_flask import AdRollASGIMiddleware\n"
+        "app = Litestar([], middleware=[DefineMiddleware(AdRollASGIMiddleware, sandbox=True)])\n"
+    )
+    result = run("--app", "routes:app", "outbox")
+    assert result.returncode == 2
+    assert "middleware=, put ours around the app" in result.stderr
 
 
 # -- ``flask adroll dashboard``: on this machine, for this machine --------------------------------

@@ -12,6 +12,7 @@ from adroll_flask.outbox.schema import Tx
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import ENGINES, database
+from tests.support.visits import began_long_ago
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -59,4 +60,5 @@ def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
             config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
         shop = DashboardShop(make_app, **config)
         stack.callback(lambda: shop.runtime.outbox.close())
+        began_long_ago(shop.app)
         yield shop

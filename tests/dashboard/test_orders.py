@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import release_conversion
+from adroll_flask import cancel_conversion, release_conversion
 from adroll_flask.outbox.model import Attempt
 from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
-from tests.support.visits import invoke
+from tests.support.visits import began_long_ago, invoke
 
 
 def find(shop: DashboardShop, order: str) -> str:
@@ -69,31 +69,95 @@ def test_the_list_goes_on_page_by_page(
 def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     any_shop.report("1001", hold=True, email="ann@example.com")
     assert steps(any_shop, "1001") == ["happened", "held"]
-    assert "held until paid" in find(any_shop, "1001")
+    assert "Held until paid" in find(any_shop, "1001")
     with any_shop.app.app_context():
         release_conversion("1001")
     asked = Attempt(0.0, "unsure", 500, "http_500", True)
     any_shop.settle(o1001={"kind": "retry", "unsure": True, "asked": asked})
     assert steps(any_shop, "1001") == ["happened", "held", "released", "attempt"]
     page = find(any_shop, "1001")
-    for said in ("http_500; it may have arrived", "waiting", "What it carried", "conversion_value"):
+    for said in ("http_500; it may have arrived", "Waiting", "What it carried", "conversion_value"):
         assert said in page
     assert not re.search("click123|203.0.113.7|ann@example", page)
     any_shop.settle(o1001=DELIVERED)
     assert steps(any_shop, "1001")[-1] == "delivered"
 
 
+def test_an_order_that_is_sent_again_by_hand_keeps_its_first_report(shop: DashboardShop) -> None:
+    """ "Reported" was the time of the retry, and nothing told of the refusal."""
+    shop.bury("1001")
+    shop.now += 2 * 3600
+    assert shop.press("problems/retry", **shop.open_problem()) == "1 event will be sent again."
+    assert steps(shop, "1001") == ["happened", "reported", "attempt", "sent_again"]
+    page = find(shop, "1001")
+    life = page.partition('class="life"')[2]
+    assert re.findall(r"(\w+)</span> <time[^>]*>25 Nov 2026, (1\d:03)", life) == [
+        ("Happened", "15:03"),
+        ("Reported", "15:03"),
+        ("asked", "15:03"),
+        ("hand", "17:03"),
+    ]
+    assert "no such currency" in page
+    shop.settle(o1001=DELIVERED)
+    assert steps(shop, "1001") == ["happened", "reported", "sent_again", "delivered"]
+    told = invoke(shop.app, "outbox", "find", "1001").output
+    assert "2026-11-25 15:03:20Z  reported\n" in told
+    assert "2026-11-25 17:03:20Z  sent again by hand, it had been given up\n" in told
+
+
+def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
+    any_shop.deliver("1001", "1002", "1003")
+    with any_shop.app.app_context():
+        cancel_conversion("1001")
+        release_conversion("1002", value="40.00")
+    any_shop.take_in()
+    keeps = "AdRoll keeps 59.90 EUR, its API takes nothing back"
+    for order, refund in (("1001", "59.90 EUR"), ("1002", "19.90 EUR")):
+        assert steps(any_shop, order)[-1] == "refunded"
+        assert f"{refund}; {keeps}" in find(any_shop, order)
+        assert (
+            f"refunded, {refund}; {keeps}" in invoke(any_shop.app, "outbox", "find", order).output
+        )
+    assert steps(any_shop, "1003")[-1] == "delivered"
+    found = any_shop.json()
+    assert (found["refunded"]["events"], found["refunded"]["values"]) == (2, [["EUR", "79.8"]])
+    assert found["way"][-1]["values"] == [["EUR", "179.7"]], "AdRoll has all of it still"
+    assert "Refunded since: <b>79.80 EUR</b>" in any_shop.html()
+    # The list has what is left of the second.
+    text = any_shop.upload("order,total,currency\n1001,59.90,EUR\n1002,40,EUR\n").text
+    assert "2 of 2 paid orders reached AdRoll" in text
+    assert "2 were refunded after the delivery; AdRoll keeps them" in text
+    assert "another value" not in text
+    assert "79.80 EUR" in invoke(any_shop.app, "history").output
+
+
+def test_orders_say_what_they_were_matched_by_and_are_chosen_by_it(
+    any_shop: DashboardShop,
+) -> None:
+    """After the delivery, too, when their content is gone."""
+    any_shop.report("1001", email="ann@example.com", user_id="7")
+    any_shop.report("1002")
+    any_shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+    assert "Matched by click id, e-mail and user id." in find(any_shop, "1001")
+    assert "Matched by click id." in find(any_shop, "1002")
+    output = invoke(any_shop.app, "outbox", "find", "1001").output
+    assert "matched by  click id, e-mail and user id" in output
+    orders = [one["order"] for one in any_shop.json("orders", carries="email")["newest"]]
+    assert orders == ["1001"]
+    assert len(any_shop.json("orders", carries="adct")["newest"]) == 2
+    page = any_shop.html("orders", carries="email")
+    assert "None of the newest" in any_shop.html("orders", carries="device_id")
+    assert "orders?state=dead&amp;carries=email" in page
+
+
 def test_an_order_that_nobody_delivers_says_so(shop: DashboardShop) -> None:
     shop.report("1001")
-    for said in (
-        "Nobody delivers: the oldest event has been due for 2 minutes",
-        "The worker has given no sign of life for 2 minutes",
-    ):
-        assert said[:15] not in find(shop, "1001")
-        shop.now += 120
-        assert said in find(shop, "1001")
-        assert f"kept back   {said}: flask adroll worker" in invoke(shop.app, "outbox").output
-        shop.destination.seen()
+    assert "Nobody delivers" not in find(shop, "1001")
+    shop.now += 120
+    said = "Nobody delivers: 1 event waits, and nobody has tried to send it for 2 minutes."
+    assert said in find(shop, "1001")
+    told = invoke(shop.app, "outbox").output
+    assert f"kept back   {said} None is lost: flask adroll worker --once" in told
 
 
 def test_why_an_order_waits_or_was_not_reported_is_told(any_shop: DashboardShop) -> None:
@@ -181,6 +245,23 @@ def test_a_list_that_is_none_is_told(
     assert shop.press("orders/compare").startswith("Choose a file")
 
 
+def test_of_a_long_list_what_can_be_acted_on_is_first(shop: DashboardShop) -> None:
+    """The page showed the first 200 of the list, 15,700 pixels on a phone."""
+    began_long_ago(shop.app)
+    for order in range(40):
+        shop.report(f"n{order}", gpc=True)
+    ids = [*(f"n{order}" for order in range(40)), "lost"]
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(shop.now - 3600))
+    text = "order_id,time\n" + "".join(f"{id},{at}\n" for id in ids)
+    page = shop.upload(text).text
+    rows = re.findall(r'<span class="id">(\w+)</span></th>', page)
+    assert rows == ["lost", *(f"n{order}" for order in range(24))]
+    assert "The first 25 of 41" in page
+    assert 'href="#compare">All of them as CSV' in page
+    listed = csv.DictReader(io.StringIO(shop.upload(text, format="csv").text))
+    assert [one["order_id"] for one in listed] == ["lost", *ids[:-1]]
+
+
 def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     """One sum of all dead letters stood beside each reason, and that of others beside the good."""
     shop.bury("1001", error="http_422: must be positive")
@@ -193,12 +274,12 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
     said = re.findall(r'<li class="[a-z]*">([^<]*(?: <b>[^<]*</b>)?)</li>', page)
     assert [html.unescape(re.sub("</?b>", "", one)) for one in said] == [
-        "1 was given up: AdRoll refused what the event says 59.90 EUR",
-        "1 was given up: The shop reported a wrong currency 12.00 EUR",
-        "2 were reported with another value than the list's 133.00 EUR",
-        "1 waits to be sent 72.00 EUR",
+        "1 was given up: AdRoll refused what the event says · 59.90 EUR",
+        "1 was given up: The shop reported a wrong currency · 12.00 EUR",
+        "2 were reported with another value than the list's · 133.00 EUR",
+        "1 waits to be sent · 72.00 EUR",
         "2 of 5 paid orders reached AdRoll",
-        "what is not in the list is not looked for: no times can be read",
+        "the list has no times that can be read, so orders that it lacks are not looked for",
     ]
 
 
@@ -216,25 +297,31 @@ def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
         "1 was not to be reported: The visitor&#39;s browser says no",
         "1 was given up: The shop reported a wrong",
         "1 was never",
-        "1 line has",
+        "1 line repeats",
     ):
         assert said in text
     assert "not in the list" not in text
     answer = any_shop.upload(paid, format="csv")
     assert answer.mimetype == "text/csv"
     found = [(row["order_id"], row["status"]) for row in csv.DictReader(io.StringIO(answer.text))]
-    lost = [("#4475", "suppressed"), ("#4477", "dead"), ("#4999", "missing"), ("4473", "duplicate")]
+    lost = [("#4477", "dead"), ("#4999", "missing"), ("#4475", "suppressed"), ("4473", "duplicate")]
     assert found == lost
 
 
 def test_an_order_of_a_comparison_leads_to_its_page(shop: DashboardShop) -> None:
+    began_long_ago(shop.app)
     shop.bury("1001")
     shop.report("1002", currency="EURO")
     text = shop.upload('order,total,currency\n1001,119,EUR\n1002,1,EUR\n1003,"59,90 €",EUR\n').text
-    rows = re.findall(r'<th scope="row">(?:<a href="([^"]*)">)?(\d+)', text)
+    rows = re.findall(
+        r'<th scope="row"><(?:a class="id" href="([^"]*)"|span class="id")>(\d+)', text
+    )
     assert {order: bool(link) for link, order in rows} == {"1001": 1, "1002": 1, "1003": 0}
     for link, order in rows:
-        assert not link or f"<h1>Order {order}</h1>" in shop.client.get(link).text
+        assert (
+            not link
+            or f'<h1>Order <span class="id">{order}</span></h1>' in shop.client.get(link).text
+        )
     for amount in ("119.00 EUR", "59.90 EUR"):
         assert f'<td class="number">{amount}</td>' in text
 
@@ -249,7 +336,7 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
         "there is no column &#39;payment&#39; to group by; there are: order, Zahlart."
     )
     page = shop.upload("order;Date\n1001;16.11.2026 14:30\n").text
-    assert "not looked for: no times can be read" in page
+    assert "the list has no times that can be read" in page
 
 
 # -- as people write it --------------------------------------------------------------------------
@@ -261,7 +348,7 @@ def test_an_order_is_found_as_people_write_it_or_others_are_named(shop: Dashboar
     assert shop.press("orders/find", order=" ").startswith("Type the order")
     shop.report("2026-4826")
     for typed in ("#2026-4826", " 2026-4826 ", "# 2026-4826", "Order 2026-4826"):
-        assert "<h1>Order 2026-4826" in find(shop, typed)
+        assert '<h1>Order <span class="id">2026-4826<' in find(shop, typed)
     for typed in ("2026-4862", "#2026-4862", "Order 2026-4862"):
         page = find(shop, typed)
         assert "It is unknown here" in page
@@ -271,6 +358,7 @@ def test_an_order_is_found_as_people_write_it_or_others_are_named(shop: Dashboar
 
 def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardShop) -> None:
     """It was unknown here, while the list of the same page had it."""
+    began_long_ago(shop.app)
     rows: list[Any] = [{"order_id": "#1002", "value": "59.90", "currency": "EUR"}]
     shop.extension.paid_orders(lambda _since, _until: (one for one in rows))
     shop.deliver("1001")
@@ -298,6 +386,7 @@ def test_a_list_of_the_shops_own_that_fails_is_told(shop: DashboardShop, form: s
 
 
 def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -> None:
+    began_long_ago(shop.app)
     assert "has not told" in shop.said(shop.post("orders/missing", format="page"))
 
     @shop.extension.paid_orders
@@ -313,7 +402,7 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     shop.deliver("1000")
     text = shop.post("orders/missing", format="page").text
     said = "3 were never reported: 2 with group &#39;paypal&#39;, 1 with group &#39;invoice&#39;"
-    assert f"{said} <b>179.70 EUR</b>" in text
+    assert f"{said} · <b>179.70 EUR</b>" in text
     assert ">paypal (2)</button>" in text
     assert ">invoice (1)</button>" in text
     assert listed() == ["1001", "1002", "1003"]

@@ -12,6 +12,7 @@ from tests.conftest import Caplog
 from tests.support.delivery_kit import (
     OK,
     PIXEL,
+    RECORD_ID,
     AdRoll,
     NoAnswer,
     Reply,
@@ -141,27 +142,6 @@ def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
     assert shop.states() == {"o001": "delivered", "o002": "dead", "o003": "delivered"}
     row = shop.rows()["o002"]
     assert (row.reason, row.error) == ("too_large", "http_413: no (bad)")
-    size, (trial,) = len(shop.payload("o002") or b""), shop.adroll.trials
-    assert size <= len(json.dumps(trial, separators=(",", ":"))) < size + 50, "of the same size"
-
-
-@pytest.mark.parametrize(
-    ("most", "filling", "state"), [(500, 500, "waiting"), (3000, 30_000, "dead")]
-)
-def test_no_usual_size_is_to_be_blamed(tmp_path: Path, most: int, filling: int, state: str) -> None:
-    """A proxy that takes a small trial event, but no usual order, has no order blamed."""
-
-    def judge(batch: list[str], _dry: bool) -> Reply:
-        small = batch == ["?"] and len(json.dumps(adroll.trials[-1])) < most
-        return OK if small else refusal(413)
-
-    adroll = AdRoll(judge)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(5), external_data="x" * filling)
-    shop.steps(40, 31)
-    assert set(shop.states().values()) == {state}
-    stops = shop.counters.get("delivery_stopped", "http_413_to_everything")
-    assert bool(stops) == (state == "waiting")
 
 
 def test_what_is_not_in_the_present_request_is_never_marked_as_sending(tmp_path: Path) -> None:
@@ -208,7 +188,7 @@ def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None
 
 def test_a_no_between_two_requests_of_a_claim_counts(tmp_path: Path) -> None:
     def judge(_batch: list[str], _dry: bool) -> Reply:
-        shop.outbox.record(Withdrawal(shop.clock(), None, "click-canary"))
+        shop.outbox.record(Withdrawal(shop.clock(), RECORD_ID))
         shop.outbox.ingest.take_in()
         return OK
 

@@ -25,6 +25,7 @@ from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import delivery_kit, eventually, free_port, in_a_child
 from tests.support.delivery_kit import OK, AdRoll
+from tests.support.forking import forks_amid_threads
 from tests.support.sandbox_shop import Shop
 
 ORDERS = ["o1", "o2", "o3"]
@@ -223,6 +224,7 @@ def no_more_disk(allowed: bool = False) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if allowed else 0, hard))
 
 
+@forks_amid_threads
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_disk_that_is_full_when_the_answer_comes_costs_no_order(
     tmp_path: Path, stays: bool

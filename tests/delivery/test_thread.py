@@ -25,6 +25,7 @@ from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, ROOT, eventually, in_a_child, open_files
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
+from tests.support.forking import forks_amid_threads
 from tests.support.patching import replace_method
 
 
@@ -84,6 +85,29 @@ def test_nothing_runs_before_the_first_report(make: Maker) -> None:
     assert begun.daemon
 
 
+def test_a_thread_that_begins_amid_another_call_is_not_taken_for_dead(
+    make: Maker, monkeypatch: Patch, caplog: Caplog
+) -> None:
+    """Two first requests at once: one looks, and goes on when the other's thread runs already."""
+    before = set(threads())
+    shop, thread = make()
+    may_start = forks.may_start_threads
+
+    def begin_first() -> bool:
+        monkeypatch.setattr(forks, "may_start_threads", may_start)
+        thread.nudge()
+        rest(shop, thread)
+        return may_start()
+
+    monkeypatch.setattr(forks, "may_start_threads", begin_first)
+    thread.nudge()
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    eventually(lambda: len(set(threads()) - before) == 1)
+    assert "had died" not in caplog.text
+
+
 def test_a_hundred_reports_go_without_lingering(make: Maker, monkeypatch: Patch) -> None:
     monkeypatch.setattr(thread_module, "_LASTS", 0.0)
     shop, thread = make(linger=2 * PATIENCE)
@@ -95,7 +119,7 @@ def test_a_hundred_reports_go_without_lingering(make: Maker, monkeypatch: Patch)
 
 
 def test_lingering_fills_a_batch_and_flush_sends_at_once(make: Maker) -> None:
-    shop, thread = make(linger=5.0)
+    shop, thread = make(linger=2.0)
     rest(shop, thread)
     shop.report("o001")
     time.sleep(0.05)
@@ -152,6 +176,7 @@ def test_flush_keeps_its_time(make: Maker) -> None:
     release.set()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_that_could_not_start_or_died_is_started_again(
     make: Maker, monkeypatch: Patch, caplog: Caplog
 ) -> None:
@@ -164,8 +189,12 @@ def test_one_that_could_not_start_or_died_is_started_again(
         patch.setattr(threading.Thread, "start", full)
         thread.nudge()
     assert shop.counters.get("delivery_error", "no_thread") == 1
+
+    def dies(*_: object) -> None:
+        raise SystemExit
+
     with monkeypatch.context() as patch:
-        patch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
+        patch.setattr(thread, "turn", dies)
         shop.report("o001")
         thread.start()
         eventually(lambda: not thread.alive)
@@ -173,6 +202,17 @@ def test_one_that_could_not_start_or_died_is_started_again(
     eventually(lambda: shop.adroll.taken == ["o001"])
     assert "had died and is started again" in caplog.text
     assert shop.counters.get("delivery_error", "thread_died") == 1
+
+
+def test_one_that_was_stopped_has_not_died(make: Maker, caplog: Caplog) -> None:
+    shop, thread = make()
+    report(shop, thread, "o001")
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert thread.stop(PATIENCE)
+    thread.resume()
+    report(shop, thread, "o002")
+    eventually(lambda: shop.adroll.taken == ["o001", "o002"])
+    assert "had died" not in caplog.text
 
 
 # Where others deliver: the thread takes into the outbox what its process reports
@@ -183,6 +223,7 @@ def count(shop: Shop) -> int:
     return sum(row.state == "waiting" for row in shop.outbox.lookups.newest_events(100))
 
 
+@forks_amid_threads
 def test_reports_are_taken_in_and_none_is_sent(make: Maker) -> None:
     shop, thread = make(delivery="worker")
     assert in_a_child(lambda: shop.report("of the dead"))
@@ -242,18 +283,19 @@ def test_the_loop_survives_everything(
         return really(*args, **how)
 
     replace_method(monkeypatch, part, work, flaky)
-    monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
+    monkeypatch.setattr("adroll_flask.delivery.deliverer.TROUBLE_LASTS", 0.02)
     shop.report("o001")
     thread.start()
     eventually(lambda: shop.adroll.taken or (work == "take_in" and count(shop)))
     assert thread.stop(PATIENCE)
     errors = shop.counters.get("delivery_error", "error")
     assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)
-    assert caplog.text.count("pauses for") == 1
+    assert caplog.text.count("Delivery to AdRoll pauses") == 2, "once for each kind of fault"
     assert "canary" not in caplog.text
     assert "OSError(ENOSPC)" in caplog.text
 
 
+@forks_amid_threads
 def test_a_forked_child_starts_its_own(make: Maker, monkeypatch: Patch) -> None:
     # On a busy machine the parent's look at the journal may take longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
@@ -276,6 +318,7 @@ def test_a_forked_child_starts_its_own(make: Maker, monkeypatch: Patch) -> None:
     eventually(lambda: shop.states().get("o003") == "delivered")
 
 
+@forks_amid_threads
 def test_a_fork_amid_imports_is_safe(tmp_path: Path, make: Maker, monkeypatch: Patch) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(0.5)")
     monkeypatch.syspath_prepend(tmp_path)
@@ -355,6 +398,28 @@ def test_a_dropped_app_leaves_no_thread_and_no_open_file(tmp_path: Path, deliver
     eventually(is_gone)
     eventually(lambda: set(threads()) <= running)
     assert not [path for path in open_files().values() if str(tmp_path) in path]
+
+
+def test_a_thread_ends_before_anything_of_its_dropped_app_is_closed(tmp_path: Path) -> None:
+    """Else it would use a connection that is being closed, which ends the process (SQLite)."""
+    shop = Shop(tmp_path)
+    thread = shop.thread()
+    rest(shop, thread)
+    [runs] = [each for each in threads() if each.is_alive()]
+    bell = shop.outbox.bell
+    ended: list[bool] = []
+
+    def close() -> None:
+        bell.ring()
+        runs.join(PATIENCE / 10)
+        ended.append(not runs.is_alive())
+
+    weakref.finalize(thread, close).atexit = False
+    cycle: list[Any] = [thread]
+    cycle.append(cycle)  # so that a collection finds it, as it does with every app
+    del thread, shop, cycle
+    gc.collect()
+    assert ended == [True]
 
 
 def test_an_exit_amid_a_request(tmp_path: Path) -> None:

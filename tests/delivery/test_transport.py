@@ -19,6 +19,7 @@ from adroll_flask.delivery.transport import RequestsTransport as Transport
 from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.certificates import write_certificate
+from tests.support.forking import forks_amid_threads
 from tests.support.scripted_server import Script, answering, read_request, reply, reset, server
 
 TLS = ssl.SSLContext
@@ -205,29 +206,54 @@ def test_plain_http_to_this_machine_never_goes_through_a_proxy(monkeypatch: Patc
     assert (proxy.connections, up.connections) == (0, 1)
 
 
-def test_a_connection_is_kept_per_thread_and_process(
+@forks_amid_threads
+def test_a_connection_is_kept_for_any_thread_of_the_process(
     monkeypatch: Patch, transport: Transport
 ) -> None:
     with server(answering(reply("200 OK")), keep=True) as up:
         send(up.url, transport=transport)
-        send(up.url, transport=transport)
-        assert up.connections == 1
-
-        def another() -> None:
-            send(up.url, SHORT, transport)
-            transport.close()
-
-        other = threading.Thread(target=another)
+        other = threading.Thread(target=lambda: send(up.url, SHORT, transport))
         other.start()
         other.join()
-        assert up.connections == 2
+        assert (len(up.requests), up.connections) == (2, 1)
         assert in_a_child(lambda: send(up.url, transport=transport).status == 200)
-        assert up.connections == 3
+        assert up.connections == 2
         send(up.url, transport=transport)
-        assert up.connections == 3, "the parent goes on with its own"
+        assert up.connections == 2, "the parent goes on with its own"
         monkeypatch.setattr(transport_module, "MAX_IDLE", -1.0)
         send(up.url, transport=transport)
-        assert up.connections == 4
+        assert up.connections == 3
+
+
+def test_no_cookie_of_an_answer_goes_with_the_next_request(transport: Transport) -> None:
+    """It would tie the events of all visitors, and of all accounts, to one another."""
+    with server(answering(reply("200 OK", b"", "Set-Cookie: __adroll=1; Path=/")), keep=True) as up:
+        send(up.url, transport=transport)
+        send(up.url, transport=transport)
+    first, second = up.requests
+    assert b"cookie" not in second.lower()
+    assert first == second
+
+
+def test_two_requests_at_once_have_a_connection_each() -> None:
+    transport = Transport()
+    first_is_there = threading.Event()
+    second_was_answered = threading.Event()
+
+    def waits(connection: socket.socket, request: bytes) -> None:
+        first_is_there.set()
+        assert second_was_answered.wait(10)
+        answering(reply("200 OK"))(connection, request)
+
+    with server(waits, answering(reply("200 OK")), keep=True) as up:
+        other = threading.Thread(target=lambda: send(up.url, transport=transport))
+        other.start()
+        assert first_is_there.wait(10)
+        assert send(up.url, transport=transport).status == 200
+        second_was_answered.set()
+        other.join()
+        assert up.connections == 2
+    transport.close()
 
 
 def test_a_kept_connection_that_broke_or_was_closed_is_noticed(transport: Transport) -> None:

@@ -48,24 +48,16 @@ def read_lines(process: subprocess.Popen[str]) -> dict[str, str]:
     return dict(process.stdout.readline().split() for _ in range(4))
 
 
-def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start: Demo) -> None:
+def test_it_prints_four_lines_and_leads_from_the_ad_to_the_shop(start: Demo) -> None:
     demo = start()
     lines = read_lines(demo)
     assert list(lines) == ["Shop", "Ad", "Sandbox", "Dashboard"]
-    customer = requests.Session()
-    ad = customer.get(lines["Ad"], timeout=PATIENCE)
-    click = re.search(r'href="(/click[^"]*)"', ad.text)
+    ad = requests.get(lines["Ad"], timeout=PATIENCE)
+    click = re.search(r'href="/(click[^"]*)"', ad.text)
     assert click is not None
-    landing = customer.get(
-        lines["Sandbox"] + click[1].lstrip("/").replace("&amp;", "&"), timeout=PATIENCE
-    )
+    address = lines["Sandbox"] + click[1].replace("&amp;", "&")
+    landing = requests.get(address, timeout=PATIENCE)
     assert landing.url.startswith(lines["Shop"] + "?adct=")
-    customer.post(lines["Shop"] + "cart", data={"product": "harbour-mug"}, timeout=PATIENCE)
-    customer.get(lines["Shop"] + "checkout", timeout=PATIENCE)
-    form = {"email": "ada@example.com"}
-    thanks = customer.post(lines["Shop"] + "checkout", data=form, timeout=PATIENCE)
-    assert f'href="{lines["Sandbox"]}">Watch it arrive' in thanks.text
-    assert 'href="/adroll-dashboard/orders"' in thanks.text
     assert requests.get(lines["Dashboard"], timeout=PATIENCE).status_code == 200
 
     demo.send_signal(signal.SIGINT)

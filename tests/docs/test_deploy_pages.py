@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flask import Flask, request
 
 from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
@@ -20,10 +21,9 @@ SERVERS = "docs/how-to/deploy/servers.md"
 KUBERNETES = "docs/how-to/deploy/kubernetes.md"
 
 
-def ini_of(section: str) -> RawConfigParser:
+def ini_of(code: str) -> RawConfigParser:
     parser = RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    [code] = [block.code for block in blocks(SERVERS) if block.section == section]
     parser.read_string(code)
     return parser
 
@@ -31,7 +31,12 @@ def ini_of(section: str) -> RawConfigParser:
 def test_gunicorn_starts_as_the_page_has_it(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
     with Shell(tmp_path) as shell, Page("docs/how-to/deploy/servers.md", shell) as page:
-        page.run()
+        page.run("gunicorn")
+        app = Flask("shop")
+        app.add_url_rule("/", "home", lambda: str(request.remote_addr))
+        page.run("The visitor's address", app=app)
+    chain = {"X-Forwarded-For": "198.51.100.66, 203.0.113.7"}
+    assert app.test_client().get("/", headers=chain).text == "203.0.113.7"
 
 
 def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
@@ -53,19 +58,24 @@ def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
 
 
 def test_the_pages_uwsgi_ini_lets_threads_run() -> None:
-    assert ini_of("uWSGI")["uwsgi"]["enable-threads"] == "true"
+    [code] = [block.code for block in blocks(SERVERS) if block.section == "uWSGI"]
+    assert ini_of(code)["uwsgi"]["enable-threads"] == "true"
 
 
-def test_the_units_places_are_settings_and_its_stop_outlives_a_request() -> None:
-    service = ini_of("systemd")["Service"]
-    [code] = [block.code for block in blocks(SERVERS) if block.section == "systemd"]
-    given = dict(re.findall(r"^Environment=FLASK_(ADROLL_\w+)=(.+)$", code, re.M))
-    settings = Settings.from_mapping(given)
-    folder = f"/var/lib/{service['StateDirectory']}"
-    assert str(settings.journal_folder).startswith(folder)
-    assert str(settings.outbox_url).startswith(f"sqlite:///{folder}")
-    assert int(service["TimeoutStopSec"]) > 40
-    assert service["KillMode"] == "mixed"  # what uWSGI needs, and gunicorn bears
+def test_shop_and_worker_have_the_same_places_and_a_stop_outlives_a_request() -> None:
+    places = []
+    for name in ("shop.service", "adroll-worker@.service"):
+        code = (ROOT / "docs/how-to/deploy" / name).read_text()
+        service = ini_of(code)["Service"]
+        given = dict(re.findall(r"^Environment=FLASK_(ADROLL_\w+)=(.+)$", code, re.M))
+        settings = Settings.from_mapping(given)
+        folder = f"/var/lib/{service['StateDirectory']}"
+        assert str(settings.journal_folder).startswith(folder)
+        assert str(settings.outbox_url).startswith(f"sqlite:///{folder}")
+        assert int(service["TimeoutStopSec"]) > 40
+        alike = ("User", "WorkingDirectory", "EnvironmentFile", "StateDirectory")
+        places.append((given, *(service[name] for name in alike)))
+    assert places[0] == places[1]
 
 
 def test_the_pods_journal_is_on_the_volume_that_outlives_the_pod() -> None:

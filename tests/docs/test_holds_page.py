@@ -1,4 +1,4 @@
-"""docs/how-to/holds.md, run in its order: a shop with a webhook, Stripe, PayPal, and the others."""
+"""docs/how-to/holds.md, run in its order, and the pages of Stripe and PayPal."""
 
 import hashlib
 import hmac
@@ -47,8 +47,6 @@ def tell(shop: PageShop, path: str, body: bytes, **headers: str) -> int:
 def test_all_of_the_page_in_its_order(tmp_path: Path, stack: ExitStack) -> None:
     with Shell(tmp_path) as shell, Page("docs/how-to/holds.md", shell) as page:
         page.run("A shop with a webhook")
-        stripe_sells(page, opened(stack, tmp_path / "stripe"), stack)
-        paypal_sells(page, opened(stack, tmp_path / "paypal"), stack)
         reports_in_the_webhook(page, opened(stack, tmp_path / "token"))
         books_invoices(page, tmp_path / "invoice", stack)
         collects_cash(page, opened(stack, tmp_path / "cash"))
@@ -81,7 +79,8 @@ def invoiced(shop: PageShop, reason: str) -> int:
     return stripe_tells(shop, "invoice.paid", billing_reason=reason, parent=parent)
 
 
-def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
+def test_stripe(tmp_path: Path, stack: ExitStack) -> None:
+    shop = opened(stack, tmp_path)
     asked: dict[str, Any] = {}
 
     def create(**given: Any) -> SimpleNamespace:
@@ -94,7 +93,8 @@ def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
     shop.app.config.update(STRIPE_API_KEY="sk_test_1", STRIPE_WEBHOOK_SECRET=WHSEC)
     shop.app.add_url_rule("/thanks", "thanks", lambda: "Thanks!")
     orders = (SimpleNamespace(**{**vars(ORDER), "id": f"o-{n}"}) for n in itertools.count(1))
-    page.run("Stripe Checkout", app=shop.app, new_order=lambda _form: next(orders), **NAMES)
+    with Page("docs/how-to/stripe.md") as page:
+        page.run(app=shop.app, new_order=lambda _form: next(orders), **NAMES)
     shop.start()
 
     answer = shop.browser().post("/stripe/checkout", **SITE)
@@ -143,7 +143,8 @@ def paypal_api(sent: dict[str, bytes]) -> Flask:
     return api
 
 
-def paypal_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
+def test_paypal(tmp_path: Path, stack: ExitStack) -> None:
+    shop = opened(stack, tmp_path)
     sent: dict[str, bytes] = {}
     shop.app.config.update(
         PAYPAL_API=f"http://127.0.0.1:{stack.enter_context(serving(paypal_api(sent)))}",
@@ -151,7 +152,8 @@ def paypal_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
         PAYPAL_CLIENT_SECRET="secret",
         PAYPAL_WEBHOOK_ID="WH-1",
     )
-    page.run("PayPal", app=shop.app, **NAMES)
+    with Page("docs/how-to/paypal.md") as page:
+        page.run(app=shop.app, **NAMES)
     shop.start()
 
     def say(kind: str, order: str, *, forged: bool = False) -> int:

@@ -150,6 +150,23 @@ def test_consent_platforms_answers_are_understood(tmp_path: Any) -> None:
                 assert app.config["ADROLL_CONSENT"](asked) is expected, cookie
 
 
+def test_an_opt_out_is_asked_for_as_the_page_says(tmp_path: Any) -> None:
+    asks = {
+        "Opt-outs in the United States": "gpp",
+        "A link of your own, without a platform": "ask",
+    }
+    with Page("docs/how-to/us-opt-outs.md") as page:
+        for section, whom in asks.items():
+            client = site_of(page, tmp_path / whom, section).test_client()
+            assert f'data-consent="{whom}"' in client.get("/").text
+            client.set_cookie("opted_out", "yes")
+            client.get("/?adct=click123")
+            assert client.get_cookie("adroll_visitor") is None
+    client.delete_cookie("opted_out")
+    client.get("/?adct=click123")
+    assert client.get_cookie("adroll_visitor") is not None
+
+
 def test_a_containers_pixel_is_the_only_one_and_staging_reports_dry_runs(tmp_path: Any) -> None:
     with Page("docs/how-to/google-tag-manager.md") as page:
         app = site_of(page, tmp_path / "container")
@@ -237,7 +254,10 @@ def test_accounts_by_host_and_names_for_two_shops(tmp_path: Path, monkeypatch: P
     app.config.update(TESTING=True, SECRET_KEY="secret", ADROLL_DELIVERY="worker")
     with Page("docs/how-to/several-shops.md") as page:
         page.run("One app, an account for each host", app=app, os=os)
+        page.run("Hosts that visitors make up", app=app)
+        app.config["TRUSTED_HOSTS"] = None  # what follows has other hosts
         page.run("Two shops on one host", app=app)
+        page.run("Links between two domains of yours", app=app)
         AdRoll(app)
         with reports(app) as reported:
             with app.test_request_context("/", base_url="https://shop.fr", environ_base=ADDRESS):
@@ -249,6 +269,8 @@ def test_accounts_by_host_and_names_for_two_shops(tmp_path: Path, monkeypatch: P
         client = app.test_client()
         client.get("/?adct=click123")
         assert client.get_cookie("wine_visitor") is not None
+        assert client.get("/to-brand").location == "https://brand.example/?adct=click123"
+        assert app.test_client().get("/to-brand").location == "https://brand.example/"
 
 
 # -- the pages about apps that call a Flask API, in the browser and on phones, run as they stand --

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.sandbox import RunningSandbox
 from tests.conftest import AppMaker
-from tests.support import eventually
+from tests.support import eventually, visits
 from tests.support.outbox_engines import database
 from tests.support.pages import Page, Shell, blocks
 
@@ -158,8 +158,10 @@ def test_each_paid_order_is_told(
 def from_python(page: Page, make_app: AppMaker) -> None:
     adroll = AdRoll()
     app = make_app(adroll)
+    visits.began_long_ago(app)  # of an order without a time it knows nothing else
     with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
         report_conversion(order_id="1", value=1, currency="EUR")
+    visits.began_long_ago(app)
     with app.app_context():
         orders: list[Any] = [type("Order", (), {"id": id, "total": 1}) for id in ("1", "2")]
         section = "Without an export: the shop's own list"

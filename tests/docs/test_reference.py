@@ -2,20 +2,43 @@
 
 import ast
 import re
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import click
 import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from werkzeug.test import Client
 
 from adroll_flask import prometheus, signals
+from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import model, schema
+from adroll_flask.settings import Settings
+from docs import write_reference
 from tests.conftest import AppMaker
-from tests.support import ROOT, pages, sources
+from tests.support import PUBLIC_NAMES, ROOT, pages, sources
 
 REFERENCE = ROOT / "docs" / "reference"
+
+
+@pytest.mark.parametrize("name", [path.name for path in write_reference.PAGES])
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    page = (REFERENCE / name).read_text()
+    assert page == write_reference.written(page), "make reference"
+
+
+def test_each_setting_command_and_function_has_one_place() -> None:
+    text = "".join((REFERENCE / f"{name}.md").read_text() for name in ("settings", "commands"))
+    text += "".join((REFERENCE / f"{name}.md").read_text() for name in ("functions", "signals"))
+    shown = [name for name, command in commands.commands.items() if not command.hidden]
+    outbox = commands.commands["outbox"]
+    assert isinstance(outbox, click.Group)
+    shown += [f"outbox {name}" for name, one in outbox.commands.items() if not one.hidden]
+    names = [f"ADROLL_{field.name.upper()}" for field in fields(Settings)]
+    for name in (*names, *PUBLIC_NAMES, *(f"flask adroll {name}" for name in shown)):
+        assert len(re.findall(rf"^#+ {name}$", text, re.MULTILINE)) == 1, name
 
 
 def shape(node: ast.expr) -> str:
@@ -90,7 +113,7 @@ def test_the_monitoring_page(make_app: AppMaker, tmp_path: Path) -> None:
     told: list[str] = []
     with pages.Shell(tmp_path) as shell, pages.Page("docs/how-to/monitoring.md", shell) as page:
         names = page.run("Silence", app=app, page_somebody=told.append)
-        silence = model.Silence("purchase", 0.0, 310, 18_000.0, 7200.0, 10_800.0)
+        silence = model.Watched("purchase", "EID", "silent", 0.0, 18_000.0, 7200.0)
         signals.reports_silent.send(app, **silence._asdict())
         assert told == ["no purchase for 5 h, the longest pause was 2 h"]
         signals.reports_silent.disconnect(names["tell"])

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from tests.support import PAGES, PUBLIC_NAMES, ROOT
+from tests.support import PAGES, ROOT
 from tests.support.docs_site import built_site
 
 
@@ -51,15 +51,6 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
         assert "@import" not in text, style
 
 
-def test_each_public_name_has_its_place_in_the_reference(site: Path) -> None:
-    ids: set[str] = set()
-    for page in (site / "reference").rglob("*.html"):
-        ids |= Loads(page).ids
-    for name in PUBLIC_NAMES:
-        homes = ("adroll_flask", "adroll_flask.signals", "adroll_flask.errors")
-        assert {f"{home}.{name}" for home in homes} & ids, name
-
-
 def test_how_to_is_an_index_by_question_with_each_of_its_pages() -> None:
     folder = ROOT / "docs" / "how-to"
     linked = re.findall(r"\]\(([\w/-]+\.md)\)", (folder / "index.md").read_text())
@@ -71,18 +62,28 @@ def test_how_to_is_an_index_by_question_with_each_of_its_pages() -> None:
 
 
 def test_what_cannot_be_installed_yet_is_said_in_one_place() -> None:
-    """The README's Install, which ``make published`` changes; extras go by name then."""
+    """The README's Install, which ``make published`` changes; extras, too."""
     told = "It is not on PyPI yet"
     for path in (ROOT / "README.md", *PAGES, *(ROOT / "examples").rglob("*.md")):
         text = path.read_text()
         assert not re.search(r"pip install adroll-flask\b(?!\[)", text), path
-        assert text.count("path/to/clone") == (2 if path == ROOT / "README.md" else 0), path
+        assert text.count("path/to/clone") == (3 if path == ROOT / "README.md" else 0), path
         assert text.count(told) == (path == ROOT / "README.md"), path
 
 
-def test_after_the_first_upload_one_command_says_so(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "README.md", tmp_path)
+def test_after_the_first_upload_one_command_says_so_once_all_is_filled_in(tmp_path: Path) -> None:
+    for name in ("README.md", "pyproject.toml", "adroll_flask/_version.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     make = ["make", "--file", str(ROOT / "Makefile"), "--directory", str(tmp_path), "published"]
+    for name, placeholder, filled, refusal in (
+        ("pyproject.toml", ".invalid", ".example", "tool.publication"),
+        ("adroll_flask/_version.py", "bool = False", "bool = True", "DOCS_ARE_PUBLISHED"),
+    ):
+        refused = subprocess.run(make, capture_output=True, text=True)
+        assert (refused.returncode != 0, refusal in refused.stdout) == (True, True), refused
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(placeholder, filled))
     subprocess.run(make, check=True, capture_output=True)
     text = (tmp_path / "README.md").read_text()
     assert "$ pip install adroll-flask\n" in text
@@ -111,9 +112,9 @@ def test_programs_find_every_page_as_text(site: Path) -> None:
 def test_a_setting_a_command_and_a_function_are_links_wherever_they_stand(site: Path) -> None:
     links = Loads(site / "explanation" / "delivery.html").links
     for address in (
-        "../reference/settings.html#confval-ADROLL_MAX_AGE",
+        "../reference/settings.html#adroll-max-age",
         "../reference/commands.html#flask-adroll-outbox-retry",
-        "../reference/functions.html#adroll_flask.report_conversion",
+        "../reference/functions.html#report-conversion",
     ):
         assert address in links
     places = Loads(site / "reference" / "commands.html").ids

@@ -78,12 +78,11 @@ def test_whatever_the_model_accepts_the_sandbox_accepts(
 def test_both_know_the_same_names() -> None:
     assert set(DECIMALS) <= sandbox.value_checks.CURRENCIES
     assert EVENT_NAMES == event_checks.EVENT_NAMES
-    top = SCHEMA.schema["properties"]
-    assert set(top) == set(event_checks._ALL_FIELDS)
-    assert set(top["identifiers"]["properties"]) == set(event_checks.IDENTIFIERS)
-    attributes = top["event_attributes"]["properties"]
-    assert set(attributes) == {*event_checks._ATTRIBUTES, "products"}
-    assert set(attributes["products"]["items"]["properties"]) == set(event_checks._PRODUCT)
+    objects = SCHEMA.schema["$defs"]
+    assert set(SCHEMA.schema["properties"]) == set(event_checks._ALL_FIELDS)
+    assert set(objects["Identifiers"]["properties"]) == set(event_checks.IDENTIFIERS)
+    assert set(objects["Attributes"]["properties"]) == {*event_checks._ATTRIBUTES, "products"}
+    assert set(objects["Product"]["properties"]) == set(event_checks._PRODUCT)
     assert set(SCHEMA.schema["required"]) == set(event_checks.REQUIRED)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from adroll_flask import app_location
 from adroll_flask.errors import EventError
-from adroll_flask.events.event import MAX_BYTES
+from adroll_flask.events.fields import MAX_BYTES
 from adroll_flask.events.fix import rebuilt
-from adroll_flask.events.location import MAX_LOCATION, accept_location
+from adroll_flask.events.page_location import MAX_LOCATION, accept_location
 from tests.support.event_kit import NOW, WEB, context, leniently, strictly
 
 # -- time ------------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 """Each thing that can be wrong: made by the public way, seen in all views, ended, and gone."""
 
 import html
+import itertools
 import json
 import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +18,17 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import AdRoll, prometheus, signals
+from adroll_flask import AdRoll, prometheus, report_conversion, signals
 from adroll_flask.findings import site_settings
 from adroll_flask.findings.rules import Moment, open_findings
-from adroll_flask.outbox import ingest
+from adroll_flask.outbox import ingest, schema
+from adroll_flask.outbox.clocks import this_host
+from adroll_flask.sandbox import running
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import PATIENCE, eventually, shops, visits
-from tests.support.dashboard_shop import DELIVERED, DashboardShop
+from tests.support import PATIENCE, visits
+from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
+from tests.support.delivery_kit import OK, NoAnswer, Response
+from tests.support.outbox_engines import damage, database
 
 HOUR, DAY = 3600.0, 86_400.0
 #: Nobody does anything about it.
@@ -139,6 +145,29 @@ def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> N
     assert is_gone(shop, "delivery-stopped")
 
 
+def test_delivery_begins_with_the_send_test_that_was_taken(shop: DashboardShop) -> None:
+    """AdRoll has put the token in order: the next question would come within five minutes."""
+    assert shop.runtime.thread.stop(PATIENCE)
+    shop.adroll.judge = Response(401, {}, b"")
+    shop.report("1001")
+    shop.runtime.deliverer.drain()
+    seen(shop, "delivery-stopped")
+    visits.invoke(shop.app, "send-test", code=1)
+    seen(shop, "delivery-stopped")
+    shop.adroll.judge = OK
+    visits.invoke(shop.app, "send-test", code=0)
+    assert is_gone(shop, "delivery-stopped")
+    shop.runtime.deliverer.drain()
+    assert set(shop.states().values()) == {"delivered"}
+
+
+def test_a_send_test_of_another_token_ends_no_stop(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.destination.stop("http_401", "another configuration's")
+    visits.invoke(shop.app, "send-test", code=0)
+    seen(shop, "delivery-stopped")
+
+
 def test_adroll_is_away_or_asked_to_wait(shop: DashboardShop) -> None:
     shop.deliver("1001")
     shop.destination.failed("connect_timeout")
@@ -146,6 +175,8 @@ def test_adroll_is_away_or_asked_to_wait(shop: DashboardShop) -> None:
     seen(shop, "request-failed", says, severity="warning")
     shop.report("1002")
     shop.now += 2 * HOUR
+    shop.destination.failed("connect_timeout")
+    shop.destination.pause(30)
     seen(shop, "request-failed", severity="error")  # for more than an hour
     shop.destination.succeeded()
     assert is_gone(shop, "request-failed")
@@ -155,20 +186,62 @@ def test_adroll_is_away_or_asked_to_wait(shop: DashboardShop) -> None:
     assert is_gone(shop, "delivery-paused")
 
 
-def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker) -> None:
-    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
-    shop.report("1001")
+@pytest.mark.parametrize("delivery", ["thread", "worker"])
+def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker, delivery: str) -> None:
+    shop = DashboardShop(make_app, ADROLL_DELIVERY=delivery)
+    shop.runtime.thread.start()
+    assert shop.runtime.thread.stop(PATIENCE)  # and it is not started again
+    shop.report("1001", value="59.90")
     shop.now += 59
-    assert is_gone(shop, "events-late")
+    assert is_gone(shop, "nobody-delivers")
     shop.now += 2
-    assert "flask adroll worker" in seen(shop, "events-late")["todo"]
-    assert shop.runtime.outbox.queue.claim(ADVERTISABLE, begin=True)  # by a worker that is killed
+    says = "1 event waits, and nobody has tried to send it for 1 minute"
+    found = seen(shop, "nobody-delivers", says, severity="error", events=1)
+    assert found["values"] == [["EUR", "59.9"]]
+    assert "flask adroll worker" in found["todo"]
+    assert shop.runtime.outbox.queue.claim(ADVERTISABLE, begin=True)  # by one that is killed
     shop.now += 119
-    assert is_gone(shop, "events-late"), "its lease has not ended long enough"
+    assert is_gone(shop, "nobody-delivers"), "its lease has not ended long enough"
     shop.now += 2
-    seen(shop, "events-late")
+    seen(shop, "nobody-delivers")
     shop.settle(o1001=DELIVERED)
-    assert is_gone(shop, "events-late")
+    assert is_gone(shop, "nobody-delivers")
+    shop.now += DAY
+    assert is_gone(shop, "nobody-delivers"), "nothing is due"
+
+
+def test_an_outage_after_which_nobody_is_there_any_more_is_no_outage(shop: DashboardShop) -> None:
+    """It was said for 16 minutes that all is sent within half a minute of AdRoll's return."""
+    assert shop.runtime.thread.stop(PATIENCE)
+    shop.adroll.judge = NoAnswer("refused", sure=True)
+    shop.report("1001")
+    shop.runtime.deliverer.drain(until=0.0)
+    seen(shop, "request-failed")
+    shop.now += 91  # AdRoll is asked every half a minute
+    seen(shop, "nobody-delivers", events=1)
+    assert is_gone(shop, "request-failed"), "nobody has asked"
+    shop.runtime.deliverer.drain(until=0.0)
+    seen(shop, "request-failed")
+    assert is_gone(shop, "nobody-delivers")
+    shop.adroll.judge = OK
+    shop.now += 91
+    shop.runtime.deliverer.drain()
+    assert is_gone(shop, "nobody-delivers")
+    assert is_gone(shop, "request-failed")
+
+
+def test_a_stop_that_nobody_tries_to_end_is_both(shop: DashboardShop) -> None:
+    assert shop.runtime.thread.stop(PATIENCE)
+    shop.adroll.judge = Response(401, {}, b"")
+    shop.report("1001")
+    shop.runtime.deliverer.drain(until=0.0)
+    shop.now += 61
+    shop.runtime.deliverer.drain(until=0.0)
+    seen(shop, "delivery-stopped")
+    assert is_gone(shop, "nobody-delivers")
+    shop.now += 400
+    seen(shop, "nobody-delivers")
+    seen(shop, "delivery-stopped")
 
 
 def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None:
@@ -176,7 +249,7 @@ def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None
         shop.report(f"{order}")
     shop.now += 3 * HOUR
     assert shop.runtime.outbox.queue.claim(ADVERTISABLE)
-    assert is_gone(shop, "events-late")
+    assert is_gone(shop, "nobody-delivers")
 
 
 def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: DashboardShop) -> None:
@@ -200,7 +273,11 @@ def test_a_visitors_no_is_no_failed_delivery(shop: DashboardShop) -> None:
     assert is_gone(shop, "reports-die")
     assert "died: 4" not in visits.invoke(shop.app, "check", "--last", "9", "--json").output
     told = visits.invoke(shop.app, "reconcile", "-", input="order_id\n1\n2\n3\n4\n", code=0)
-    assert "4 were not to be reported: The visitor asked to be forgotten" in told.output
+    name = "The visitor said no, or asked to be forgotten"
+    assert f"4 were not to be reported: {name}" in told.output
+    [row, *_] = shop.runtime.outbox.lookups.list()
+    for page in (shop.html(), shop.html("orders", event=row.id), shop.html("orders")):
+        assert name in page
 
 
 def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop) -> None:
@@ -216,30 +293,84 @@ def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop
     seen(shop, "dead-letters", severity="hint")  # it can only be dropped
 
 
+def test_dead_letters_that_nobody_decides_on_are_told_of_before_they_go(
+    make_app: AppMaker, caplog: Caplog
+) -> None:
+    shop = DashboardShop(make_app, ADROLL_DEDUPE_DAYS=3)
+    shop.bury("1001", "1002")
+    shop.bury("1003", reason="too_large", error="http_413")  # which can only be dropped
+    shop.now += 75 * DAY
+    assert is_gone(shop, "dead-letters-ending")
+    shop.now += DAY + HOUR
+    says = "2 events that could still be sent are given up soon, the first on 23 Feb 2027"
+    found = seen(shop, "dead-letters-ending", says, events=2, values=[["EUR", "119.8"]])
+    assert found["severity"] == "warning"
+    [its] = [one for one in shop.json("problems")["open"] if one["reason"] == "refused"]
+    shop.press("problems/drop", problem=its["id"], until=shop.now, sure="yes")
+    assert is_gone(shop, "dead-letters-ending")
+
+    shop.bury("1004")
+    shop.now += 90 * DAY + HOUR
+    for _ in range(91 * 24):  # housekeeping follows a clock by an hour a look
+        shop.runtime.outbox.admin.keep_house()
+    assert is_gone(shop, "dead-letters-ending")
+    assert is_gone(shop, "dead-letters")
+    assert "explain dead-letters-ending" in caplog.text
+    said = visits.invoke(shop.app, "outbox", "find", "1004", code=0).output
+    assert "dead letter: refused: http_400: currency: no such currency (E7)" in said
+    assert "given up, never sent" in said
+    page = html.unescape(shop.client.get(shop.post("orders/find", order="1004").location).text)
+    assert "Given up, never sent: nobody decided within 90 days" in page
+    told = visits.invoke(shop.app, "history", "--by", "reason", "--since", "200d").output
+    assert "given_up     0        2" in told
+    visits.invoke(
+        shop.app, "outbox", "drop", shop.runtime.outbox.lookups.list("dead")[0].id, code=0
+    )
+    shop.deliver("1004")
+
+
 def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     shop.deliver("1001")
     for _ in range(120):
         shop.runtime.outbox.note_failure("purchase", "disk_full")
     shop.runtime.outbox.tell_failures()  # as the thread beside the requests does
     shop.deliver("1002")
-    todo = seen(shop, "event-lost", "120 reports were lost: the disk")["todo"]
-    assert f"df -h {shop.runtime.outbox.folder}" in todo
+    lost = seen(shop, "event-lost", "120 reports were lost. The disk")
+    assert lost["command"] == f"df -h {shop.runtime.outbox.folder}"
+    todo = lost["todo"]
     assert "This message stays for seven days after the last loss" in todo
+    [row] = [one for one in shop.json()["losses"] if one["reason"] == "disk_full"]
+    assert row["is_open"]
     shop.now += 8 * DAY
     assert is_gone(shop, "event-lost")
+    [row] = [
+        one for one in shop.json(period="last-month")["losses"] if one["reason"] == "disk_full"
+    ]
+    assert not row["is_open"]
+
+
+def sell_as_always(shop: DashboardShop, orders: int = 17) -> None:
+    """So many orders at noon of each day of five weeks until yesterday."""
+    visits.began_long_ago(shop.app)
+    shop.now -= DAY + 2 * HOUR  # one o'clock: what was reported lately has come
+    noon = shop.now - shop.now % DAY + 12 * HOUR
+    for day in range(35):
+        for number in range(orders):
+            at = noon - day * DAY + number
+            visits.report(shop.app, f"{day}-{number}", timestamp=at)
+    shop.runtime.deliverer.drain()
+    shop.now += DAY + 2 * HOUR
 
 
 def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     shop: DashboardShop, caplog: Caplog
 ) -> None:
-    shop.now -= 30 * DAY
-    for order in range(30):
-        shop.deliver(f"{order}")
-        shop.now += DAY
+    sell_as_always(shop)
+    shop.now -= 4 * HOUR  # eleven o'clock
     assert is_gone(shop, "reports-silent")
-    shop.now += DAY
-    found = seen(shop, "reports-silent", "No purchase event since ")
-    assert found["todo"].startswith("Place an order and look what the app's log says.")
+    shop.now += 4 * HOUR
+    found = seen(shop, "reports-silent", "No order since ", "it is usually 17", severity="error")
+    assert found["todo"].startswith("If the shop is closed today, all is well. Else place an order")
     told: list[str] = []
 
     def hear(_: object, name: str, **_values: object) -> None:
@@ -251,10 +382,40 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
         deliverer.look()
         replace(deliverer).look()  # as another process does
     assert told == ["purchase"]
-    assert "no purchase event since" in caplog.text
+    assert "no order since" in caplog.text
     assert shop.runtime.counters.get("reports_silent", "purchase") == 1
     shop.deliver("again")
     assert is_gone(shop, "reports-silent")
+
+
+def test_an_import_of_todays_orders_does_not_hide_that_the_site_is_silent(
+    shop: DashboardShop,
+) -> None:
+    """Nor does it while they wait, nor when they are delivered."""
+    sell_as_always(shop)
+    order = {"value": "9.90", "currency": "EUR", "ip": "198.51.100.7", "user_id": "u1"}
+    order |= {"page_location": "https://shop.test/"}
+    orders = [order | {"order_id": f"t{n}", "timestamp": shop.now - n * HOUR} for n in range(40)]
+    text = "\n".join(map(json.dumps, orders))
+    visits.invoke(shop.app, "import", "-", input=text, code=0)
+    seen(shop, "reports-silent", "No order since ", severity="error")
+    shop.runtime.deliverer.drain()
+    seen(shop, "reports-silent", "No order since ", severity="error")
+    assert is_gone(shop, "reports-low")
+    shop.deliver("again")
+    assert is_gone(shop, "reports-silent")
+
+
+def test_fewer_orders_than_usual_are_told_until_as_many_come_again(shop: DashboardShop) -> None:
+    """It was green for as long as one order came in one and a half times the longest night."""
+    sell_as_always(shop)
+    shop.deliver("few")
+    said = "1 order so far today; on a Wednesday by 15:03 it is usually 17."
+    seen(shop, "reports-low", said, severity="warning")
+    assert said in shop.html()
+    assert is_gone(shop, "reports-silent")
+    shop.deliver(*(f"again-{number}" for number in range(14)))
+    assert is_gone(shop, "reports-low")
 
 
 def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: Patch) -> None:
@@ -262,7 +423,7 @@ def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
         found = seen(shop, "event-lost", "The disk is full: what is reported now is lost.")
-    assert "df -h " in found["todo"]
+    assert found["command"].startswith("df -h ")
     assert is_gone(shop, "event-lost")
 
 
@@ -274,7 +435,7 @@ def test_hosts_that_no_account_is_for(make_app: AppMaker, caplog: Caplog) -> Non
     shop.now += 3 * DAY
     seen(shop, "other-account", "1 event of hosts that ADROLL_ACCOUNTS does not list waits")
     shop.runtime.deliverer.look()
-    assert "#events-late" in caplog.text
+    assert "explain nobody-delivers" in caplog.text
     assert ADVERTISABLE in visits.invoke(shop.app, "send-test", code=0).output  # a host's account
     visits.invoke(shop.app, "outbox", "drop", "--advertisable", "", code=0)
     assert is_gone(shop, "other-account")
@@ -292,7 +453,7 @@ def test_events_of_an_account_that_nobody_serves(shop: DashboardShop, make_app: 
     assert is_gone(shop, "other-account")  # another app may be about to take it
     shop.now += 61
     seen(shop, "other-account", f"1 event of the account {other}")
-    assert is_gone(shop, "events-late"), "no process of this account could deliver it"
+    assert is_gone(shop, "nobody-delivers"), "no process of this account could deliver it"
     destination = shop.runtime.outbox.destination(other)
     destination.seen()  # another app's worker, in the same folder
     assert is_gone(shop, "other-account")
@@ -310,8 +471,106 @@ def test_events_of_an_account_that_nobody_serves(shop: DashboardShop, make_app: 
     shop.destination.stop("http_401", "x")
     found = seen(shop, "delivery-stopped", events=0)
     assert "wait" not in found["sentence"], "nothing that the token could send"
-    assert shop.runtime.outbox.admin.drop([event.id]) == 1
+    assert shop.runtime.outbox.admin.drop([event.id]).events == 1
     assert is_gone(shop, "other-account")
+
+
+def buy(
+    shop: DashboardShop, address: str, chain: str = "", host: str = "shop.test", **fields: Any
+) -> None:
+    """A visitor's order, whose request has *address* and the ``X-Forwarded-For`` *chain*."""
+    headers = {"X-Forwarded-For": chain} if chain else {}
+    with shop.app.test_request_context(
+        "/?adct=click123",
+        base_url=f"https://{host}",
+        headers=headers,
+        environ_base={"REMOTE_ADDR": address},
+    ):
+        report_conversion(**(visits.ORDER | {"order_id": next(NUMBERS)} | fields))
+    shop.take_in()
+
+
+#: Of orders whose numbers nobody looks at.
+NUMBERS = map(str, itertools.count(5000))
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "values"),
+    [
+        ("10.0.0.5", "have a private or loopback address", [["EUR", "179.7"]]),
+        ("::1", "have a private or loopback address", [["EUR", "179.7"]]),
+        # A Unix socket has none: AdRoll takes no such event.
+        ("", "have no address of a visitor", []),
+    ],
+)
+def test_three_of_twenty_orders_with_the_proxys_address_are_one(
+    shop: DashboardShop, address: str, says: str, values: Any
+) -> None:
+    for number in range(17):
+        buy(shop, f"198.51.100.{number}")
+    for _ in range(2):
+        buy(shop, address)
+    buy(shop, "10.0.0.5", ip="198.51.100.77")  # the call says it
+    assert is_gone(shop, "proxy-address")
+
+    buy(shop, address)
+
+    told = seen(shop, "proxy-address", f"3 of the last 20 orders {says}", events=3, values=values)
+    assert (told["severity"], "ProxyFix(app.wsgi_app, x_for=1" in told["todo"]) == ("error", True)
+    if not address:
+        assert "ProxyFix" in seen(shop, "dead-letters")["todo"]
+    for number in range(18):
+        buy(shop, f"198.51.100.{number}")
+    assert is_gone(shop, "proxy-address")
+
+
+def test_twenty_orders_of_one_address_whose_forwarded_one_differs_are_one(
+    shop: DashboardShop,
+) -> None:
+    for number in range(20):
+        assert is_gone(shop, "proxy-address")
+        buy(shop, "198.51.100.9", f"203.0.113.{number}")
+    told = seen(shop, "proxy-address", "All of the last 20 orders have the same address", events=20)
+    assert told["severity"] == "error"
+    kept = json.dumps([row.sender for row in shop.runtime.outbox.lookups.list()])
+    assert "198.51" not in kept
+    assert "203.0" not in kept
+    buy(shop, "198.51.100.10", "203.0.113.77, 198.51.100.10")  # as ProxyFix leaves it
+    assert is_gone(shop, "proxy-address")
+
+
+@pytest.mark.parametrize(
+    "chains",
+    [
+        ["", "203.0.113.66"],  # a single forged header
+        ["203.0.113.66"],  # one visitor forges all
+        ["203.0.113.66, 198.51.100.9", "203.0.113.67, 198.51.100.9", "198.51.100.9"],
+    ],
+)
+def test_what_a_visitor_forges_is_none(shop: DashboardShop, chains: list[str]) -> None:
+    for number in range(20):
+        buy(shop, "198.51.100.9", chains[-1] if number == 7 else chains[number % len(chains) - 1])
+    assert is_gone(shop, "proxy-address")
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "is_one"),
+    [
+        ({"DEBUG": True, "ADROLL_STRICT": None}, "shop.test", False),
+        ({"ADROLL_SANDBOX": True}, "localhost", False),
+        ({"ADROLL_SANDBOX": True}, "shop.test", True),
+        # nginx without proxy_set_header Host: the app sees its own name.
+        ({}, "127.0.0.1", True),
+    ],
+)
+def test_a_developers_own_machine_is_none(
+    make_app: AppMaker, config: dict[str, Any], host: str, is_one: bool
+) -> None:
+    shop = DashboardShop(make_app, **config)
+    for _ in range(20):
+        buy(shop, "127.0.0.1", host=host)
+    codes = {one["code"] for one in check(shop)[0]}
+    assert ("proxy-address" in codes) == is_one
 
 
 def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
@@ -332,9 +591,8 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     shop.now += 7 * DAY + HOUR
     for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
         shop.runtime.outbox.admin.keep_house()
-    assert seen(shop, "holds-expired")["severity"] == "hint"
-    shop.now += 8 * DAY
-    assert is_gone(shop, "holds-expired")
+    [loss] = shop.json("overview", period="last-month")["losses"]
+    assert (loss["reason"], loss["who"]) == ("hold_expired", "developer")
 
 
 def test_an_address_at_which_no_outbox_can_be_is_told_once_by_every_view(
@@ -350,6 +608,91 @@ def test_an_address_at_which_no_outbox_can_be_is_told_once_by_every_view(
     assert said in html.unescape(answer.text)
 
 
+def dated(
+    shop: DashboardShop, ahead: float, body: bytes = b'{"results": {}}'
+) -> Callable[..., Any]:
+    """What AdRoll answers where the shop's clock is *ahead* of its own."""
+    return lambda *_: Response(200, {"date": formatdate(shop.now - ahead, usegmt=True)}, body)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "severity", "says"),
+    [
+        (3600.0, "error", "1 hour ahead of AdRoll's"),
+        (-3600.0, "error", "1 hour behind AdRoll's"),
+        (120.0, "warning", "2 minutes ahead of AdRoll's"),
+        (-90.0, "warning", "1.5 minutes behind AdRoll's"),
+    ],
+)
+def test_a_host_whose_clock_is_not_adrolls(
+    shop: DashboardShop, ahead: float, severity: str, says: str
+) -> None:
+    assert shop.runtime.thread.stop(PATIENCE)
+    shop.adroll.judge = dated(shop, ahead)
+
+    def deliver(order: str) -> None:
+        shop.report(order)
+        shop.runtime.deliverer.drain()
+
+    deliver("1001")
+    assert is_gone(shop, "clock-wrong"), "one answer may be anybody's"
+    deliver("1002")
+    seen(shop, "clock-wrong", f"The clock of the host {this_host()} is", says, severity=severity)
+    shop.adroll.judge = dated(shop, 0.0)
+    deliver("1003")
+    deliver("1004")
+    assert is_gone(shop, "clock-wrong")
+
+
+def test_a_proxys_page_tells_nothing_of_adrolls_clock(shop: DashboardShop) -> None:
+    shop.adroll.judge = dated(shop, 3600.0, b"<html>")
+    for order in "123":
+        shop.report(order)
+        shop.runtime.deliverer.drain()
+    assert is_gone(shop, "clock-wrong")
+
+
+def test_a_past_that_is_played_makes_no_clock_wrong(make_app: AppMaker) -> None:
+    """The sandbox's answers had the host's time, whatever clock it was given."""
+    now = time.time() - 7 * DAY
+    with running(clock=lambda: now) as sandbox:
+        app = make_app(AdRoll(clock=lambda: now), ADROLL_DELIVERY="sync", **visits.at(sandbox))
+        for order in ("1001", "1002", "1003"):
+            visits.report(app, order)
+        assert len(sandbox.purchases()) == 3
+    findings = json.loads(visits.invoke(app, "check", "--json").output)["findings"]
+    assert "clock-wrong" not in [one["code"] for one in findings]
+
+
+def test_send_test_and_go_live_tell_of_a_wrong_clock(shop: DashboardShop) -> None:
+    shop.adroll.judge = dated(shop, -3600.0)
+    said = f"The clock of the host {this_host()} is 1 hour behind AdRoll's."
+    assert f"clock:  {said}" in visits.invoke(shop.app, "send-test", code=0).output
+    told = json.loads(visits.invoke(shop.app, "go-live", "--json", code=1).output)["findings"]
+    assert said in [one["sentence"] for one in told if one["code"] == "clock-wrong"]
+    shop.adroll.judge = dated(shop, 0.0)
+    assert "clock:" not in visits.invoke(shop.app, "send-test", code=0).output
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+@pytest.mark.parametrize(("ahead", "says"), [(3600.0, "ahead of"), (-3600.0, "behind")])
+def test_a_host_whose_clock_is_not_the_database_servers(
+    make_app: AppMaker, engine: str, ahead: float, says: str
+) -> None:
+    with database(engine) as url:
+        shop = DashboardShop(make_app, ADROLL_OUTBOX_URL=url)
+        shop.deliver("1001")
+        assert is_gone(shop, "clock-wrong")
+        shop.now = time.time() + ahead
+        shop.runtime.outbox.clocks.compare(lambda: shop.now)  # as who takes in does each minute
+        says = f"The clock of the host {this_host()} is 1 hour {says} the database server's."
+        seen(shop, "clock-wrong", says, severity="error")
+        shop.now = time.time()
+        shop.runtime.outbox.clocks.compare(lambda: shop.now)
+        assert is_gone(shop, "clock-wrong")
+        shop.runtime.outbox.close()
+
+
 def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     shop.deliver("1001")
     shop.now += HOUR
@@ -357,7 +700,7 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     shop.now -= HOUR
     shop.bury(*(f"{order}" for order in range(2001, 2020)))
     seen(shop, "reports-die")
-    seen(shop, "clock-wrong", "1 hour in the future")
+    seen(shop, "clock-wrong", "an event that waits is 1 hour in the future", severity="error")
     assert shop.json("overview")["findings"][0]["code"] == "clock-wrong", "it causes others"
     shop.now += HOUR
     assert is_gone(shop, "clock-wrong")
@@ -370,6 +713,8 @@ def test_a_clock_set_right_is_no_finding_once_nothing_early_waits(shop: Dashboar
     shop.report("1002")
     shop.now -= 5 * HOUR
     seen(shop, "clock-wrong")
+    shop.runtime.outbox.admin.keep_house()
+    shop.now += 121
     shop.settle(o1002=DELIVERED)
     assert is_gone(shop, "clock-wrong")
 
@@ -379,9 +724,7 @@ def test_a_damaged_database_says_what_is_lost_and_where_it_is(shop: DashboardSho
     assert shop.runtime.thread.stop(60)  # which would have the file open while it is replaced
     shop.runtime.outbox.close()
     place = Path(shop.runtime.outbox.place)
-    for path in place.parent.glob(f"{place.name}*"):
-        path.unlink()
-    place.write_bytes(b"no database" * 1000)
+    damage(place, "adroll_event")
     shop.deliver("1002")
     found = seen(shop, "outbox-corrupt")
     [old] = place.parent.glob("*.corrupt-*")
@@ -427,16 +770,6 @@ def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
     assert is_gone(shop, "outbox-unavailable")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
-    shop.deliver("1001")
-    Path(shop.runtime.outbox.place).chmod(0o400)
-    shop.runtime.outbox.close()
-    found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
-    assert found
-    assert "chown" in found[0]["todo"]
-
-
 def test_a_network_folder_is_told(shop: DashboardShop, tmp_path: Path, monkeypatch: Patch) -> None:
     """As Linux tells of it; the type is nfs4 for NFS, cifs or smb3 for SMB."""
     (tmp_path / "disk one").mkdir()
@@ -464,7 +797,8 @@ def test_a_network_folder_is_told(shop: DashboardShop, tmp_path: Path, monkeypat
     assert pointed_out() == set()
 
 
-def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
+def test_a_locked_database_names_who_holds_it(shop: DashboardShop, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)
     shop.deliver("1001")
     assert shop.runtime.thread.stop(60)  # which would have the file open
     shop.runtime.outbox.close()
@@ -479,51 +813,71 @@ def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
     assert f"fuser -v {place}" in found["todo"]
 
 
-@contextmanager
-def worker_running(shop: DashboardShop) -> Iterator[None]:
-    """``flask adroll worker`` for *shop*, which has given a sign of life, until it is killed."""
-    names = ("advertisable_eid", "pixel_eid", "access_token", "api_url")
-    account = {name: shop.app.config[f"ADROLL_{name.upper()}"] for name in names}
-    with shops.Shop(Path(shop.app.instance_path), account).running("worker") as child:
-
-        def is_seen() -> bool:
-            assert child.poll() is None
-            shop.now = time.time()
-            unseen = shop.runtime.outbox.lookups.destinations()[ADVERTISABLE].unseen_for
-            return unseen is not None and unseen < 30
-
-        eventually(is_seen)
-        yield
-
-
-def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker) -> None:
-    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
-    shop.now = time.time()
-    shop.deliver("1001")
-    shop.now += HOUR
-    assert is_gone(shop, "worker-gone"), "none ever ran: Celery delivers, say"
-    with worker_running(shop):
-        assert is_gone(shop, "worker-gone")
-    shop.now = time.time() + 30
-    assert is_gone(shop, "worker-gone")
-    shop.now = time.time() + 61
-    found = seen(shop, "worker-gone")
-    assert found["sentence"] == "The worker has given no sign of life for 1 minute."
-    with worker_running(shop):
-        assert is_gone(shop, "worker-gone")
-    shop.now = time.time() + 61
-    seen(shop, "worker-gone")
-    shop.runtime.deliverer.drain()
-    assert is_gone(shop, "worker-gone"), "from now on, cron delivers"
-
-
-def test_of_two_workers_of_two_accounts_the_gone_one_is_missed(make_app: AppMaker) -> None:
+def test_of_two_accounts_only_the_orders_count_that_nobody_sends(make_app: AppMaker) -> None:
     other = "OTHERADVERTISABLE00001"
     account = {"advertisable_eid": other, "pixel_eid": PIXEL, "access_token": "another"}
     accounts = {"shop.fr": account}
     shop = DashboardShop(make_app, ADROLL_DELIVERY="worker", ADROLL_ACCOUNTS=accounts)
-    shop.runtime.outbox.destination(other).seen()
+    shop.report("1001")
+    shop.report("1002", page_location="https://shop.fr/thanks")
     shop.now += 61
-    shop.destination.seen()
+    shop.destination.pause(30)
 
-    seen(shop, "worker-gone")
+    seen(shop, "nobody-delivers", events=1)
+
+
+def test_an_outbox_that_cannot_be_read_is_the_worst_in_every_view(shop: DashboardShop) -> None:
+    shop.deliver("1001")
+    assert shop.runtime.thread.stop(PATIENCE)
+    shop.runtime.outbox.close()
+    place = Path(shop.runtime.outbox.place)
+    for path in place.parent.glob(f"{place.name}*"):
+        path.unlink()
+    place.mkdir()
+    checked, exit_code = check(shop)
+    [found] = [one for one in checked if one["code"] == "outbox-unavailable"]
+    assert (found["severity"], exit_code) == ("error", 1)
+    assert ("outbox-unavailable", "error") in metrics(shop)
+    for page in ("overview", "problems", "orders", "match-quality"):
+        answer = shop.client.get(f"{WHERE}{page}.json")
+        assert answer.status_code == 503
+        told = answer.get_json()
+        assert told["verdict"] == {**told["findings"][0], "level": "bad"}
+        # SQLite has several words for it.
+        [same] = [one | {"sentence": found["sentence"]} for one in told["findings"]]
+        assert same == found
+    answer = shop.client.get(WHERE)
+    assert answer.status_code == 503
+    assert '<section class="card verdict bad"' in answer.text
+    assert "The outbox cannot be used: the file" in html.unescape(answer.text)
+    place.rmdir()
+    assert is_gone(shop, "outbox-unavailable")
+
+
+def test_a_session_of_another_outbox_is_told_for_a_week(shop: DashboardShop) -> None:
+    shop.deliver("1001")
+    shop.runtime.outbox.database.write(
+        lambda tx: schema.set_meta(tx, schema.ELSEWHERE, repr(shop.now))
+    )
+    seen(shop, "session-elsewhere", "session=", severity="error", since=shop.now)
+    shop.now += 7 * DAY + HOUR
+    assert is_gone(shop, "session-elsewhere")
+
+
+def test_a_file_that_is_not_ours_is_told_until_it_is_mended(shop: DashboardShop) -> None:
+    shop.deliver("1001")
+    assert shop.runtime.thread.stop(PATIENCE)
+    place = shop.runtime.outbox.place
+    assert isinstance(place, Path)
+    with closing(sqlite3.connect(place)) as connection, connection:
+        connection.execute("CREATE TABLE orders (id INTEGER)")
+    shop.runtime.outbox.close()
+    good = place.read_bytes()
+    damage(place, "adroll_event")
+    checked = {one["code"]: one for one in check(shop)[0]}
+    assert str(place) in checked["outbox-foreign"]["sentence"]
+    assert "outbox-foreign" in {code for code, _ in metrics(shop)}
+    page = shop.client.get(f"{WHERE}orders")
+    assert (page.status_code, "is damaged" in page.text) == (503, True)
+    place.write_bytes(good)
+    assert is_gone(shop, "outbox-foreign")

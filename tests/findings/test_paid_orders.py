@@ -30,6 +30,7 @@ class PayingShop(dashboard_shop.DashboardShop):
         self.paid: list[dict[str, Any]] = []
         self.asked: list[tuple[datetime, datetime]] = []
         self.fault: Exception | None = None
+        visits.began_long_ago(self.app)
 
         @self.extension.paid_orders
         def paid(since: datetime, until: datetime) -> Any:
@@ -92,7 +93,7 @@ def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: Payi
         shop.pay(f"p{order}", "paypal", ago=DAY * order + 60 * 20, value="12.50")
     shop.look()
     page = shop.html("", period="days")
-    assert "7 of 8 orders did not reach AdRoll: 7 that the shop never reported." in page
+    assert "1 of 8 orders reached AdRoll; 7 were never reported by the shop." in page
     assert "The shop never reported a paid order" in page
     assert "87.50 EUR" in page
     for event in ("purchase", "all"):
@@ -100,7 +101,7 @@ def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: Payi
         assert (health["delivered"], health["could"], health["word"]) == (1, 8, "poor")
     day = f"{at(shop.now - 3 * DAY):%Y-%m-%d}"
     page = shop.html("", since=day, until=day)
-    assert "1 of 1 order did not reach AdRoll: 1 that the shop never reported." in page
+    assert "0 of 1 orders reached AdRoll; 1 was never reported by the shop." in page
 
 
 def of_state(shop: PayingShop, state: str) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: Payin
     assert "flask adroll outbox release ORDER" in found["todo"]
     assert is_gone(shop, "never-reported")
     rest = shop.post("orders/missing", format="page").text
-    assert "2 are held until they are released <b>25.00 EUR</b>" in rest
+    assert "2 are held until they are released · <b>25.00 EUR</b>" in rest
     visits.invoke(shop.app, "outbox", "release", "1002", code=0)  # without a comparison
     seen(shop, "paid-not-released", events=1, values=[["EUR", "12.50"]])
     with shop.app.app_context():
@@ -174,7 +175,7 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
 
 
 def test_all_are_counted_of_more_than_are_named(shop: PayingShop, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.reporting.reconciliation._ALONE", 2)
+    monkeypatch.setattr("adroll_flask.reporting.paid_orders._ALONE", 2)
     for order in ("1002", "1003", "1004", "1005"):
         shop.report(order, hold=True)
         shop.pay(order, "", value="1" * 70)
@@ -261,13 +262,16 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
     shop.now += 4 * HOUR
     assert lost(shop) == ["disk_full", "read_only"], "no list was compared since"
     shop.look()
-    assert "that the shop never reported those of the last 14 days are known" in shop.html()
+    assert "that the shop never reported are known for the last 14 days" in shop.html()
     assert lost(shop) == ["read_only"], "no list tells of other events"
     seen(shop, "never-reported")
     overview = shop.json("overview", period="days")
     assert overview["health"]["could"] == 4
-    assert "3 of 4 orders did not reach AdRoll: 3 that the shop never reported." in str(overview)
-    assert "3 are lost here, and counted above where missing still" in overview["answer"]["beside"]
+    assert "1 of 4 orders reached AdRoll; 3 were never reported by the shop." in str(overview)
+    assert (
+        "3 were lost on this host: the shop's list tells which are missing still."
+        in overview["answer"]["beside"]
+    )
     for order in range(3):
         shop.report(f"p{order}")
     shop.settle(**{f"op{order}": dashboard_shop.DELIVERED for order in range(3)})

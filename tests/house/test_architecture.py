@@ -5,11 +5,9 @@ import doctest
 import pkgutil
 import re
 import tomllib
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,11 +16,9 @@ import adroll_flask
 from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
 from adroll_flask._version import DOCS_URL
 from adroll_flask.cli.commands import commands
-from adroll_flask.cli.outbox import outbox
-from adroll_flask.errors import TokenExpiredError, help_url
+from adroll_flask.errors import TokenExpiredError, help_for
 from adroll_flask.findings.finding import TABLE, Finding, ok
 from adroll_flask.outbox.model import STATES
-from adroll_flask.settings import Settings
 from tests.conftest import BROWSERS, DAILY
 from tests.support import PAGES, PUBLIC_NAMES, ROOT
 from tests.support.sources import PACKAGE, calls, modules
@@ -59,12 +55,6 @@ def test_no_comment_names_a_document_that_is_not_here() -> None:
                 assert any(one.exists() for one in there), f"{path}: {name}"
 
 
-def test_no_statement_adds_two_parameters() -> None:
-    """pg8000 sends them without a type, and PostgreSQL knows no sum of two such."""
-    for path in (ROOT / "adroll_flask" / "outbox").glob("*.py"):
-        assert re.findall(r"[\W]:[a-z_]+ [-+*] :[a-z_]+", path.read_text()) == [], path.name
-
-
 def test_every_folder_of_the_package_has_its_row() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     rows = dict(re.findall(r"^\| `adroll_flask/(\w+)/` .* \| ([^|]*) \|$", text, re.MULTILINE))
@@ -74,74 +64,21 @@ def test_every_folder_of_the_package_has_its_row() -> None:
             assert (PACKAGE / folder / module).is_file(), f"{folder}/{module}"
 
 
-# -- each sentence of the documents that promise something, and the test that shows it ------------
+# -- each promise of the documents, and the tests that show it ------------------------------------
 
 
-DOCUMENTS: dict[str, dict[str, Any]] = tomllib.loads(
+PROMISES: dict[str, dict[str, list[str]]] = tomllib.loads(
     Path(__file__).with_name("promises.toml").read_text()
 )
 
 
-_GLOSSARY = re.compile(r"^(`{3,})\{glossary\}$(.*?)^\1$", re.MULTILINE | re.DOTALL)
-
-
-_FENCE = re.compile(r"^ *(`{3,}).*?^ *\1`*$", re.MULTILINE | re.DOTALL)
-
-
-_END = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`*\[\"])")
-
-
-_RULE = re.compile(r"[|\s:-]+")
-
-
-#: A row that has but figures behind its first cell: what was measured.
-_FIGURES = re.compile(r"\|[^|]*\|[\d\s.,/()+×|of-]+")
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a page without its headings, code and figures, each on one line."""
-    found: list[str] = []
-    text = _FENCE.sub("\n\n", _GLOSSARY.sub(r"\2", text))
-    for paragraph in re.split(r"\n\s*\n", text):
-        pieces: list[str] = [""]
-        for line in map(str.strip, paragraph.splitlines()):
-            if line.startswith("#") or _RULE.fullmatch(line) or _FIGURES.fullmatch(line):
-                continue
-            if line.startswith(("|", "- ")):
-                pieces.append("")
-            pieces[-1] += f" {line}"
-        for piece in map(str.strip, pieces):
-            found += [piece.strip("| ")] if piece.startswith("|") else _END.split(piece)
-    return [sentence.removeprefix("- ") for sentence in found if sentence]
-
-
-@pytest.mark.parametrize("page", DOCUMENTS)
-def test_each_sentence_is_shown_by_a_test_or_promises_nothing(page: str) -> None:
-    shown, nothing = DOCUMENTS[page]["shown"], DOCUMENTS[page]["no_promise"]
-    known = [*filter(shown.get, shown), *nothing]
-    said = sentences((ROOT / page).read_text())
-    for words in known:
-        found = [sentence for sentence in said if sentence.startswith(words)]
-        assert len(found) == 1, f"{page}: {len(found)} sentences begin with: {words}"
-    for sentence in said:
-        assert sentence.startswith(tuple(known)), (
-            f"{page}: which test shows this? Name it in tests/house/promises.toml: {sentence}"
-        )
-
-
-@pytest.mark.parametrize("page", DOCUMENTS)
-def test_each_test_that_is_named_is_there(page: str) -> None:
-    shown = [name.partition("::") for names in DOCUMENTS[page]["shown"].values() for name in names]
-    for path, _, test in shown:
-        assert f"def {test}(" in (ROOT / path).read_text(), f"{page}: {path}::{test}"
-    named = {*re.findall(r"\btest_\w+\b(?!\.py)", (ROOT / page).read_text())}
-    assert named <= {test for _, _, test in shown}, page
-
-
-def test_each_page_that_says_something_has_its_table() -> None:
-    pages = [ROOT / "SECURITY.md", *(ROOT / "docs" / "explanation").glob("*.md")]
-    found = {str(page.relative_to(ROOT)) for page in pages if sentences(page.read_text())}
-    assert found == set(DOCUMENTS)
+@pytest.mark.parametrize("page", PROMISES)
+def test_each_promise_names_tests_that_are_there(page: str) -> None:
+    assert (ROOT / page).is_file()
+    for promise, names in PROMISES[page].items():
+        assert names, promise
+        for path, _, test in (name.partition("::") for name in names):
+            assert f"def {test}(" in (ROOT / "tests" / path).read_text(), f"{page}: {path}::{test}"
 
 
 # -- each error, log line and finding has its explanation in docs/errors.md, and nothing else has -
@@ -150,7 +87,7 @@ def test_each_page_that_says_something_has_its_table() -> None:
 PAGE = (ROOT / "docs/errors.md").read_text("utf-8")
 
 
-ANCHORS = re.findall(r"^\(([a-z-]+)\)=$", PAGE, re.M)
+ANCHORS = re.findall(r'^<a id="([a-z-]+)"></a>$', PAGE, re.M)
 
 
 def _name(call: ast.Call) -> str:
@@ -162,7 +99,7 @@ def _text(node: ast.expr) -> str | None:
 
 
 #: Where a name stands in the source: at the end of what is logged, or given to an error or a link.
-NAMED = re.compile(r'[ "]\[([a-z]+-[a-z-]+)\]"|(?:slug ?[:=] ?(?:str = )?|help_url\()"([a-z-]+)"')
+NAMED = re.compile(r'[ "]\[([a-z]+-[a-z-]+)\]"|(?:slug ?[:=] ?(?:str = )?|help_for\()"([a-z-]+)"')
 
 
 def _used() -> set[str]:
@@ -179,7 +116,7 @@ def test_what_the_code_names_is_explained_once_and_nothing_else_is() -> None:
 
 @pytest.mark.parametrize("slug", sorted(set(ANCHORS)))
 def test_each_explanation_has_cause_meaning_and_fix(slug: str) -> None:
-    section = PAGE.partition(f"\n({slug})=\n### ")[2].partition("\n(")[0]
+    section = PAGE.partition(f'\n<a id="{slug}"></a>\n### ')[2].partition('\n<a id="')[0]
     title, *parts = section.partition("\n## ")[0].strip().splitlines()
     assert title
     for part, line in zip(("Cause", "Meaning", "Fix"), filter(None, parts), strict=True):
@@ -187,7 +124,9 @@ def test_each_explanation_has_cause_meaning_and_fix(slug: str) -> None:
 
 
 def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
-    names = {_text(call.args[0]) for _, call in calls() if _name(call) == "found" and call.args}
+    names = {
+        _text(call.args[0]) for _, call in calls() if _name(call) == "finding_of" and call.args
+    }
     text = "".join(
         path.read_text() for path in modules().values() if {"findings", "cli"} & {*path.parts}
     )
@@ -198,7 +137,7 @@ def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_what_is_advised_is_a_command_that_exists(name: str) -> None:
-    told = " ".join(str(part) for part in TABLE[name].values())
+    told = "; ".join(str(part) for part in TABLE[name].values())
     for command, inner in re.findall(r"flask adroll ([a-z-]+)(?: ([a-z-]+))?", told):
         below = getattr(commands.commands[command], "commands", {inner})
         assert not inner or inner in below, f"{command} {inner}"
@@ -226,22 +165,31 @@ def test_no_command_refuses_without_an_address() -> None:
         (DeliveryError("refused"), "request-failed"),
     ],
 )
-def test_a_traceback_ends_in_the_address(error: errors.AdRollError, slug: str) -> None:
-    assert error.help_url == f"{DOCS_URL}errors.html#{slug}"
-    assert error.__notes__ == [error.help_url]
+def test_a_traceback_ends_in_its_explanation(error: errors.AdRollError, slug: str) -> None:
+    assert error.help == f"flask adroll explain {slug}"
+    assert error.__notes__ == [error.help]
     assert "http" not in str(error)
 
 
-def test_an_error_about_several_settings_names_each_address_once() -> None:
+def test_once_the_documentation_is_published_messages_end_in_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(errors, "DOCS_ARE_PUBLISHED", True)
+    assert EventError("currency", "is needed").help == f"{DOCS_URL}errors.html#money"
+    assert Finding("warning", "csp", "CSP", "text").help == f"{DOCS_URL}errors.html#csp"
+    assert errors.documented("marketing.html#figures") == f"{DOCS_URL}marketing.html#figures"
+
+
+def test_an_error_about_several_settings_names_each_explanation_once() -> None:
     wrong = ConfigurationError("ADROLL_LINGER", "takes a number")
     unknown = ConfigurationError("ADROLL_X", "no such setting", slug="setting-unknown")
     both = ConfigurationError("ADROLL_PIXEL", "takes another", others=[wrong, unknown, wrong])
-    assert both.__notes__ == [help_url("setting"), help_url("setting-unknown")]
+    assert both.__notes__ == [help_for("setting"), help_for("setting-unknown")]
 
 
-def test_a_finding_says_its_address_in_json() -> None:
-    assert Finding("warning", "csp", "CSP", "text").as_dict()["help_url"] == help_url("csp")
-    assert ok("CSP", "text").as_dict()["help_url"] == ""
+def test_a_finding_says_in_json_where_it_is_explained() -> None:
+    assert Finding("warning", "csp", "CSP", "text").as_dict()["help"] == help_for("csp")
+    assert ok("CSP", "text").as_dict()["help"] == ""
 
 
 def test_each_line_has_the_address_of_its_explanation() -> None:
@@ -305,27 +253,21 @@ def test_what_needs_an_app_context_says_so(name: str) -> None:
     assert f"with app.app_context():\n                adroll.{name}()" in (method.__doc__ or "")
 
 
-def test_every_setting_is_documented_and_nothing_else() -> None:
-    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
-    # The page names the keys, and the build puts their comments there (docs/_ext/settings_list.py).
-    lists = re.findall(r"```\{settings-list\}\n(.*?)```", text, re.DOTALL)
-    documented = " ".join(lists).split()
-    assert sorted(documented) == sorted(
-        f"ADROLL_{field.name.upper()}" for field in fields(Settings)
-    )
+def anchors(page: str) -> set[str]:
+    """The places of a page that links can name, as GitHub makes them of its headings."""
+    text = re.sub(r"^ *```.*?^ *```", "", page, flags=re.DOTALL | re.MULTILINE)
+    found = {*re.findall(r'<a id="([\w-]+)">', text)}
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[(.+?)\]\(.*?\)", r"\1", heading)
+        found.add(re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-"))
+    return found
 
 
-def test_every_command_is_documented_and_nothing_else() -> None:
-    # The page names the commands, and the build puts their help there (docs/_ext/click_command.py).
-    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
-    documented = re.findall(r"^```\{click-command\} (.+)$", text, re.MULTILINE)
-    names = [name for name in commands.commands if name != "sandbox"]
-    names += [f"outbox {name}" for name, command in outbox.commands.items() if not command.hidden]
-    assert sorted(documented) == sorted(names)
-    assert "flask adroll sandbox" in text
-
-
-def test_links_in_the_documentation_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", ROOT / "SECURITY.md", *PAGES]:
-        for target in re.findall(r"\]\(([^)#:\s*]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+def test_links_lead_to_places_that_are_there_in_a_clone() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *PAGES]:
+        text = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for target, anchor in re.findall(r"\]\(([^)#:\s*]*)(?:#([^)\s]*))?\)", text):
+            there = path.parent / target if target else path
+            assert there.exists(), f"{path.name}: {target}"
+            if anchor:
+                assert anchor in anchors(there.read_text()), f"{path}: {target}#{anchor}"

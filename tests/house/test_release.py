@@ -30,7 +30,7 @@ def build(folder: Path, **env: str) -> dict[str, Path]:
         tree,
         ignore=shutil.ignore_patterns(
             *(".git", ".venv*", "node_modules", "__pycache__", "build", "_build", "*.egg-info"),
-            *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "instance"),
+            *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "instance", ".cache"),
         ),
     )
     env = os.environ | {"SOURCE_DATE_EPOCH": EPOCH} | env
@@ -92,7 +92,7 @@ def test_a_typed_program_fits_the_wheel_whose_documentation_moved(tmp_path: Path
     env = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
     env |= {"PYTHONPATH": f"{installed}:{program}", "MYPYPATH": str(installed)}
     said = (
-        "import adroll_flask as a; from adroll_flask.errors import help_url as h;"
+        "import adroll_flask as a; from adroll_flask.errors import help_for as h;"
         "print(a.__file__, h('csp'))"
     )
     assert ran(sys.executable, "-c", said, cwd=program, env=env).split() == [

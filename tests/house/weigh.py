@@ -1,11 +1,9 @@
 """Lines of code by wing, and the budgets that they keep: ``python -m tests.house.weigh``.
 
-Blank lines, comments and docstrings weigh nothing. ``--lower`` writes what is there as budgets.
+Blank lines, comments and docstrings weigh nothing.
 """
 
 import ast
-import re
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -47,18 +45,7 @@ def budgets() -> dict[str, int]:
     return table
 
 
-def lower() -> None:
-    """Let no wing have more than it has now, to the next ten: room for the lines of a fix."""
-    text, now = BUDGETS.read_text(), weights()
-    for wing, most in budgets().items():
-        lines = min(most, -(-now.get(wing, most) // 10) * 10)
-        text = re.sub(rf"^{wing} = \d+", f"{wing} = {lines}", text, flags=re.MULTILINE)
-    BUDGETS.write_text(text)
-
-
 if __name__ == "__main__":
-    if "--lower" in sys.argv:
-        lower()
     most = budgets()
     for wing, lines in sorted(weights().items(), key=lambda item: -item[1]):
         print(f"{lines:7,}  {wing:10} of {most.get(wing, 0):7,}")

@@ -35,8 +35,8 @@ def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> N
     bench.report(outbox, "1003")
     deliver(outbox)
     retry(outbox)
-    found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
-    sums = {(one.event_name, one.reason): one.events for one in found}
+    lost = (row for row in outbox.lookups.totals() if row.outcome != "delivered")
+    sums = {(row.event_name, row.reason): row.events for row in lost}
     assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}
 
 
@@ -56,7 +56,7 @@ def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: O
 def test_orders_of_every_account_are_found(bench: Bench, outbox: Outbox) -> None:
     orders = [OrderKey(eid, False, "purchase", "1001") for eid in ("", *"ABCDEFGH")]
     own = [bench.insert(outbox, "1001", advertisable_eid=order[0])[0] for order in orders]
-    known = outbox.lookups.known([*orders, OrderKey("I", False, "purchase", "1001")])
+    known = outbox.lookups.of_orders([*orders, OrderKey("I", False, "purchase", "1001")])
     assert [(order, row.id) for order, row in known.items()] == [*zip(orders, own, strict=True)]
     own += bench.insert(outbox, "1001", advertisable_eid="A", dry_run=True)
     outbox.put(bench.event("1001", name="addToCart"))

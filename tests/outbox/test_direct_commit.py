@@ -12,12 +12,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.model import OutboxFailed, Withdrawal
-from adroll_flask.outbox.outbox import PATIENCE, Outbox
+from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Patch
 from tests.support import eventually
-from tests.support.outbox_engines import Bench, claimed, deliver, status
+from tests.support.outbox_engines import Bench, claimed, status
 from tests.support.relay import Relay, in_trouble
 
 
@@ -66,7 +67,7 @@ def test_a_damaged_line_is_put_aside_as_it_was(sqlite: Bench) -> None:
 
 
 def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
+    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
     outbox = direct(bench)
 
     id = outbox.put(bench.event("1001"))
@@ -89,11 +90,11 @@ def test_where_no_thread_starts_the_journal_takes_it(sqlite: Bench, monkeypatch:
 
 
 def test_the_size_bound_holds_here_as_well(bench: Bench, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)
+    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)
     outbox = bench.open(outbox_commit="database", outbox_max_bytes=70_000)
     for _ in range(7):
         outbox.put(bench.event(payload=b"x" * 10_000))
-        outbox.measure()  # which counts rows once in five seconds
+    outbox.measure()
 
     for how in (None, Session(bench.sql())):
         with pytest.raises(OutboxFailed, match="full"):
@@ -101,14 +102,10 @@ def test_the_size_bound_holds_here_as_well(bench: Bench, monkeypatch: Patch) -> 
     assert (rows(bench), in_journal(bench)) == (7, 0)
 
 
-def test_who_measures_nothing_is_not_full_of_what_was_delivered(sqlite: Bench) -> None:
-    """Under uWSGI without threads: what its commits add nobody would take away again."""
-    outbox = sqlite.open(outbox_commit="database", outbox_max_bytes=50_000)
-    for _ in range(6):
-        outbox.put(sqlite.event(payload=b"x" * 10_000))
-    list(map(outbox.record, [Withdrawal(1.0, None, "click-1")] * 1_500))
-    deliver(sqlite.open())
-    assert status(outbox, sqlite.event()) == "queued"
+def commits(before: set[threading.Thread]) -> int:
+    """Commits that are under way and were not *before*."""
+    begun = {*threading.enumerate()} - before
+    return sum(one.name == "adroll-commit" for one in begun)
 
 
 def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
@@ -118,8 +115,8 @@ def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
         for n in range(30):
             pool.submit(outbox.put, sqlite.event(str(n)))
         pool.shutdown()
-        begun = {*threading.enumerate()} - before
-        assert sum(one.name == "adroll-commit" for one in begun) <= 2
+        # Those that got no turn end with the calls that waited for them.
+        eventually(lambda: commits(before) <= 2)
     eventually(lambda: sqlite.open().queue.waiting() == 30)
 
 
@@ -150,7 +147,7 @@ def test_trouble_costs_only_a_moment(server: Bench, relay: Relay, trouble: str, 
                 pool.submit(outbox.put, server.event(f"t{n}"))
 
     assert commits_in_journal(server) - counted == 19
-    assert in_journal(server) == 1
+    assert 1 <= in_journal(server) <= 8  # one for each that appended at the same moment
     outbox.close()
     eventually(lambda: server.open().queue.waiting() == before + 19)
     assert server.counters.get("event_duplicate") == 0
@@ -167,7 +164,7 @@ def test_a_commit_that_comes_late_doubles_nothing(server: Bench, monkeypatch: Pa
     assert outbox.queue.waiting() == 2
     assert [row.id for row in outbox.lookups.list() if row.key == "1001"] == [id]
     assert server.counters.get("event_duplicate") == 0
-    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
+    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
     assert status(outbox, server.event("1002")) == "queued"
     assert rows(server) == 3, "and the next is committed in its call again"
 

@@ -30,6 +30,7 @@ from tests.support.outbox_engines import (
     settle,
     told,
 )
+from tests.support.visits import begin_long_ago
 
 COLUMNS: Any = ("event_name", "outcome", "reason", "identifiers", "currency")
 
@@ -183,16 +184,6 @@ def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> No
     assert (euros.value, sum(euros.delays)) == (Decimal("119.9"), 3)
 
 
-def test_sums_go_on_while_hours_pass(sqlite: Bench) -> None:
-    outbox, other = sqlite.open(), sqlite.open()
-    for number in range(1, 8):
-        outbox.put(sqlite.event())
-        end(outbox)
-        for each in (outbox, other):
-            assert sums(each)["delivered", ""] == number
-        sqlite.clock.now += 1900.0
-
-
 # -- by several columns, and what is not over ------------------------------------------------------
 
 
@@ -315,14 +306,6 @@ def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Benc
     assert told(outbox, "outcome", "reason") == {("failed", "too_large"): 1}
 
 
-def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    outbox.note_failure("purchase", "internal")
-    outbox.note_failure("purchase", "internal")
-    outbox.close()
-    assert told(sqlite.open(), "outcome") == {"failed": 2}
-
-
 # -- what is sent again counts once, and a dry run apart ------------------------------------------
 
 
@@ -339,6 +322,7 @@ def test_a_dead_letter_sent_again_is_lost_no_more_in_its_own_hour(
 ) -> None:
     now, hours_ago = bench.now(), {"1": 2, "2": 0, "3": 5}
     assert outbox.lookups.totals() == ()
+    begin_long_ago(outbox)
     for key, digest in (("1", "10 EUR"), ("2", "10 EUR"), ("3", "2 CHF")):
         at = now - hours_ago[key] * 3600
         outbox.put(bench.event(key, occurred_at=at, digest=digest, identifiers=3))

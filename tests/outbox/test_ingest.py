@@ -21,10 +21,12 @@ from adroll_flask import files
 from adroll_flask.outbox import journal, model
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.outbox import Outbox
+from adroll_flask.outbox.rows import Written
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, forked, in_a_child, peak_memory
-from tests.support.outbox_engines import EID, Bench, claimed, settle
+from tests.support.forking import forks_amid_threads
+from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 from tests.support.patching import replace_method
 
 
@@ -138,7 +140,8 @@ def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin:
         claim = outbox.queue.claim(EID, begin=begin)
 
     assert claim
-    assert {event.state for event in claim.events} == {"sending" if begin else "claimed"}
+    states = {shown(outbox, event.id).state for event in claim.events}
+    assert states == {"sending" if begin else "claimed"}
     assert {event.key for event in claim.events} == {"a row", "a record"}
     assert settle(outbox, claim) == 2
     assert outbox.ingest.take_in() == 0
@@ -195,15 +198,6 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     assert told == {"": 1, "another_value": 1}
 
 
-def test_the_log_names_ten_orders_of_another_value(sqlite: Bench, caplog: Caplog) -> None:
-    outbox, keys = sqlite.open(), [str(number) for number in range(12)]
-    ids = sqlite.insert(outbox, *keys, digest="1 EUR")
-    sqlite.insert(sqlite.open(), *keys, digest="2 EUR")
-
-    [told] = [text for text in caplog.messages if "reported-with-another-value" in text]
-    assert sum(id in told for id in ids) == 10
-
-
 def test_a_file_that_is_known_takes_no_statement_of_its_own(bench: Bench) -> None:
     """After an outage there are thousands, all of which each batch looks at."""
     for number in range(40):
@@ -218,6 +212,7 @@ def test_a_file_that_is_known_takes_no_statement_of_its_own(bench: Bench) -> Non
         assert outbox.ingest.take_in(1)
 
 
+@forks_amid_threads
 def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
@@ -316,7 +311,7 @@ def test_in_an_older_database_what_was_read_is_in_doubt_and_the_held_is_held(ben
         writers[order % 2].append(model.encode(event))
     paid = model.OrderKey(EID, False, "purchase", "5")
     writers[1].append(model.encode(model.Verdict(1.8e9, "release", paid)))
-    writers[0].append(model.encode(model.Withdrawal(1.8e9, None, "somebody-else")))
+    writers[0].append(model.encode(model.Withdrawal(1.8e9, "somebody-else")))
     writers[0].append(model.encode(bench.event("6", dead=("invalid", "no amount"))))
     assert bench.open().queue.waiting() == 5
     put_back(bench)
@@ -345,6 +340,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     assert (event.key, event.unsure) == ("1", True)
 
 
+@forks_amid_threads
 def test_a_file_that_lost_its_end_in_a_power_cut_is_put_aside_and_removed(bench: Bench) -> None:
     """What was read of it stands in the note beside it, and the database knows nothing of it."""
     for key in ("1", "2"):
@@ -361,6 +357,7 @@ def test_a_file_that_lost_its_end_in_a_power_cut_is_put_aside_and_removed(bench:
     assert len([*bench.journal.glob("*.corrupt")]) == 2
 
 
+@forks_amid_threads
 @pytest.mark.parametrize("torn", [b"", b"\x00" * 3, b"half a line"], ids=["whole", "nul", "torn"])
 def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: bytes) -> None:
     alive = bench.open()
@@ -382,6 +379,7 @@ def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: 
     assert bench.counters.get("journal_corrupt") == (3 if torn else 0)
 
 
+@forks_amid_threads
 def test_where_nothing_is_new_a_look_writes_nothing(bench: Bench) -> None:
     dead_file(bench, bench.event("1"))
     outbox = bench.open()
@@ -426,6 +424,7 @@ def fail_to_open(patch: Patch, name: str, number: int) -> None:
     patch.setattr(os, "open", fail)
 
 
+@forks_amid_threads
 def test_an_unreadable_file_hinders_none(bench: Bench, caplog: Caplog, monkeypatch: Patch) -> None:
     path = dead_file(bench, bench.event("bad disk"))
     outbox = bench.open()
@@ -444,7 +443,7 @@ def test_an_unreadable_folder_hinders_nothing(bench: Bench, outbox: Outbox, capl
     """Not by root either: a folder lies where the readers' lock is to be."""
     outbox.put(bench.event("before"))
     assert keys(outbox) == ["before"]
-    lock = bench.journal / "reader.lock"
+    lock = bench.journal / "adroll-reader.lock"
     lock.unlink()
     lock.mkdir()
     outbox.put(bench.event("waits"))
@@ -458,7 +457,7 @@ def test_an_unreadable_folder_hinders_nothing(bench: Bench, outbox: Outbox, capl
 
 def test_a_full_disk_stops_no_delivery(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
-    fail_to_open(monkeypatch, "reader.note", 28)
+    fail_to_open(monkeypatch, "adroll-reader.note", 28)
 
     assert outbox.queue.claim(EID)
     outbox.admin.keep_house()
@@ -598,15 +597,15 @@ def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: 
     shop = sqlite.open()
     sqlite.report(shop, *[None] * (max(700, (6 << 20) // size)), payload=b"x" * size)
     read: list[int] = []
-    really = journal.read
+    really = journal.read_part
 
-    def noted(*arguments: Any, **limits: Any) -> journal.Read:
+    def noted(*arguments: Any, **limits: Any) -> journal.Part:
         read.append(limits["most_bytes"])
         return really(*arguments, **limits)
 
     outbox = sqlite.open()
     assert len(claimed(outbox, 10).events) == 10
-    monkeypatch.setattr(journal, "read", noted)
+    monkeypatch.setattr(journal, "read_part", noted)
     [[before]] = sqlite.execute("SELECT count(*) FROM adroll_event")
     for _ in range(5):
         assert len(outbox.queue.claim(EID, 10).events) == 10
@@ -614,3 +613,51 @@ def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: 
     taken = after - before
     assert 50 <= taken <= 500, "on a small disk there is no room for it twice"
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
+
+
+def test_that_the_site_reports_is_noted_though_the_first_transaction_was_lost(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.database.create_tables()
+    assert not outbox.lookups.knowledge().has_reports
+    outbox.put(bench.event("1001"))
+    bench.execute("ALTER TABLE adroll_event RENAME TO elsewhere")
+    with pytest.raises(model.OutboxFailed):
+        outbox.queue.waiting()
+    bench.execute("ALTER TABLE elsewhere RENAME TO adroll_event")
+
+    assert outbox.queue.waiting() == 1
+    assert outbox.lookups.knowledge().has_reports
+
+
+class WaitingEntries(list[Any]):
+    """Entries of a transaction that waits for a lock as soon as it has begun to write."""
+
+    def __init__(self, entries: list[Any], meanwhile: Callable[[], object]) -> None:
+        super().__init__(entries)
+        self._meanwhile: list[Callable[[], object]] = [meanwhile]
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._meanwhile:
+            self._meanwhile.pop()()
+        return super().__iter__()
+
+
+def test_another_transaction_meanwhile_moves_no_time_of_this_one(sqlite: Bench) -> None:
+    """Or a no would reach what was reported after it, or not reach what came before."""
+    outbox = sqlite.open()
+    rows = outbox.ingest.rows
+    event = sqlite.event()
+    event.at = sqlite.clock.now
+
+    def write(tx: Tx) -> None:
+        def another() -> None:
+            sqlite.clock.now += 4
+            rows.write(tx, [], Written())
+            sqlite.clock.now -= 4
+
+        rows.write(tx, WaitingEntries([event], another), Written())
+
+    outbox.database.write(write)
+
+    assert shown(outbox, event.id).queued_at == sqlite.clock.now

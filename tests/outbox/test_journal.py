@@ -21,7 +21,7 @@ import pytest
 
 from adroll_flask import files
 from adroll_flask.outbox import journal as journals
-from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove
+from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read_part, remove
 from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
 from tests.support import ROOT, open_files
@@ -45,9 +45,9 @@ def test_entries_are_read_as_they_were_appended_in_batches(folder: Path, journal
     journal.append(line(large))
     journal.append(line(b"three"))
 
-    first = read(only_file(folder), 0, most=1, most_bytes=10)
+    first = read_part(only_file(folder), 0, most=1, most_bytes=10)
     assert texts(first.bodies) == [b"one"]
-    assert texts(read(only_file(folder), first.end, most=9, most_bytes=10).bodies) == [large]
+    assert texts(read_part(only_file(folder), first.end, most=9, most_bytes=10).bodies) == [large]
     assert texts_of(folder) == [b"one", large, b"three"]
 
 
@@ -150,7 +150,7 @@ def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
     journals.leave_note(tmp_path, {})
     assert journals.last_note(tmp_path).positions == {}
     assert journals.last_note(tmp_path).boot == files.boot()
-    path = tmp_path / "reader.note"
+    path = tmp_path / "adroll-reader.note"
     path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
     assert journals.last_note(tmp_path) == journals.Note()
 
@@ -187,19 +187,6 @@ def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.
     if len(data) < 10:
         raise OSError(28, "No space left on device")
     return write(file, data[:-5])
-
-
-def test_a_short_write_is_made_good(folder: Path, journal: Journal, monkeypatch: Patch) -> None:
-    real = os.write
-    journal.append(line(b"one"))
-    short = [3, 5]
-
-    def write(file: int, data: bytes) -> int:
-        return real(file, data[: short.pop(0)] if short else data)
-
-    monkeypatch.setattr(os, "write", write)
-    journal.append(line(b"two"))
-    assert texts_of(folder) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])

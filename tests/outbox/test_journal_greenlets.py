@@ -28,8 +28,10 @@ PROGRAM = {
                 job.get()
     """,
     "eventlet": """
-        import warnings
+        import os, warnings
         warnings.simplefilter("ignore")
+        # Its own name look-ups import dnspython, and by that what can not be patched.
+        os.environ["EVENTLET_NO_GREENDNS"] = "yes"
         import eventlet
         eventlet.monkey_patch()
         from eventlet import tpool, sleep

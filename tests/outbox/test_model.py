@@ -233,6 +233,7 @@ class OutboxModel(RuleBasedStateMachine):
 
     def take(self, event: Modelled, outcome: model.Outcome) -> None:
         event.unsure = event.unsure or outcome.unsure
+        event.attempts += outcome.unsure or outcome.kind == "delivered"
         if outcome.kind == "claimed":
             event.state = "claimed"
             return
@@ -240,7 +241,6 @@ class OutboxModel(RuleBasedStateMachine):
         if event.is_cancelled and outcome.kind != "delivered":
             self.end(event, "cancelled", "cancelled")
             return
-        event.attempts += outcome.kind != "return"
         event.state = outcome.kind if outcome.kind in ("delivered", "dead") else "waiting"
         self.told[event.state] += event.state != "waiting"
         self.told["too_late"] += event.is_cancelled
@@ -267,9 +267,10 @@ class OutboxModel(RuleBasedStateMachine):
     def drop(self, data: st.DataObject, host: int) -> None:
         self.take_in(host)
         id = data.draw(st.sampled_from(sorted(self.events)))
-        may = self.events[id].state not in ("claimed", "sending")
+        state = self.events[id].state
+        may = state not in ("claimed", "sending", "delivered")
 
-        assert self.hosts[host].outbox.admin.drop([id]) == may
+        assert self.hosts[host].outbox.admin.drop([id]) == (may, state == "delivered")
         if may:
             self.told["cancelled"] += self.events.pop(id).state in ("waiting", "held")
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import admin, schema
-from adroll_flask.outbox.admin import NotMoved, move
+from adroll_flask.outbox.admin import NotMoved, move_outbox
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.model import Counted, OrderKey, OutboxFailed, Verdict, Withdrawal
 from adroll_flask.outbox.outbox import open_database
@@ -27,7 +27,6 @@ from tests.support.outbox_engines import EID, Bench, Clock, claimed, database, d
 
 #: The way of a shop that grows, and one back.
 WAY = ("sqlite", "postgresql", "mariadb", "sqlite")
-VISITOR = b'{"event_name":"purchase","identifiers":{"adct":"said-no"}}'
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def database_of(bench: Bench) -> Database:
 def moved(old: Bench, new: Bench) -> dict[str, int]:
     closing = contextlib.closing
     with closing(database_of(old)) as source, closing(database_of(new)) as target:
-        return dict(move(source, target))
+        return dict(move_outbox(source, target))
 
 
 def fill(bench: Bench) -> None:
@@ -67,7 +66,7 @@ def fill(bench: Bench) -> None:
     outbox.put(bench.event("cancelled", held_for=86_400.0))
     outbox.decide(verdict("release", "to come"))
     outbox.record(Counted(bench.clock.now, "purchase", "suppressed", "no_consent", order="a" * 32))
-    outbox.record(Withdrawal(bench.clock.now, None, "said-no"))
+    outbox.record(Withdrawal(bench.clock.now, "said-no"))
     outbox.ingest.take_in_all()
     outbox.destination(EID).stop("401", "fingerprint")
     outbox.close()
@@ -100,13 +99,12 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
     outbox = end.open()
     assert outbox.lookups.counts().items() >= KINDS.items()
     assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
-    assert [stop[-1] for stop in outbox.lookups.stops(600.0)] == ["401"]
     assert outbox.destination(EID).state().stopped == "401"
 
     for key in ("delivered", "ключ", "waiting", "cancelled", "dead"):
         outbox.put(end.event(key))  # the thank-you page of an old order is opened again
     outbox.put(end.event("to come", held_for=86_400.0))  # its release came before it
-    outbox.put(end.event("of a visitor who said no", payload=VISITOR, known_since=1.7e9))
+    outbox.put(end.event("of a visitor who said no", record_id="said-no", known_since=1.7e9))
     outbox.decide(verdict("release", "held"))
     assert deliver(outbox) == ["", "held", "to come", "waiting"]
     assert [row.key for row in outbox.lookups.list("dead")] == ["dead", "of a visitor who said no"]
@@ -121,6 +119,24 @@ def test_every_table_and_column_moves(benches: list[Bench]) -> None:
     for name in listed:
         columns = {column["name"] for column in known.get_columns(name)}
         assert columns - {"seq"} == {*schema.columns_of(name)}  # each numbers its rows itself
+
+
+def test_the_times_of_which_an_outbox_knows_move_with_it(benches: list[Bench]) -> None:
+    """Else all that was paid before the move would be unknown, and what was lost would be known."""
+    old, new = benches[:2]
+    outbox = old.open()
+    outbox.put(old.event("1"))
+    assert deliver(outbox) == ["1"]
+    old.clock.now += 3600
+    outbox.admin.let_rest()  # it came back from a copy
+    known = outbox.lookups.knowledge()
+    assert known.has_reports
+    assert len(known.gaps) == 1
+    old.clock.now += 3600
+    moved(old, new)
+    moved_along = new.open().lookups.knowledge()
+    assert (moved_along.began, moved_along.gaps) == (known.began, known.gaps)
+    assert moved_along.has_reports
 
 
 def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Bench]) -> None:
@@ -219,7 +235,7 @@ def test_the_command_moves_or_says_why_not(
         (f"sqlite:///{tmp_path}/link", 1, "of the same outbox, or the new one is its copy"),
         ("sqlite:////nowhere/outbox.sqlite", 1, "no outbox at /nowhere/outbox.sqlite"),
         ("oracle://shop", 2, "OLD takes a database of SQLite, PostgreSQL, MariaDB or MySQL"),
-        ("postgresql+psycopg://ann:secret@127.0.0.1:9/shop", 1, "cannot be worked with: "),
+        ("postgresql+psycopg://ann:secret@127.0.0.1:9/shop", 1, "cannot be used: "),
     ):
         refused = run(commands, ["outbox", "move-from"], env={"ADROLL_OLD_OUTBOX_URL": given})
         assert refused.exit_code == status

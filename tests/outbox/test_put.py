@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import model
-from adroll_flask.outbox.model import NewEvent, OutboxFailed, new_id
-from adroll_flask.outbox.outbox import Outbox, RecentKeys
+from adroll_flask.outbox.model import OrderKey, OutboxFailed, new_id
+from adroll_flask.outbox.outbox import Outbox
+from adroll_flask.outbox.recent_keys import RecentKeys
 from tests.support import in_a_child
+from tests.support.forking import forks_amid_threads
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown, status
 
 
@@ -185,15 +187,15 @@ def test_what_is_taken_in_and_what_is_not_count_together(bench: Bench, how: dict
 
 def test_the_bound_keeps_no_loss_decision_or_no_from_being_told(bench: Bench) -> None:
     outbox = bench.open(outbox_max_bytes=70_000)
-    outbox.put(bench.event("a visitor's", payload=b'{"identifiers":{"adct":"click-1"}}'))
+    outbox.put(bench.event("a visitor's", record_id="ann"))
     outbox.put(bench.event("held", held_for=60.0, payload=b"x" * 80_000))
     with pytest.raises(OutboxFailed, match="full"):
         outbox.put(bench.event("1001"))
 
-    no = model.Withdrawal(bench.now() + 1, None, "click-1")
+    no = model.Withdrawal(bench.now() + 1, "ann")
     with pytest.raises(OutboxFailed, match="full"):  # a flood of them has an end
         list(map(outbox.record, [no] * 2000))
-    outbox.decide(model.Verdict(1.0, "cancel", model.OrderKey(EID, False, "purchase", "held")))
+    outbox.decide(model.Verdict(1.0, "cancel", OrderKey(EID, False, "purchase", "held")))
     outbox.close()  # as the end of the process does
 
     [lost] = [one for one in bench.open().lookups.history(0, ("outcome",)) if one[2] == "failed"]
@@ -260,29 +262,29 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
 # -- keys that this process has seen: 15 minutes, 10,000 of them, no database ----------------------
 
 
-def numbered(key: str, number: int = 0) -> NewEvent:
-    return NewEvent(f"{number:032x}", "purchase", EID, False, key, b"{}", 0.0)
+def order(key: str) -> OrderKey:
+    return OrderKey(EID, False, "purchase", key)
 
 
 def test_a_key_is_known_for_fifteen_minutes() -> None:
     clock = Clock()
     recent = RecentKeys(clock)
-    recent.add(numbered("1001", 1))
+    recent.add(order("1001"), "an id", False)
 
     clock.now += 899
-    assert recent.find(numbered("1001", 2)) == f"{1:032x}"
+    assert recent.find(order("1001"), is_held=False) == "an id"
     clock.now += 2
-    assert recent.find(numbered("1001", 2)) is None
+    assert recent.find(order("1001"), is_held=False) is None
 
 
 def test_the_newest_ten_thousand_are_known() -> None:
     recent = RecentKeys()
     for number in range(10_001):
-        recent.add(numbered(str(number), number))
+        recent.add(order(str(number)), "an id", False)
 
-    assert recent.find(numbered("0")) is None
-    assert recent.find(numbered("1")) is not None
-    assert recent.find(numbered("10000")) is not None
+    assert recent.find(order("0"), is_held=False) is None
+    assert recent.find(order("1"), is_held=False) is not None
+    assert recent.find(order("10000"), is_held=False) is not None
 
 
 def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench, outbox: Outbox) -> None:
@@ -300,7 +302,7 @@ def test_what_another_process_dropped_is_taken_again_though_it_is_remembered(ben
     shop.put(bench.event("1001", payload=b'{"n":1}'))
     for number in (2, 3):
         (row,) = command.lookups.list()
-        assert command.admin.drop([row.id]) == 1
+        assert command.admin.drop([row.id]).events == 1
 
         shop.put(bench.event("1001", payload=b'{"n":%d}' % number))
 
@@ -323,6 +325,7 @@ def test_a_duplicate_that_finds_no_room_is_no_loss(sqlite: Bench) -> None:
     assert told["failed"] == 1
 
 
+@forks_amid_threads
 def test_a_child_knows_what_its_parent_reported_before_the_fork(sqlite: Bench) -> None:
     outbox = sqlite.open()
     outbox.put(sqlite.event("1001"))

@@ -13,6 +13,7 @@ from adroll_flask.outbox.model import UNSENT, OutboxFailed
 from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Patch
 from tests.support import in_a_child
+from tests.support.forking import forks_amid_threads
 from tests.support.outbox_engines import EID, Bench, claimed, deliver, settle, status
 from tests.support.relay import Relay, in_trouble
 
@@ -103,6 +104,7 @@ def test_a_command_gives_up_a_server_that_hangs_in_time(
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.server.CONNECT", 1)
     monkeypatch.setattr("adroll_flask.outbox.server.STATEMENT", 1)
+    monkeypatch.setattr("adroll_flask.outbox.server.GONE", 1)
     outbox.put(server.event("1"))
     assert outbox.queue.waiting() == 1
     relay.mute()
@@ -116,6 +118,7 @@ def test_a_command_gives_up_a_server_that_hangs_in_time(
     assert took < 10
 
 
+@forks_amid_threads
 def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:
     server.insert(outbox, "parent")
     outbox.bell.wait(0.01)

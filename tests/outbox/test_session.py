@@ -1,7 +1,11 @@
 """session=: an event in the shop's own transaction, with the order it tells of."""
 
+import asyncio
 import contextlib
 import gc
+import logging
+import os
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox.outbox import Outbox, after_commit
-from tests.support.outbox_engines import EID, Bench, claimed, status, told
+from adroll_flask.outbox.inbox import after_commit
+from adroll_flask.outbox.outbox import Outbox
+from adroll_flask.outbox.schema import create_tables
+from tests.conftest import Caplog
+from tests.support.outbox_engines import EID, Bench, a_user, claimed, database, status, told
 
 
 @pytest.fixture
@@ -34,7 +41,9 @@ def test_an_event_is_committed_with_the_order(bench: Bench, ready: Outbox) -> No
 
 def test_an_event_is_rolled_back_with_the_order(bench: Bench, ready: Outbox) -> None:
     with Session(bench.sql()) as session:
-        ready.put(bench.event("1001"), session=session)
+        session.execute(sa.text("UPDATE adroll_meta SET value = value"))
+        with session.begin_nested():  # a savepoint that is released is no commit
+            ready.put(bench.event("1001"), session=session)
         session.rollback()
 
     assert ready.queue.waiting() == 0
@@ -87,16 +96,135 @@ def test_another_database_s_session_is_refused(bench: Bench, ready: Outbox, tmp_
     assert "another" in str(caught.value)
 
 
-def test_a_database_that_only_looks_like_it_is_refused(bench: Bench, ready: Outbox) -> None:
-    kept = bench.execute("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")[0][0]
-    with Session(bench.sql()) as session:
-        # As seen through a forwarded port or another search path.
-        session.execute(sa.text("UPDATE adroll_meta SET value = 'x' WHERE name = 'outbox_id'"))
+def test_an_async_session_is_refused_with_the_way_out(sqlite: Bench) -> None:
+    pytest.importorskip("aiosqlite")
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    outbox, event = sqlite.open(), sqlite.event("1001")
+    outbox.database.create_tables()
+
+    async def buy() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{sqlite.path}")
+        async with AsyncSession(engine) as session:
+            with pytest.raises(ConfigurationError, match=r"await session\.run_sync\("):
+                outbox.put(event, session=session)
+            await session.run_sync(lambda sync: outbox.put(event, session=sync))
+            await session.commit()
+        await engine.dispose()
+
+    asyncio.run(buy())
+    assert [one.id for one in claimed(outbox).events] == [event.id]
+
+
+@pytest.fixture
+def twin(server: Bench) -> Iterator[sa.Engine]:
+    """Another outbox's database, which looks like this one's."""
+    with database(server.engine) as url:
+        engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        with engine.begin() as connection:
+            create_tables(connection)
+        yield engine
+        engine.dispose()
+
+
+def elsewhere(outbox: Outbox) -> bool:
+    return outbox.lookups.session_elsewhere() is not None
+
+
+def test_a_database_that_only_looks_like_it_is_refused(server: Bench, twin: sa.Engine) -> None:
+    with Session(server.sql()) as session:
+        before = server.open()
+        before.put(server.event("1001"), session=session)
+        session.commit()
+        before.measure()
+    outbox = server.open()
+
+    with Session(twin) as session:
         with pytest.raises(ConfigurationError, match="another"):
-            ready.put(bench.event("1001"), session=session)
-        session.rollback()
-        assert status(ready, bench.event("1001"), session=session) == "queued"
-    assert len(kept) == 32
+            outbox.put(server.event("1002"), session=session)
+        assert session.execute(sa.text("SELECT count(*) FROM adroll_inbox")).scalar() == 0
+    with Session(server.sql()) as session:
+        assert status(outbox, server.event("1003"), session=session) == "queued"
+    assert not elsewhere(outbox)
+
+
+@pytest.mark.parametrize("known", ["never", "long ago", "of another address"])
+def test_where_ours_is_not_known_the_entry_goes_and_is_compared_later(
+    server: Bench, twin: sa.Engine, caplog: Caplog, known: str
+) -> None:
+    outbox = server.open()
+    outbox.database.create_tables()
+    if known != "never":
+        url = sa.make_url(server.url or "")
+        if known == "of another address":
+            url = url.set(host="localhost")
+        first = server.open(outbox_url=url.render_as_string(hide_password=False))
+        with Session(server.sql()) as session:
+            first.put(server.event("1000"), session=session)
+        first.measure()
+    if known == "long ago":
+        for note in server.journal.iterdir():
+            os.utime(note, (time.time() - 3600,) * 2)
+    with Session(twin) as session:
+        assert status(outbox, server.event("1001"), session=session) == "queued"
+        session.commit()
+        assert session.execute(sa.text("SELECT count(*) FROM adroll_inbox")).scalar() == 1
+        assert not elsewhere(outbox)
+
+        with caplog.at_level(logging.ERROR, "adroll_flask"):
+            outbox.measure()
+
+        assert "session-elsewhere" in caplog.text
+        assert elsewhere(outbox)
+        with pytest.raises(ConfigurationError, match="another"):
+            outbox.put(server.event("1002"), session=session)
+
+
+def test_a_session_that_may_not_look_keeps_its_transaction(server: Bench) -> None:
+    outbox = server.open()
+    outbox.database.create_tables()
+    server.execute("ALTER TABLE adroll_meta RENAME COLUMN value TO hidden")
+    try:
+        with Session(server.sql()) as session:
+            session.execute(sa.text("DELETE FROM adroll_mark"))
+            assert status(outbox, server.event("1001"), session=session) == "queued"
+            session.commit()
+    finally:
+        server.execute("ALTER TABLE adroll_meta RENAME COLUMN hidden TO value")
+    assert outbox.queue.waiting() == 1
+
+
+def test_with_no_connection_left_the_order_is_kept_all_the_same(server: Bench) -> None:
+    server.open().database.create_tables()
+    with a_user(server, "ALL", most=1) as url:
+        outbox = server.open(outbox_url=url)
+        engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        with Session(engine) as session:
+            session.execute(sa.text("SELECT 1"))  # the one connection that there is
+            assert status(outbox, server.event("1001"), session=session) == "queued"
+            session.commit()
+        engine.dispose()
+        assert outbox.queue.waiting() == 1
+        outbox.close()
+
+
+def test_a_large_transaction_of_the_shop_s_own_file_keeps_nobody_waiting(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/shop.db"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE orders (content BLOB)"))
+        create_tables(connection)
+    outbox = sqlite.open(outbox_url=url)
+    with Session(engine) as session:
+        session.execute(sa.text("PRAGMA cache_size = 2"))
+        for _ in range(20):  # more than its cache has room for: SQLite locks the file at once
+            session.execute(sa.text("INSERT INTO orders VALUES (zeroblob(100000))"))
+        assert status(outbox, sqlite.event("1001"), session=session) == "queued"
+        session.commit()
+    engine.dispose()
+    assert outbox.queue.waiting() == 1
 
 
 def test_another_way_to_the_same_database_is_taken(server: Bench) -> None:
@@ -151,32 +279,6 @@ def session() -> Iterator[Session]:
         session.execute(sa.text("SELECT 1"))
         yield session
     engine.dispose()
-
-
-def test_an_action_runs_once_after_the_outermost_commit(session: Session) -> None:
-    done: list[str] = []
-    after_commit(session, lambda: done.append("outer"))
-    session.flush()
-    with session.begin_nested():
-        after_commit(session, lambda: done.append("inner"))
-    assert done == [], "a released savepoint is no commit"
-    session.commit()
-    assert done == ["outer", "inner"]
-    session.execute(sa.text("SELECT 1"))
-    session.commit()
-    assert done == ["outer", "inner"]
-
-
-@pytest.mark.parametrize("end", ["rollback", "close"])
-def test_a_session_that_ends_otherwise_runs_nothing(session: Session, end: str) -> None:
-    done: list[str] = []
-    after_commit(session, lambda: done.append("outer"))
-    with session.begin_nested(), session.begin_nested():
-        after_commit(session, lambda: done.append("inner"))
-    getattr(session, end)()
-    session.execute(sa.text("SELECT 1"))
-    session.commit()
-    assert done == []
 
 
 @pytest.mark.parametrize("sessions", ["one long session", "a session each"])

@@ -22,10 +22,14 @@ from adroll_flask.outbox.schema import Tx
 from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child, open_files
-from tests.support.outbox_engines import EID, Bench, deliver, status
+from tests.support.forking import forks_amid_threads
+from tests.support.outbox_engines import EID, Bench, damage, deliver, status
 
 
-def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
+def test_only_the_owner_may_read_the_files(sqlite: Bench, scheme: str) -> None:
+    instance = sqlite.folder / "srv" / "instance"
+    outbox = sqlite.open(outbox_url=f"{scheme}:///{instance}/outbox.sqlite")
     old = os.umask(0)
     try:
         sqlite.insert(outbox, None)
@@ -39,6 +43,8 @@ def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> Non
     }
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(sqlite.journal.stat().st_mode) == 0o700
+    for folder in (instance, instance.parent):
+        assert not stat.S_IMODE(folder.stat().st_mode) & 0o022, "others put no file there"
 
 
 @pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
@@ -50,7 +56,6 @@ def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int)
 
     assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,), "incremental"
 
 
 def test_a_locked_file_costs_a_report_nothing(
@@ -127,19 +132,17 @@ def test_a_deleted_database_is_made_anew(sqlite: Bench, what: str) -> None:
         assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
 
 
-@pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
+@pytest.mark.parametrize("harm", ["a page", "empty"])
 def test_a_corrupt_one_goes_aside(sqlite: Bench, outbox: Outbox, caplog: Caplog, harm: str) -> None:
     for n in range(50):
         outbox.put(sqlite.event(f"old{n}"))
     assert outbox.queue.waiting() == 50
     outbox.close()
     shutil.rmtree(sqlite.journal)
-    raw = bytearray(sqlite.path.read_bytes())
-    if harm == "header":
-        raw[:100] = b"x" * 100
-    elif harm == "middle":
-        raw[4096:] = b"\xff" * (len(raw) - 4096)
-    sqlite.path.write_bytes({"empty": b"", "text": b"no database " * 1000}.get(harm, bytes(raw)))
+    if harm == "empty":
+        sqlite.path.write_bytes(b"")
+    else:
+        damage(sqlite.path, "adroll_event")
 
     with caplog.at_level(logging.CRITICAL, "adroll_flask"):
         outbox.put(sqlite.event("new"))
@@ -223,19 +226,6 @@ def test_delivered_rows_lie_packed(sqlite: Bench, outbox: Outbox) -> None:
     assert (pages - free) * 4096 / 1500 < 500, "bytes a key"
 
 
-def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -> None:
-    for _ in range(1500):
-        sqlite.clock.now += 0.01
-        outbox.put(sqlite.event(payload=b"x" * 8000))
-    deliver(outbox)
-    sqlite.pass_time(1000)
-    while outbox.admin.keep_house():
-        pass
-    outbox.close()
-
-    assert sqlite.path.stat().st_size < 6 << 20
-
-
 def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite: Bench) -> None:
     outbox = sqlite.open()
     assert (outbox.lookups.counts()["waiting"], outbox.queue.waiting()) == (0, 0)
@@ -256,6 +246,7 @@ def test_what_may_not_be_looked_at_is_not_taken_for_empty(folder_of_nobody: Path
         outbox.lookups.dead_letters(5)
 
 
+@forks_amid_threads
 def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     # On a busy machine what is under way takes longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
@@ -289,6 +280,7 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch:
     assert deliver(outbox) == [*(f"child {n:02}" for n in range(20)), "parent"]
 
 
+@forks_amid_threads
 def test_else_the_child_only_reports(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", 0.05)
     outbox.put(sqlite.event("parent"))

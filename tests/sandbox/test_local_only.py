@@ -22,15 +22,6 @@ def test_binding_beyond_loopback_is_refused_and_the_setting_named(host: str) -> 
         make_server(app, host, 0)
 
 
-def test_loopback_is_fine_and_more_by_keyword_and_by_setting() -> None:
-    for host in ("127.0.0.1", "127.8.9.10", "localhost", "::1"):
-        local_only.check_binding(host, allow_remote=False, environ={})
-    local_only.check_binding("0.0.0.0", allow_remote=True, environ={})
-    local_only.check_binding("0.0.0.0", allow_remote=False, environ={local_only.ALLOW_REMOTE: "1"})
-    with pytest.raises(Unsafe):
-        local_only.check_binding("::", allow_remote=False, environ={local_only.ALLOW_REMOTE: "0"})
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

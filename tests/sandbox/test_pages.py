@@ -77,12 +77,6 @@ def test_a_click_leads_to_configured_hosts_and_the_shop_that_was_set_up() -> Non
     assert client.get("/click", query_string={"to": "https://shop.com/other"}).status_code == 400
 
 
-def test_the_ad_leads_through_the_click(api: Api) -> None:
-    page = api.open("/ad", query_string={"to": "http://shop.test/a?b=c&d=e"}).get_data(as_text=True)
-    assert 'href="/click?to=http%3A%2F%2Fshop.test%2Fa%3Fb%3Dc%26d%3De"' in page
-    assert "/click?to=http%3A%2F%2F127.0.0.1%3A5000%2F" in api.open("/ad").get_data(as_text=True)
-
-
 def test_the_pixel_is_served_for_the_account_alone(api: Api) -> None:
     answer = api.open(f"/j/{ADVERTISABLE_EID}/roundtrip.js")
     assert answer.status_code == 200
@@ -329,4 +323,4 @@ def test_state_survives_in_a_bounded_file(tmp_path: Path) -> None:
     assert state.clicks()[-1]["adct"] == "click93"
     state.clear()
     state.close()
-    assert file.read_text() == ""
+    assert len(file.read_text().splitlines()) == 1

@@ -152,14 +152,6 @@ def outcomes(adroll: RunningSandbox) -> list[tuple[Any, str]]:
     return [(one["status"], one["outcome"]) for one in adroll.requests()]
 
 
-def test_latency_comes_before_the_answer(adroll: RunningSandbox, client: Client) -> None:
-    adroll.fault(latency=0.3, times=1)
-    began = time.monotonic()
-    assert client.report("1").status_code == 200
-    assert time.monotonic() - began >= 0.3
-    assert adroll.requests()[0]["fault"] is not None
-
-
 def test_a_reset_is_a_reset_and_not_an_end(adroll: RunningSandbox) -> None:
     adroll.fault(reset="after")
     with socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE) as wire:
@@ -183,11 +175,11 @@ def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client)
 
 
 def test_offline_resets_each_connection_for_a_while(adroll: RunningSandbox, client: Client) -> None:
-    adroll.fault(offline=4)
+    adroll.fault(offline=2)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
             client.report("1")
-    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 4
+    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 2
     eventually(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
     assert client.report("1").status_code == 200
 
@@ -203,7 +195,7 @@ def test_a_closed_port_refuses_and_opens_again(adroll: RunningSandbox) -> None:
         adroll.clear_faults()
         connect()
     with requests.Session() as session:
-        answer = session.post(adroll.url + "/faults", json={"refuse": 4}, timeout=PATIENCE)
+        answer = session.post(adroll.url + "/faults", json={"refuse": 2}, timeout=PATIENCE)
         assert answer.status_code == 201
         # The connection that was open lives on, as the live view's does.
         assert session.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200

@@ -1,4 +1,4 @@
-"""Sites for the tests of this folder, behind the extension and behind the middleware."""
+"""Sites for the tests of this folder, behind the extension and behind each middleware."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.sites import Clock, MakeSite, Site, configuration, flask_site, wsgi_site
+from tests.support.sites import (
+    Clock,
+    MakeSite,
+    Site,
+    asgi_site,
+    configuration,
+    flask_site,
+    wsgi_site,
+)
 
 
 def _making(build: Callable[..., Site], tmp_path: Path) -> Iterator[MakeSite]:
@@ -28,9 +36,9 @@ def make_flask_site(tmp_path: Path) -> Iterator[MakeSite]:
     yield from _making(flask_site, tmp_path)
 
 
-@pytest.fixture(params=[flask_site, wsgi_site], ids=["flask", "wsgi"])
+@pytest.fixture(params=[flask_site, wsgi_site, asgi_site], ids=["flask", "wsgi", "asgi"])
 def make_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSite]:
-    """Makes the same site behind the extension and behind the middleware."""
+    """Makes the same site behind the extension and behind each middleware."""
     yield from _making(request.param, tmp_path)
 
 

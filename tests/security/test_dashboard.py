@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from adroll_flask import AdRoll
 from adroll_flask.dashboard.mounting import PAGES
-from adroll_flask.visitor.record import Signer
+from adroll_flask.visitor.signing import Signer
 from tests.conftest import AppMaker
 from tests.support import least_memory
 from tests.support.dashboard_shop import WHERE, DashboardShop, answering
@@ -174,6 +174,12 @@ def test_a_token_of_another_browser_is_refused(shop: DashboardShop) -> None:
     shop.now += 12 * 3600 + 60
     assert shop.post("problems/drop", **form).status_code == 403
     assert untouched(shop)
+
+
+def test_the_form_of_a_first_tab_works_after_a_second_was_opened(shop: DashboardShop) -> None:
+    first = shop.token("orders")
+    shop.html("orders")
+    assert shop.post("orders/find", first, order="1001").status_code == 303
 
 
 def test_the_cookie_is_for_this_site_and_no_script(shop: DashboardShop) -> None:

@@ -7,26 +7,20 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import forget_visitor, report_conversion
+from adroll_flask import report_conversion
 from tests.conftest import Caplog
 from tests.support import eventually, visits
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
 EMAIL = "ann@example.com"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+GAID = "cdda802e-fb9c-47ad-9866-0794d394c912"
 OTHER = "0123456789abcdef0123456789abcdef-1667065540999"
 
 
 @pytest.fixture
 def shop(make_flask_site: MakeSite) -> Site:
-    site = make_flask_site()
-
-    @site.app.get("/forget")  # type: ignore[untyped-decorator]
-    def forget() -> str:
-        forget_visitor()
-        return "forgotten"
-
-    return site
+    return make_flask_site()
 
 
 def report(site: Site, order: str, *, cookie: str = COOKIE, **fields: Any) -> str:
@@ -47,15 +41,6 @@ def forget(site: Site, *options: str) -> str:
     return visits.invoke(site.app, "forget", *options, code=0).output
 
 
-def test_a_no_that_the_server_sees_by_itself_erases_what_waits(make_site: MakeSite) -> None:
-    shop = make_site()
-    shop.get("/?adct=click1")
-    assert shop.get("/buy").get_json()["status"] == "queued"
-    for _ in range(2):
-        shop.get(headers={"Sec-GPC": "1"})
-    assert (shop.events(), shop.counts["event_forgotten"]) == ([], 1)
-
-
 @pytest.mark.parametrize(
     "option",
     [
@@ -64,14 +49,17 @@ def test_a_no_that_the_server_sees_by_itself_erases_what_waits(make_site: MakeSi
         ("--user-id", "4711"),
         ("--cookie", COOKIE),
         ("--cookie", COOKIE.replace("-", "-s2-") + "-"),
+        ("--click-id", "click1"),
+        ("--device-id", GAID.upper()),
     ],
     ids=" ".join,
 )
 def test_a_request_by_mail_is_met_and_nothing_is_left_on_the_disk(
     shop: Site, option: tuple[str, str], caplog: Caplog
 ) -> None:
-    report(shop, "1", email=EMAIL, user_id="4711")
-    report(shop, "2", email=EMAIL, user_id="4711", currency="no money")
+    ann = {"email": EMAIL, "user_id": "4711", "adct": "click1", "device_id": GAID}
+    report(shop, "1", **ann)
+    report(shop, "2", **ann, currency="no money")
     report(shop, "3", email="bob@example.com", user_id="4712", cookie=OTHER)
 
     with caplog.at_level(logging.INFO, "adroll_flask"):
@@ -99,8 +87,8 @@ def test_an_order_of_the_forgotten_is_not_reported_again_by_a_reload(shop: Site)
 @pytest.mark.parametrize("how", ["withdraw", "forget"])
 def test_a_broken_outbox_is_no_fault_of_who_withdraws(shop: Site, how: str) -> None:
     shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
-    shop.get("/?adct=click1")  # a withdrawal counts for whom the site knows by its own signature
-    report(shop, "1")
+    shop.get("/?adct=click1")
+    shop.get("/buy")
     shop.runtime.outbox.queue.waiting()
     blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")

@@ -1,5 +1,6 @@
 """``ADROLL_ORIGINS``: front ends on other origins may tell who the visitor is; nobody else may."""
 
+import itertools
 import json
 from typing import Any
 
@@ -49,7 +50,7 @@ def cors(response: TestResponse) -> dict[str, str]:
 
 def told_by(site: Site, response: TestResponse) -> Visitor:
     """Whom the token of an answer names."""
-    return site.runtime.visitors.from_token(json.loads(response.data)["token"])[0]
+    return site.runtime.visitors.read_token(json.loads(response.data)["token"]).visitor
 
 
 def vary(response: TestResponse) -> set[str]:
@@ -167,25 +168,23 @@ STRANGERS = [
 ]
 
 
-@pytest.mark.parametrize("origin", STRANGERS)
-@pytest.mark.parametrize("where", ["same-site", "cross-site", None])
-def test_another_origin_is_refused_untold(site: Site, origin: str, where: str | None) -> None:
+def test_another_origin_is_refused_untold(site: Site) -> None:
     site.get("/?adct=of-the-victim")
-    answer = site.tell(
-        {"adct": "click123", "token": True}, headers={"Origin": origin, "Sec-Fetch-Site": where}
-    )
-    assert answer.status_code == 403
-    assert cors(answer) == {}
-    assert "Origin" in vary(answer)
-    assert b"token" not in answer.data
+    message = {"adct": "click123", "token": True}
+    for origin, where in itertools.product(STRANGERS, ("same-site", "cross-site", None)):
+        answer = site.tell(message, headers={"Origin": origin, "Sec-Fetch-Site": where})
+        assert answer.status_code == 403, (origin, where)
+        assert cors(answer) == {}
+        assert "Origin" in vary(answer)
+        assert b"token" not in answer.data
     assert site.visitor()["adct"] == "of-the-victim"
 
 
-@pytest.mark.parametrize("origin", [*STRANGERS, None])
-def test_a_preflight_of_another_origin_allows_nothing(site: Site, origin: str | None) -> None:
-    answer = preflight(site, origin)
-    assert cors(answer) == {}
-    assert "Origin" in vary(answer)
+def test_a_preflight_of_another_origin_allows_nothing(site: Site) -> None:
+    for origin in (*STRANGERS, None):
+        answer = preflight(site, origin)
+        assert cors(answer) == {}, origin
+        assert "Origin" in vary(answer)
 
 
 def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
@@ -205,7 +204,7 @@ def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
         *("*", 5, None, ["*"], ["null"], [""], [5]),
         *([f"{WWW}{more}"] for more in ("/", "/path", ":0", ":99999", "\n")),
         *([f"https://{host}"] for host in ("", "*.shop.example", "user@www.shop.example")),
-        *([f"https://{host}"] for host in ("-.example", "bücher.example")),
+        *([f"https://{host}"] for host in ("shop..example", "bücher.example")),
         *([f"{scheme}www.shop.example"] for scheme in ("", "//", "ftp://")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -39,11 +41,14 @@ def broker(request: pytest.FixtureRequest) -> str:
 class Worker:
     """A Celery worker with two children and beat in it."""
 
-    def __init__(self, shop: Shop, broker: str, *, every: float) -> None:
+    def __init__(
+        self, shop: Shop, broker: str, *, every: float, lease: float = 3.0, **limits: Any
+    ) -> None:
         self.queue = f"adroll-test-{uuid4().hex[:12]}"
         self._folder = folder = shop.folder
         self._log = folder / "celery.log"
-        told = {"BROKER": broker, "QUEUE": self.queue, "EVERY": str(every)}
+        told = {"BROKER": broker, "QUEUE": self.queue, "EVERY": str(every), "LEASE": str(lease)}
+        told["LIMITS"] = json.dumps(limits)
         self._environ = shop.environ | told
         self._command = [
             *(sys.executable, "-m", "celery", "-A", "tests.support.celery_shop:celery", "worker"),
@@ -118,6 +123,33 @@ def test_beat_delivers_what_requests_and_tasks_report(
         worker.stop()
     wanted = [*(f"task-{number}" for number in range(20)), *map(str, range(1, 21)), "parent"]
     assert Counter(orders(sandbox)) == dict.fromkeys(wanted, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"task_soft_time_limit": 1},
+        {"task_time_limit": 1},
+        {"task_annotations": {"*": {"soft_time_limit": 1, "time_limit": 2}}},
+    ],
+    ids=lambda limits: "-".join(limits),
+)
+def test_a_time_limit_of_all_tasks_cuts_off_no_delivery(
+    broker: str, limits: dict[str, Any], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    shop = Shop(tmp_path).at(sandbox)
+    # AdRoll takes the batch, and answers later than the limit.
+    sandbox.fault(latency=4.0, times=1)
+    with closing(Worker(shop, broker, every=2.0, lease=60.0, **limits)) as worker:
+        shop.report("order:1-20")
+        sandbox.wait(21, timeout=PATIENCE)
+        shop.report("order:21")  # which is sent by a run that comes after
+        sandbox.wait(22, timeout=PATIENCE)
+        worker.stop()
+    assert Counter(orders(sandbox)) == dict.fromkeys([*map(str, range(1, 22)), "parent"], 1)
+    rows = shop.as_json("outbox", "list")
+    assert {(row["state"], row["unsure"]) for row in rows} == {("delivered", False)}
 
 
 def test_where_all_is_off_the_task_delivers_nothing(make_app: Callable[..., Flask]) -> None:

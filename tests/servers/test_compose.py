@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from configparser import RawConfigParser
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from benchmarks import drain
 from benchmarks.servers import free_port
 from tests.support import PATIENCE, ROOT, answers, eventually, lacking, program, started
 from tests.support.outbox_engines import database
+from tests.support.supervisor import values
 
 FOLDER = ROOT / "examples" / "compose"
 
@@ -165,11 +165,10 @@ def test_from_the_click_to_the_arrival(tmp_path: Path) -> None:
 DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 
 
-def unit(name: str) -> RawConfigParser:
-    parser = RawConfigParser(strict=True)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(DEPLOY / name)
-    return parser
+def unit(file: str, name: str) -> str:
+    """What the unit *file* says of *name*."""
+    [value] = values((DEPLOY / file).read_text(), name)
+    return value
 
 
 @dataclass
@@ -190,12 +189,12 @@ def from_systemd(run: Path, worker: str) -> Way:
         text = text.replace("%i", worker).replace("/run/", f"{run}/")
         return text.replace("/srv/shop/.venv/bin", str(BIN))
 
-    service = unit("adroll-worker@.service")["Service"]
-    (run / here(service["RuntimeDirectory"])).mkdir()
+    service = "adroll-worker@.service"
+    (run / here(unit(service, "RuntimeDirectory"))).mkdir()
     # The condition holds where a restart is due.
-    condition = here(unit("adroll-worker-watch@.service")["Service"]["ExecCondition"])
-    start, prepare = (shlex.split(here(service[name])) for name in ("ExecStart", "ExecStartPre"))
-    return Way(start, prepare, f"! {condition}")
+    condition = here(unit("adroll-worker-watch@.service", "ExecCondition"))
+    start, prepare = (here(unit(service, name)) for name in ("ExecStart", "ExecStartPre"))
+    return Way(shlex.split(start), shlex.split(prepare), f"! {condition}")
 
 
 def from_docker(run: Path, worker: str) -> Way:
@@ -261,6 +260,6 @@ def test_a_stop_gives_a_request_its_time() -> None:
     times = [SERVICES[name]["stop_grace_period"].rstrip("s") for name in ("shop", "worker")]
     times += re.findall(r"--graceful-timeout (\d+)", SERVICES["shop"]["command"])
     times += re.findall(r"--stop-timeout (\d+)", (DEPLOY / "Dockerfile").read_text())
-    times.append(unit("adroll-worker@.service")["Service"]["TimeoutStopSec"])
+    times.append(unit("adroll-worker@.service", "TimeoutStopSec"))
     assert len(times) == 5
     assert min(map(int, times)) > Timeouts().connect + Timeouts().total

@@ -89,6 +89,7 @@ def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) 
     pid = str(os.getpid())
     assert found["adroll_process_total"]["event_queued", pid, ""] == 5
     assert found["adroll_process_total"]["event_suppressed", pid, "consent_gpc"] == 1
+    shop.extensions["adroll"].thread.stop()  # which would take the next one in
     report(shop, "1006")
     destination = shop.extensions["adroll"].outbox.destination(ADVERTISABLE)
     destination.stop("unauthorized", "fingerprint")
@@ -217,17 +218,21 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
             ],
         }
 
+    def finding(code: str, severity: str, values: str = "1x200") -> list[dict[str, str]]:
+        labels = {"code": code, "severity": severity}
+        return [one("adroll_findings", values, instance=instance, **labels) for instance in "ab"]
+
     dead = {"event": "purchase", "outcome": "dead", "reason": "refused"}
     lost = "AdRollEventsLost"
     new = [one("adroll_events_total", f"{'_ ' * 70}1x100", instance=i, **dead) for i in ("a", "b")]
     tests = [
-        fires("AdRollEventSilent",
-              [one("adroll_event_silent_seconds", "9e3x200", event="purchase")],
-              severity="critical", event="purchase"),
-        fires("AdRollEventSilent", []),
-        fires("AdRollDeliveryStopped",
-              [one("adroll_destination_stopped", "1x200", reason="http_401")],
-              severity="critical", reason="http_401"),
+        fires("AdRollError", finding("reports-silent", "error"),
+              severity="critical", code="reports-silent"),
+        fires("AdRollError", finding("dead-letters", "warning")),
+        fires("AdRollWarning", finding("dead-letters", "warning"),
+              severity="warning", code="dead-letters"),
+        fires("AdRollWarning", finding("dead-letters", "warning", "1x60 _x200")),
+        fires("AdRollWarning", finding("delivery-paused", "hint")),
         fires("AdRollDeliveryLate", [one("adroll_outbox_oldest_due_seconds", "0+60x200")],
               severity="critical"),
         fires("AdRollDeliveryLate", [one("adroll_outbox_oldest_due_seconds", "800x200")]),

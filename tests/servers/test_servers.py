@@ -17,7 +17,15 @@ from adroll_flask.settings import Settings
 from tests.conftest import Patch
 from tests.support import eventually
 from tests.support.shops import orders
-from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
+from tests.support.wsgi_servers import (
+    PATIENCE,
+    asgi,
+    eventlet,
+    gunicorn,
+    serving,
+    uwsgi,
+    waitress,
+)
 
 ORDERS = [f"order-{number}" for number in range(40)]
 
@@ -25,13 +33,29 @@ ORDERS = [f"order-{number}" for number in range(40)]
 LATE = [f"late-{number}" for number in range(10)]
 
 
+ASGI_SHOP = "tests.support.asgi_shop:make_shop"
+UVICORN = (ASGI_SHOP, "--factory", "--port=0")
+GRANIAN = (ASGI_SHOP, "--factory", "--interface=asgi", "--host=127.0.0.1", "--port={port}")
+
+
 SERVERS = {
+    "uvicorn": asgi("uvicorn", *UVICORN, "--workers=2"),
+    "uvicorn --lifespan off": asgi("uvicorn", *UVICORN, "--workers=2", "--lifespan=off"),
+    "hypercorn": asgi("hypercorn", f"{ASGI_SHOP}()", "--bind=127.0.0.1:0", "--workers=2"),
+    "granian": asgi("granian", *GRANIAN, "--workers=2"),
+    "gunicorn uvicorn": gunicorn(
+        "--worker-class=uvicorn_worker.UvicornWorker",
+        shop=f"{ASGI_SHOP}()",
+        module="uvicorn_worker",
+    ),
+    "gunicorn asgi": gunicorn("--worker-class=asgi", shop=f"{ASGI_SHOP}()"),
     "gunicorn sync": gunicorn("--worker-class=sync"),
     "gunicorn sync --preload": gunicorn("--worker-class=sync", "--preload"),
     "gunicorn gthread": gunicorn("--worker-class=gthread", "--threads=4"),
     "gunicorn gevent": gunicorn("--worker-class=gevent"),
     # gunicorn had a worker for it up to its version 25.
     "eventlet": eventlet(),
+    "waitress": waitress(),
     # Of itself, uWSGI loads the app in its master and forks, past Python's own fork.
     "uWSGI": uwsgi("--enable-threads"),
     "uWSGI --lazy-apps": uwsgi("--enable-threads", "--lazy-apps"),
@@ -46,7 +70,7 @@ def left_in(folder: Path) -> int:
 
 
 #: One of each is tried with all other tests, the rest among the longer proofs.
-SHORT = {"gunicorn gthread", "uWSGI --threads"}
+SHORT = {"gunicorn gthread", "uWSGI --threads", "uvicorn"}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +109,25 @@ def test_every_order_arrives_once_restarts_too(kind: str, sandbox: Sandbox, tmp_
         server.stop()
     assert Counter(orders(sandbox)) == dict.fromkeys(["early", *ORDERS, *LATE], 1)
     assert left_in(tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_orders_of_uwsgis_mule_and_spooler_arrive_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    options = ("--enable-threads", "--mule", f"--spooler={spool}", "--spooler-frequency=1")
+    kind = uwsgi(*options, shop="uwsgi_shop")
+    beside = [f"{how}/{how}-{number}" for how in ("mule", "spooler") for number in range(10)]
+    with serving(kind, tmp_path, sandbox.api_url) as server:
+        for order in ORDERS[:10]:
+            server.buy(order)
+        for path in [*beside, *beside[::5]]:  # some are handed over twice
+            server.ask(f"/beside/{path}", "POST")
+        names = [path.partition("/")[2] for path in beside]
+        sandbox.wait(10 + len(names), timeout=PATIENCE)
+        eventually(lambda: left_in(tmp_path) == 0)
+        server.stop()
+    assert Counter(orders(sandbox)) == dict.fromkeys([*ORDERS[:10], *names], 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The Celery app of a shop, configured by the environment; imported by Celery's worker."""
 
+import json
 import os
 from pathlib import Path
 
@@ -18,10 +19,12 @@ celery.conf.update(
     worker_prefetch_multiplier=1,
     worker_cancel_long_running_tasks_on_connection_loss=True,
 )
+if limits := os.environ.get("LIMITS"):
+    celery.conf.update(json.loads(limits))
 deliver_with(celery, app, every=float(os.environ["EVERY"]), queue=os.environ["QUEUE"])
 
-# A lease of a minute would let the test wait for so long.
-app.extensions["adroll"].deliverer.lease = 3.0
+# A lease of a minute would let most tests wait for so long.
+app.extensions["adroll"].deliverer.lease = float(os.environ["LEASE"])
 
 
 @celery.task(name="shop.buy")  # type: ignore[untyped-decorator]

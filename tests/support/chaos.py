@@ -28,6 +28,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from adroll_flask.delivery.transport import RequestsTransport, Timeouts
 from adroll_flask.events.build import warm
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import running
-from adroll_flask.settings import Settings
+from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
 from tests.support import started
 from tests.support.server_shop import make_shop
 
@@ -53,7 +54,11 @@ WEBHOOK: Any = {"value": 1, "currency": "EUR", "adct": "c", "ip": ADDRESS, "page
 
 def outbox_of(folder: Path) -> Outbox:
     """The shop's: in a file, or where ``$FLASK_ADROLL_OUTBOX_URL`` says."""
-    return Outbox(Settings(outbox_url=os.environ.get("FLASK_ADROLL_OUTBOX_URL")), folder=folder)
+    url = os.environ.get("FLASK_ADROLL_OUTBOX_URL")
+    # Whoever serves no account of the sandbox has its events told apart.
+    names = {f"ADROLL_{name.upper()}": value for name, value in asdict(SANDBOX_ACCOUNT).items()}
+    settings = Settings.from_mapping(names | ({"ADROLL_OUTBOX_URL": url} if url else {}))
+    return Outbox(settings, folder=folder)
 
 
 def verdict(

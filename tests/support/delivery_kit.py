@@ -20,6 +20,8 @@ from tests.support.outbox_engines import Clock as Clock
 from tests.support.outbox_engines import shown
 
 PIXEL = "PIXEL00000000000000001"
+#: Of the record of the visitor whose orders these are.
+RECORD_ID = "0a" * 12
 START = 1_700_000_000.0
 
 Reply = Response | NoAnswer
@@ -146,6 +148,7 @@ class Shop:
         """Put an event as it is given."""
         now = self.clock()
         event = NewEvent(new_id(now), "purchase", account, dry_run, order, payload, now)
+        event.record_id = RECORD_ID
         self.outbox.put(event)
 
     def rows(self) -> dict[str, Any]:

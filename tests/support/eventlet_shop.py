@@ -1,5 +1,10 @@
 """The shop in one process of green threads: prints its address, serves until SIGTERM."""
 
+import os
+
+# Its own name look-ups import dnspython, and by that what can not be patched.
+os.environ["EVENTLET_NO_GREENDNS"] = "yes"
+
 import eventlet
 
 eventlet.monkey_patch()

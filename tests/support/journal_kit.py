@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from adroll_flask.outbox.journal import QUIET, Journal, JournalFile, Read, files_of, read
+from adroll_flask.outbox.journal import QUIET, Journal, JournalFile, Part, files_of, read_part
 from adroll_flask.outbox.model import OutboxFailed, line_of
 
 
@@ -19,11 +19,11 @@ def texts(bodies: list[bytes]) -> list[bytes]:
     return [json.loads(body).encode("latin-1") for body in bodies]
 
 
-def read_file(file: JournalFile, *, most: int = 100, most_bytes: int = 1 << 16) -> Read:
+def read_file(file: JournalFile, *, most: int = 100, most_bytes: int = 1 << 16) -> Part:
     """All that a file holds at present, read batch by batch."""
-    found = Read()
+    found = Part()
     while True:
-        batch = read(file, found.end, most=most, most_bytes=most_bytes)
+        batch = read_part(file, found.end, most=most, most_bytes=most_bytes)
         assert batch.end >= found.end
         found.bodies += batch.bodies
         found.damaged += batch.damaged

@@ -12,17 +12,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, Page
 from werkzeug.wrappers import Request, Response
 
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT
 from tests.support.serving import serving
 
-STATIC = Path(__file__).resolve().parents[2] / "static"
+STATIC = ROOT / "static"
+#: The IAB's own consent platform for the GPP, as modules that pages import from ``/gpp/``.
+GPP = ROOT / "docs" / "node_modules" / "@iabgpp" / "cmpapi" / "lib" / "mjs"
 #: What the pixel answers.
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 #: What the server sets.
@@ -210,6 +211,9 @@ class KitSite:
             return Response(PIXEL, status, mimetype="text/javascript")
         if path.endswith(".min.js"):
             return Response((STATIC / path[1:]).read_text(), mimetype="text/javascript")
+        if path.startswith("/gpp/"):
+            module = (GPP / path.removeprefix("/gpp/")).read_text()
+            return Response(module, mimetype="text/javascript")
         if path in self.pages:
             html, headers = self.pages[path]
             return Response(html, headers=headers, mimetype="text/html")

@@ -90,11 +90,13 @@ def behind_nginx(
     *,
     forwarding: str = FORWARDING,
     identity: str | None = "",
+    proxies: int = 1,
 ) -> Iterator[CachedSite]:
     """Serve *app* behind an nginx that caches as *location* says.
 
     :param identity: directives for our endpoints, which are not cached; ``None``: they are
         treated as any page.
+    :param proxies: how many ProxyFix is told of.
     """
     nginx = program("nginx", "nginx-light")
     # nginx inherits the socket, as from the nginx before it in an upgrade (`ngx_inherited`): who
@@ -102,7 +104,7 @@ def behind_nginx(
     listening = socket.create_server(("127.0.0.1", 0), backlog=64)
     port = listening.getsockname()[1]
     site = CachedSite(app, port, folder / "cache")
-    fixed = ProxyFix(app, x_for=1, x_proto=1)
+    fixed = ProxyFix(app, x_for=proxies, x_proto=1)
 
     def noting(environ: Any, start_response: Any) -> Any:
         def start(status: str, headers: Any, *rest: Any) -> Any:

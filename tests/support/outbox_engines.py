@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,12 +35,11 @@ SERVERS = {
     "mariadb": os.environ.get("ADROLL_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
 }
 _NUMBERS = itertools.count()
-_TABLES = "event account stop inbox journal mark history"
+_TABLES = "event account inbox journal mark history"
 #: What lies in a database and ages.
 _TIMES = {
     "event": "queued_at due_at refused_at released_at learnt_at",
     "account": "paused_until probe_until stopped_since last_error_at",
-    "stop": "began_at ended_at",
     "mark": "marked_at forget_at",
 }
 
@@ -172,7 +172,11 @@ class Bench:
             return
         for table in _TABLES.split():
             self.execute(f"DELETE FROM adroll_{table}")
-        self.execute("DELETE FROM adroll_meta WHERE name NOT IN ('outbox_id', 'schema_version')")
+        made = "'began', 'outbox_id', 'schema_version'"
+        self.execute(f"DELETE FROM adroll_meta WHERE name NOT IN ({made})")
+        self.execute(
+            "UPDATE adroll_meta SET value = :now WHERE name = 'began'", now=repr(self.now())
+        )
 
     def close(self) -> None:
         for outbox in self.opened:
@@ -224,6 +228,51 @@ def database(engine: str, *, whole: bool = False) -> Iterator[str]:
             return False
 
         eventually(is_gone)
+
+
+@contextlib.contextmanager
+def a_user(server: Bench, rights: str, *, most: int = 0, is_reader: bool = False) -> Iterator[str]:
+    """*server*'s URL for a user of its own, who has *rights* on all tables that are there.
+
+    :param most: connections at a time; 0: any number.
+    :param is_reader: all of the user's transactions only read, as on a replica.
+    """
+    url, user = sa.make_url(server.url or ""), f"adroll_{os.getpid()}_{next(_NUMBERS)}"
+    if server.engine == "postgresql":
+        schema = url.query["application_name"]
+        begin = [
+            f"CREATE ROLE {user} LOGIN CONNECTION LIMIT {most or -1}",
+            f"GRANT USAGE ON SCHEMA {schema} TO {user}",
+            f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema} TO {user}",
+            f"ALTER ROLE {user} SET default_transaction_read_only = {'on' if is_reader else 'off'}",
+        ]
+        end = [f"DROP OWNED BY {user}", f"DROP ROLE {user}"]
+    else:
+        begin = [
+            f"CREATE USER {user}@'%' WITH MAX_USER_CONNECTIONS {most}",
+            f"GRANT {rights} ON {url.database}.* TO {user}@'%'",
+        ]
+        end = [f"DROP USER {user}@'%'"]
+        if is_reader:
+            url = url.update_query_dict({"init_command": "SET SESSION TRANSACTION READ ONLY"})
+    for statement in begin:
+        server.execute(statement)
+    try:
+        yield url.set(username=user).render_as_string(hide_password=False)
+    finally:
+        for statement in end:
+            server.execute(statement)
+
+
+def damage(path: Path, table: str) -> None:
+    """Overwrite the page at which *table* of a SQLite file begins."""
+    where = f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute(where).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
 
 
 def status(outbox: Outbox, event: NewEvent, **how: Any) -> str:

@@ -45,7 +45,8 @@ _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE
 _ENDLESS = re.compile(
     r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|worker(?! --once))"
     r"|flask (--\S+ \S+ )*run\b|runserver|make demo"
-    r"|python (-m (demo_app|adroll_flask\.sandbox)|shop\.py)|gunicorn|uwsgi|celery"
+    r"|python (-m (demo_app|adroll_flask\.sandbox)|shop\.py)"
+    r"|gunicorn|uvicorn|hypercorn|uwsgi|celery"
 )
 #: What a page's reader does once to the machine, or what needs another one.
 UNTYPED = {

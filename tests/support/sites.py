@@ -11,11 +11,21 @@ from typing import Any
 from flask import Flask, request
 from werkzeug.test import Client, TestResponse
 
-from adroll_flask import AdRoll, AdRollMiddleware, Visitor, current_visitor, report_conversion
+from adroll_flask import (
+    AdRoll,
+    AdRollMiddleware,
+    Visitor,
+    current_visitor,
+    forget_visitor,
+    report_conversion,
+)
 from adroll_flask.runtime import Runtime
 from tests.support import visits
+from tests.support.asgi import Bridged
 
 HOST = "shop.example"
+#: The record's cookie over HTTPS.
+RECORD = "__Host-adroll_visitor"
 ADDRESS = "93.184.216.34"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 EIDS = {
@@ -128,10 +138,25 @@ def _with_views(app: Flask) -> Flask:
 
     @app.route("/buy", methods=["GET", "POST"])
     def buy() -> dict[str, Any]:
+        said = request.args
+        of: Any = {"visitor": said["token"]} if "token" in said else {}
         receipt = report_conversion(
-            order_id=request.args.get("order", "1001"), value="59.90", currency="EUR"
+            order_id=said.get("order", "1001"),
+            value="59.90",
+            currency="EUR",
+            hold="hold" in said,
+            **of,
         )
         return {"status": receipt.status, "reason": receipt.reason}
+
+    @app.get("/token")
+    def token() -> str:
+        return current_visitor().token()
+
+    @app.get("/forget")
+    def forget() -> str:
+        forget_visitor()
+        return "forgotten"
 
     return app
 
@@ -143,13 +168,20 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
     return Site(_with_views(app), app.extensions["adroll"], clock, folder / "adroll-outbox.sqlite")
 
 
-def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
+def wsgi_site(
+    folder: Path, clock: Clock, config: dict[str, Any], middleware: Any = AdRollMiddleware
+) -> Site:
     """The same app, which has no AdRoll itself."""
     settings = {key.removeprefix("ADROLL_").lower(): value for key, value in config.items()}
     settings.setdefault("secret_key", "a key of this shop")
     app = _with_views(Flask(__name__)).wsgi_app
-    middleware = AdRollMiddleware(app, clock=clock, folder=str(folder), **settings)
-    return Site(middleware, middleware.runtime, clock, folder / "adroll-outbox.sqlite")
+    served = middleware(app, clock=clock, folder=str(folder), **settings)
+    return Site(served, served.runtime, clock, folder / "adroll-outbox.sqlite")
+
+
+def asgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
+    """The same app behind the ASGI middleware."""
+    return wsgi_site(folder, clock, config, Bridged)
 
 
 MakeSite = Callable[..., Site]

@@ -10,6 +10,7 @@ from flask import Flask
 from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox.model import Outcome
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE
 
@@ -31,6 +32,18 @@ def report(app: Flask, order: str = "1001", *, gpc: bool = False, **fields: Any)
     """Report a visitor's order; the receipt."""
     with visit(app, gpc=gpc):
         return report_conversion(**(ORDER | {"order_id": order} | fields))
+
+
+def begin_long_ago(outbox: Outbox) -> None:
+    """Let *outbox* know of orders of any time."""
+    outbox.database.create_tables()
+    long_ago = "UPDATE adroll_meta SET value = '1000.0' WHERE name = 'began'"
+    outbox.database.write(lambda tx: tx.execute(long_ago))
+
+
+def began_long_ago(app: Flask) -> None:
+    """Let the app's outbox know of orders of any time."""
+    begin_long_ago(app.extensions["adroll"].outbox)
 
 
 def settle(app: Flask, **ends: dict[str, Any]) -> None:

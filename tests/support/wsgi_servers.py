@@ -16,40 +16,45 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.support import eventually, lacking, said, started
+from tests.support import answers, eventually, free_port, lacking, said, started
 
 CLIENTS = 4
 #: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
 #: stop cut off in the middle of a request comes back when that ends.
 PATIENCE = 150.0
-_PORT = r"(?:Listening at: http://|bound to TCP address )127\.0\.0\.1:(\d+)"
+_PORT = r"(?:(?:Listening at:|unning on) http://|bound to TCP address )127\.0\.0\.1:(\d+)"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How to start one kind of server."""
+    """How to start one kind of server; a ``{port}`` in its command is a free one."""
 
     module: str
     command: list[str]
     workers: int = 2
 
 
-def gunicorn(*options: str) -> Kind:
+def gunicorn(
+    *options: str,
+    shop: str = "tests.support.server_shop:make_shop()",
+    module: str = "gunicorn",
+) -> Kind:
+    """gunicorn with two workers, of the kind that *module* has."""
     from gunicorn.config import Config
 
     if "--no-control-socket" in Config().parser().format_help():
         options = ("--no-control-socket", *options)
     command = [
-        *(sys.executable, "-m", "gunicorn", "tests.support.server_shop:make_shop()"),
+        *(sys.executable, "-m", "gunicorn", shop),
         *("--bind=127.0.0.1:0", "--workers=2", "--graceful-timeout=60", *options),
     ]
-    return Kind("gunicorn", command)
+    return Kind(module, command)
 
 
-def uwsgi(*options: str) -> Kind:
+def uwsgi(*options: str, shop: str = "server_shop") -> Kind:
     program = f"{sysconfig.get_path('scripts')}/uwsgi"
     command = [
-        *(program, "--module=tests.support.server_shop:make_shop()"),
+        *(program, f"--module=tests.support.{shop}:make_shop()"),
         *("--http-socket=127.0.0.1:0", "--master", "--processes=2", "--die-on-term"),
         # A worker that hangs when it is stopped is not to be hidden by uWSGI's kill.
         *("--worker-reload-mercy=60", "--disable-logging", *options),
@@ -57,8 +62,17 @@ def uwsgi(*options: str) -> Kind:
     return Kind("pyuwsgi", command)
 
 
+def asgi(module: str, *options: str) -> Kind:
+    """A server for ASGI with two workers."""
+    return Kind(module, [sys.executable, "-m", module, *options])
+
+
 def eventlet() -> Kind:
     return Kind("eventlet", [sys.executable, "-m", "tests.support.eventlet_shop"], workers=1)
+
+
+def waitress() -> Kind:
+    return Kind("waitress", [sys.executable, "-m", "tests.support.waitress_shop"], workers=1)
 
 
 class Server:
@@ -68,7 +82,10 @@ class Server:
         self._kind = kind
         self._process = process
         self._log = log
-        self.url = f"http://127.0.0.1:{said(process, log, _PORT, PATIENCE)}"
+        port = int(said(process, log, _PORT, PATIENCE))
+        self.url = f"http://127.0.0.1:{port}"
+        # uvicorn says so before its workers listen.
+        eventually(lambda: answers(port), PATIENCE)
 
     @property
     def log(self) -> str:
@@ -117,5 +134,6 @@ def serving(kind: Kind, folder: Path, api_url: str, **environ: str) -> Iterator[
         lacking(f"{kind.module} is not installed")
     log = folder / "server.log"
     told = {"SHOP_FOLDER": str(folder), "FLASK_ADROLL_API_URL": api_url} | environ
-    with started(*kind.command, log=log, env=os.environ | told) as process:
+    command = [part.replace("{port}", str(free_port())) for part in kind.command]
+    with started(*command, log=log, env=os.environ | told) as process:
         yield Server(kind, process, log)

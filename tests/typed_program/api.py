@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from fastapi import FastAPI
 from flask import Flask
+from werkzeug import Request
 
 from adroll_flask import (
     AdRoll,
+    AdRollASGIMiddleware,
     AdRollMiddleware,
     Event,
     Receipt,
@@ -70,5 +73,21 @@ wrapped = AdRollMiddleware(
 )
 AdRollMiddleware(app.wsgi_app, delivery="celery")  # type: ignore[arg-type]
 AdRollMiddleware(app.wsgi_app, advertiseable_eid="X")  # type: ignore[call-arg]
-with wrapped.context():
+
+
+async def may_track(request: Request) -> bool | None:
+    return request.cookies.get("consent") == "yes"
+
+
+api = FastAPI()
+served = AdRollASGIMiddleware(
+    api,
+    identity=lambda scope: {"user_id": scope["user"].id},
+    paid_orders=lambda since, until: [{"order_id": "1", "at": since}],
+    consent=may_track,
+)
+api.add_middleware(AdRollASGIMiddleware, delivery="worker", sandbox=True)
+AdRollASGIMiddleware(app.wsgi_app)  # type: ignore[arg-type]
+AdRollMiddleware(api)  # type: ignore[arg-type]
+with wrapped.context(), served.context():
     release_conversion("5", host="shop.fr")

@@ -11,15 +11,15 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.consent import Decision, decide
-from adroll_flask.visitor.record import Visitors
+from adroll_flask.visitor.visitors import Visitors
 from tests.conftest import Caplog
 from tests.support.tcf import NO, STRINGS, YES
 
-GRANTED = Decision(True, "granted")
-REFUSED = Decision(False, "refused")
-UNKNOWN = Decision(None, "unknown")
-ERROR = Decision(None, "error")
-GPC = Decision(False, "gpc")
+GRANTED = Decision(True, "")
+REFUSED = Decision(False, "consent_refused")
+UNKNOWN = Decision(None, "consent_unknown")
+ERROR = Decision(None, "consent_error")
+GPC = Decision(False, "consent_gpc")
 
 
 def decided(
@@ -42,10 +42,10 @@ def decided(
 
 
 def test_without_a_setting_consent_is_granted() -> None:
-    assert decided() == Decision(True, "default")
+    assert decided() == Decision(True, "")
 
 
-@pytest.mark.parametrize("consent", [None, "tcf", lambda request: True])
+@pytest.mark.parametrize("consent", [None, "tcf", "gpp", lambda request: True])
 @pytest.mark.parametrize("recorded", [True, False, None])
 def test_gpc_is_a_no_whatever_else_was_said(consent: Any, recorded: bool | None) -> None:
     assert decided(consent, gpc=True, recorded=recorded) == GPC
@@ -75,6 +75,8 @@ def test_else_the_recorded_answer_counts(recorded: bool | None, expected: Decisi
     assert decided(lambda request: None, recorded=recorded) == expected
     assert decided("tcf", cookies={}, recorded=recorded) == expected
     assert decided("tcf", cookies={"euconsent-v2": ""}, recorded=recorded) == expected
+    # No string is read for it, whatever cookies the platform keeps.
+    assert decided("gpp", cookies={"euconsent-v2": NO}, recorded=recorded) == expected
 
 
 def test_a_callable_that_raises_is_counted_and_no_consent(caplog: Caplog) -> None:

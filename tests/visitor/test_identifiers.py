@@ -121,14 +121,12 @@ def test_addresses_that_pedants_refuse_are_customers_too(address: str) -> None:
     ("value", "told"),
     [
         *((value, "one '@' and text") for value in ("nobody", "@", "a@", "@b", "a@b@c")),
-        # Words and numbers that could be hashes, were they longer.
-        *((value, "one '@' and text") for value in ("facade", "deadbeef", "4930123456789")),
         *((value, "without spaces") for value in ("a b@c.de", "a@c .de", "a\u00a0b@c.de")),
         *((value, "without spaces") for value in ("a\x00@c.de", "a\x85@c.de", "\ud800@c.de")),
         ("x" * 243 + "@example.com", "at most 254"),
-        *(("a" * length, "another length") for length in (16, 31, 33, 40, 63, 65, 128)),
+        *(("a" * length, "or a hash of one") for length in (16, 31, 33, 40, 63, 65, 128)),
         *((make(b"").hexdigest(), "empty text") for make in (hashlib.sha256, hashlib.md5)),
-        *((value, "this one is empty") for value in ("", " ", "\t\n")),
+        *((value, "one '@' and text") for value in ("", " ", "\t\n")),
         *((value, "one address per event") for value in (["a@x.de"], ("a@x.de",), [], 7, object())),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import Visitors
 from adroll_flask.visitor.tracked_request import TrackedRequest
+from adroll_flask.visitor.visitors import Visitors
 
 
 def tracked(**environ: Any) -> TrackedRequest:

@@ -8,6 +8,12 @@
   document.documentElement.classList.add("scripted");
   let typed = false;
 
+  // On a narrow page advice is folded; without this it is open there, too.
+  const fold = (root) => {
+    if (matchMedia("(max-width: 900px)").matches) root.querySelectorAll(".fold").forEach((one) => one.removeAttribute("open"));
+  };
+  fold(document);
+
   const isBusy = () => {
     const at = document.activeElement;
     return typed || main.dataset.still !== undefined || (main.contains(at) && at.closest("form"));
@@ -35,6 +41,7 @@
       const scrolled = [...old.querySelectorAll(".scroll")].map((one) => [one.scrollTop, one.scrollLeft]);
       if (old.contains(at) && !focused) continue;
       old.replaceWith(part);
+      fold(part);
       for (const id of open) document.getElementById(id)?.setAttribute("open", "");
       [...part.querySelectorAll(".scroll")].forEach((one, place) => {
         [one.scrollTop, one.scrollLeft] = scrolled[place] ?? [0, 0];

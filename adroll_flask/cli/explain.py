@@ -1,0 +1,145 @@
+"""``flask adroll explain``: what a message, a reason or a setting means, without the Internet.
+
+The texts stand elsewhere: messages in docs/errors.md, of which a wheel has a copy; reasons in
+``reasons.toml``; settings in the comments of :class:`~adroll_flask.settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+from flask.cli import NoAppException
+
+from adroll_flask.delivery.client import kind_of
+from adroll_flask.events.names import suggestion
+from adroll_flask.findings.finding import MEANINGS, Finding, meaning
+from adroll_flask.settings import Settings
+
+from . import console
+from .check import site_findings
+
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
+_COPY: Final = Path(__file__).with_name("errors.md")
+#: An entry of the page: its anchor, its title, and its lines.
+_ENTRY: Final = re.compile(r'^<a id="([a-z-]+)"></a>\n### (.+)\n\n((?:- .+\n)+)', re.MULTILINE)
+_LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
+#: A setting: the lines of its comment, and its name.
+_SETTING: Final = re.compile(r"((?:^    #: .*\n)+)^    (\w+):", re.MULTILINE)
+_STATUS: Final = re.compile(r"http_([1-5][0-9]{2})(_to_everything)?")
+_DEFAULT: Final = re.compile(r"\s*Default: (.*?)\.(?=\s|$)")
+
+
+class Entry(NamedTuple):
+    """What is said of one code; each line of a message begins with Cause, Meaning or Fix."""
+
+    title: str
+    lines: Sequence[str]
+
+
+def messages() -> Mapping[str, Entry]:
+    """The page's entries by their codes, without its markup; a link tells its page."""
+    text = (_COPY if _COPY.exists() else _PAGE).read_text("utf-8")
+    plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
+    return {
+        code: Entry(title, [line.removeprefix("- ") for line in body.splitlines()])
+        for code, title, body in _ENTRY.findall(plain.replace("**", ""))
+    }
+
+
+@cache
+def settings() -> Mapping[str, tuple[str, str]]:
+    """By setting, what it is and its default, in the markup of docstrings.
+
+    >>> settings()["ADROLL_ENABLED"]
+    ('Off: the API is there and does nothing.', '``True``')
+    """
+    defaults = {one.name: one.default for one in fields(Settings)}
+    texts = {}
+    for comment, name in _SETTING.findall(inspect.getsource(Settings)):
+        text = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
+        own_words = _DEFAULT.search(text)
+        default = own_words[1] if own_words else f"``{defaults[name]!r}``"
+        texts[f"ADROLL_{name.upper()}"] = (_DEFAULT.sub("", text).strip(), default)
+    return texts
+
+
+@console.commands.command("explain", with_appcontext=False)
+@click.argument("code", required=False)
+@console.AS_JSON
+def explain(code: str | None) -> None:
+    """Say what a message, a reason or a setting means, and whether it is so here.
+
+    CODE is what a message ends in (event-lost), a reason that events died of (too_old), or a
+    setting (ADROLL_HOSTS). Without it, all messages are listed, those first that are so here.
+    """
+    entries = messages()
+    findings = _findings_here()
+    if code is None:
+        here = {finding.code for finding in findings}
+        codes = sorted(entries, key=lambda one: (one not in here, one))
+        rows = [(one, entries[one].title, "yes" if one in here else "") for one in codes]
+        listed = [dict(zip(("code", "title", "here"), row, strict=True)) for row in rows]
+        console.show(listed, console.table(("code", "meaning", "here"), rows))
+        return
+    code = code.rpartition("#")[2]  # of an address, too
+    entry = entries.get(code) or _of_setting(code) or _of_status(code) or _of_reason(code, entries)
+    so_here = [finding for finding in findings if code in (finding.code, finding.subject)]
+    lines = [entry.title, *entry.lines]
+    lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so_here]
+    wrap = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False)
+    wrapped = [wrap.fill(console.as_typed(line)) for line in lines]
+    data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so_here]}
+    console.show(data, "\n".join(wrapped))
+
+
+def _findings_here() -> list[Finding]:
+    """What is so here; nothing where there is no app, since the texts are told all the same."""
+    try:
+        # check tells each site what a policy has to allow, and does not know whether it has one.
+        return [finding for finding in site_findings() if finding.code != "csp"]
+    except NoAppException:
+        return []
+
+
+def _of_setting(name: str) -> Entry | None:
+    """What a setting is; ``None``: there is no such setting."""
+    if name not in settings():
+        return None
+    text, default = settings()[name]
+    plain = [line.replace("``", "`") for line in (text, f"Default: {default}.")]
+    return Entry(name, plain)
+
+
+def _of_status(code: str) -> Entry | None:
+    """What an HTTP status of AdRoll's means (``http_401``); ``None``: the code is none."""
+    status = _STATUS.fullmatch(code)
+    if status is None:
+        return None
+    means = meaning("answer", kind_of(int(status[1]))).title
+    to_all = "AdRoll answered so to every event. " if status[2] else ""
+    return Entry(f"AdRoll's answer had the HTTP status {status[1]}", [f"Meaning. {to_all}{means}"])
+
+
+def _of_reason(reason: str, entries: Mapping[str, Entry]) -> Entry:
+    """What a reason means, by which the history and dead letters say what became of events.
+
+    :raises click.UsageError: it is none.
+    """
+    # Of several the first: events die of the reasons that are told before.
+    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
+    outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
+    kinds = ("", "*", "unpaid", "settable", "invalid:")
+    if outcome == "answer" or reason in kinds:
+        reasons = [one for one, of in outcomes.items() if of != "answer" and one not in kinds]
+        near = suggestion(reason, [*entries, *reasons, *settings()])
+        raise click.UsageError(f"there is no code {reason!r}{near or '; explain lists all'}")
+    what = meaning(outcome, reason)
+    return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])

@@ -1,0 +1,189 @@
+"""What stands beside a span's figures: the span before it, the same weekdays, and what is usual.
+
+A span that is under way is compared until its last full hour, with the same part of another by the
+clock on the wall, which summer time moves: history is by the hour, and knows no part of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+from adroll_flask.findings.sums import money as money_of
+from adroll_flask.outbox.model import HistorySum
+from adroll_flask.plurals import counted
+from adroll_flask.times import HOUR, written
+
+from .periods import STEPS, Period
+
+#: Weeks that say what is usual.
+_WEEKS: Final = 4
+#: Of them, how many have to be known.
+_FEWEST: Final = 3
+_DAY: Final = timedelta(days=1)
+_WEEK: Final = timedelta(weeks=1)
+#: What came to the shop, however it ended.
+CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed", "failed")
+#: How the span before is called, and all of it, where the page shows a span that is under way.
+_CALLED: Final = {
+    "today": ("yesterday", "yesterday in all"),
+    "yesterday": ("the day before", ""),
+    "day": ("the day before", ""),
+    "days": ("the 7 days before", ""),
+    "week": ("last week", "last week in all"),
+    "last-week": ("the week before", ""),
+    "month": ("last month", "last month in all"),
+    "last-month": ("the month before", ""),
+}
+
+
+class Span(NamedTuple):
+    """A span that is compared with; its times are seconds since the epoch.
+
+    :param is_alike: it is as long as the one that the page shows.
+    """
+
+    label: str
+    begin: float
+    end: float
+    is_alike: bool = True
+
+
+def spans(period: Period) -> list[Span]:
+    """What *period* is compared with; nothing of thirteen months, before which nothing is kept."""
+    if period.name == "year":
+        return []
+    begun = period.begun
+    length = _full_hours(period)
+    days = math.ceil((period.ended - begun) / _DAY)
+    began = _span_before(period, days)
+    label, whole = _CALLED.get(period.name, (f"the {counted(days, 'day')} before", ""))
+    compared = []
+    if length:
+        ended = min(began + length, begun) if period.is_present else begun
+        compared.append(_span(period, label, began, ended))
+        weeks = math.ceil(days / 7)
+        then = begun - weeks * _WEEK
+        if then != began:
+            weekdays = "the same weekday" if days == 1 else "the same weekdays"
+            label = f"{weekdays} {counted(weeks, 'week')} before"
+            compared.append(_span(period, label, then, then + length))
+    if whole and period.is_present:
+        compared.append(Span(whole, began.timestamp(), begun.timestamp(), is_alike=False))
+    return compared
+
+
+def _full_hours(period: Period) -> timedelta:
+    """How long *period* is, by the clock on the wall, until its last full hour; 0: it has none."""
+    if not period.is_present:
+        return period.ended - period.begun
+    last = datetime.fromtimestamp(period.end // HOUR * HOUR, period.zone)
+    return max(last - period.begun, timedelta())
+
+
+def _span_before(period: Period, days: int) -> datetime:
+    """When the span before *period* began."""
+    if period.name in ("month", "last-month"):
+        return (period.begun - _DAY).replace(day=1)
+    if period.name in ("days", "week", "last-week"):
+        return period.begun - _WEEK
+    return period.begun - days * _DAY
+
+
+def _span(period: Period, label: str, begin: datetime, end: datetime) -> Span:
+    """A span that is as long as *period* is until now."""
+    if period.is_present:
+        form = "%H:%M" if period.step == "hour" else "%-d %b, %H:%M"
+        label = f"{label} until {written(form, end.timestamp(), period.zone)}"
+    return Span(label, begin.timestamp(), end.timestamp())
+
+
+def since(period: Period) -> float:
+    """From when on the history is needed for what is compared and for what is usual.
+
+    A week earlier than that: it tells that the shop reported already.
+    """
+    usual = (period.begun - _WEEKS * _WEEK).timestamp()
+    first = min([usual, *(span.begin for span in spans(period))])
+    return first - _WEEK.total_seconds()
+
+
+def compared(
+    period: Period, delivered: Sequence[HistorySum], events: int, money: Iterable[tuple[str, Any]]
+) -> list[dict[str, Any]]:
+    """How *events* and *money* of *period* stand beside each span of which something is known.
+
+    :param delivered: sums by the hour and currency since :func:`since`.
+    """
+    first_known = min((row.at for row in delivered), default=math.inf)
+    others = [span for span in spans(period) if first_known <= span.begin]
+    begun = period.begun
+    part = _span(period, "of these", begun, begun + _full_hours(period))
+    events_now, money_now = _summed(delivered, part)
+    result = []
+    if (events_now, money_now) != (events, dict(money)) and any(span.is_alike for span in others):
+        # What came in the running hour has no other hour beside it.
+        worth = [[currency, value, None] for currency, value in money_now.items()]
+        result.append(part._asdict() | {"events": events_now, "change": None, "values": worth})
+    for span in others:
+        events_then, money_then = _summed(delivered, span)
+        currencies = [*money_now, *(money_then.keys() - money_now.keys())]
+        values: list[list[Any]] = []
+        for currency in currencies:
+            value = money_then.get(currency)
+            if value:
+                change = _change(money_now.get(currency, 0), value) if span.is_alike else None
+                values.append([currency, value, change])
+        change = _change(events_now, events_then) if span.is_alike else None
+        result.append(span._asdict() | {"events": events_then, "change": change, "values": values})
+    return result
+
+
+def _summed(rows: Iterable[HistorySum], span: Span) -> tuple[int, dict[str, Decimal]]:
+    """How many events the hours of *span* have, and their money by currency."""
+    those = [row for row in rows if span.begin <= row.at < span.end]
+    return sum(row.events for row in those), dict(money_of(those))
+
+
+def _change(now: Any, before: Any) -> float | None:
+    """By what share *now* is more than *before*."""
+    return float(now / before - 1) if before else None
+
+
+# -- what is usual ---------------------------------------------------------------------------------
+
+
+def by_hour(rows: Iterable[HistorySum]) -> Mapping[int, int]:
+    """The orders that came, by the hour, however they ended."""
+    came: dict[int, int] = defaultdict(int)
+    for row in rows:
+        if row.event_name == "purchase" and row.outcome in CAME:
+            came[row.at] += row.events
+    return came
+
+
+def usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
+    """Orders of the same step of the week, at the median of the last four weeks."""
+    if not came or period.step == "week":
+        return {}
+    begins = {at: datetime.fromtimestamp(at, period.zone) for at in period.begins}
+    counts = {at: _before(came, begin, STEPS[period.step]) for at, begin in begins.items()}
+    return {at: median(numbers) for at, numbers in counts.items() if len(numbers) >= _FEWEST}
+
+
+def _before(came: Mapping[int, int], begin: datetime, length: timedelta) -> list[int]:
+    """How many came in the same span of each of the last weeks of which there is something."""
+    thens = (begin - week * _WEEK for week in range(1, _WEEKS + 1))
+    times = [(then.timestamp(), (then + length).timestamp()) for then in thens]
+    return [_between(came, *time) for time in times if time[0] >= min(came)]
+
+
+def _between(came: Mapping[int, int], begin: float, end: float) -> int:
+    """How many came in the hours that begin between two times."""
+    first = math.ceil(begin / HOUR) * HOUR
+    return sum(came.get(at, 0) for at in range(first, math.ceil(end), HOUR))

@@ -1,0 +1,163 @@
+"""Of which times an outbox knows what was reported.
+
+It knows of all since it began. A copy that took the place of its original knows nothing of the time
+from its last write until it was put there: that is a gap. An outbox that is moved takes what it
+knows along. What was paid at another time is unknown here: the outbox before this one may have sent
+it, and nothing here tells.
+
+Kept in ``adroll_meta``: ``began``, and ``gap:<when it began>`` with when it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from . import model, schema
+from .model import NewEvent
+from .schema import Tx
+
+_BEGAN: Final = "began"
+_GAP: Final = "gap:"
+#: That the site itself has reported here, and not an import alone.
+REPORTED: Final = "reported"
+#: That a visitor brought a cookie of ours that is older than the outbox.
+_OLDER: Final = "older:cookie"
+#: Seconds by which clocks of hosts differ, and by which an order is older than its report.
+_MOMENT: Final = 60.0
+_LONG_AGO: Final = 3600.0
+#: The reason of what rests, since another outbox may have sent it; and what each event says.
+BEFORE: Final = "before_outbox"
+_RESTS: Final = (
+    "it was paid before this outbox began, or in a gap of what it knows; another outbox may have"
+    " sent it. Retry it only if that was not so."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """Of which times an outbox knows; all are seconds since the epoch by its clock.
+
+    :param began: since when.
+    :param gaps: of which times after that it knows nothing: begin and end.
+    :param kept: seconds for which the key of an order is kept.
+    :param has_reports: whether the site itself has reported here, and not an import alone.
+    :param has_older_cookies: whether a visitor brought a cookie of ours that is older.
+    """
+
+    began: float
+    gaps: tuple[tuple[float, float], ...]
+    kept: float
+    has_reports: bool
+    has_older_cookies: bool
+
+    def covers(self, at: float | None, now: float) -> bool:
+        """Whether an order that was paid at *at* would be known here, had it been reported.
+
+        :param at: ``None``: no time is known; then it may be as old as a key is kept.
+
+        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, True, False).covers(250.0, now=400.0)
+        False
+        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, True, False).covers(None, now=351.0)
+        True
+        """
+        if at is None:
+            ends = [end for _, end in self.gaps]
+            return now - max([self.began, *ends]) >= self.kept
+        is_in_gap = any(begin < at < end for begin, end in self.gaps)
+        return at >= self.began - _MOMENT and not is_in_gap
+
+
+def knowledge_of(tx: Tx) -> Knowledge:
+    """What the outbox knows."""
+    began = schema.meta(tx, _BEGAN)
+    notes = schema.metas(tx, _GAP).items()
+    gaps = [(float(name.removeprefix(_GAP)), float(end)) for name, end in notes]
+    return Knowledge(
+        began=tx.now if began is None else float(began),
+        gaps=tuple(sorted(gaps)),
+        kept=tx.kept - tx.now,
+        has_reports=schema.meta(tx, REPORTED) is not None,
+        has_older_cookies=schema.meta(tx, _OLDER) is not None,
+    )
+
+
+def note_report(tx: Tx) -> None:
+    """Note that the site itself reports here."""
+    schema.insert(tx, "adroll_meta", name=REPORTED, value="1")
+
+
+def note_older_cookie(tx: Tx) -> None:
+    """Note that a visitor has a cookie of ours that is older than the outbox."""
+    schema.insert(tx, "adroll_meta", name=_OLDER, value=repr(tx.now))
+
+
+def add_gap(tx: Tx) -> None:
+    """Note that this is a copy: of the time since its last write it knows nothing."""
+    written = _last_write(tx)
+    if written < tx.now:
+        schema.insert(tx, "adroll_meta", name=f"{_GAP}{written!r}", value=repr(tx.now))
+
+
+def _last_write(tx: Tx) -> float:
+    """When something was written last, as far as that is noted."""
+    times = [schema.meta(tx, name) for name in (_BEGAN, "housekeeping_at")]
+    for newest in (
+        "SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1",
+        "SELECT max(seen_at) FROM adroll_account",
+    ):
+        times.append(schema.first_value(tx.rows(newest)))
+    return max(at for at in map(float, filter(None, times)) if at <= tx.now)
+
+
+def take_over(tx: Tx, metas: dict[str, str]) -> None:
+    """Know what another outbox knew, whose *metas* these are, in the place of the own."""
+    for name, value in metas.items():
+        if name in (_BEGAN, REPORTED, _OLDER) or name.startswith(_GAP):
+            schema.set_meta(tx, name, value)
+
+
+# -- orders that another outbox may have sent ------------------------------------------------------
+
+
+def note_orders(tx: Tx, name: str, keys: Sequence[str]) -> None:
+    """Note that orders with these keys were paid at a time of which nothing is known here."""
+    outbox = schema.meta(tx, "outbox_id") or ""
+    about = {"reason": BEFORE, "marked_at": tx.now, "forget_at": tx.kept}
+    schema.insert_all(
+        tx, "adroll_mark", [{"hash": _hash(name, key, outbox), **about} for key in keys]
+    )
+
+
+def _hash(name: str, key: str, outbox: str) -> str:
+    return model.keyed_hash(model.ORDER_HASH, f"{name}\0{key}", outbox)
+
+
+def let_unknown_rest(tx: Tx, events: Iterable[NewEvent]) -> None:
+    """Make dead letters of those that another outbox may have sent.
+
+    An event says so itself by its time, or the shop's list of paid orders has said so of its order.
+    What is imported somebody has asked for.
+    """
+    keyed = [
+        event
+        for event in events
+        if event.key and event.dead is None and event.held_for is None and not event.is_imported
+    ]
+    old = [event for event in keyed if event.at - event.occurred_at > _LONG_AGO]
+    if old:
+        knowledge = knowledge_of(tx)
+        for event in old:
+            began_before = knowledge.began <= event.at
+            if began_before and not knowledge.covers(event.occurred_at, tx.now):
+                event.dead = BEFORE, _RESTS
+    marked = "SELECT hash FROM adroll_mark WHERE"
+    # A range, which the primary key finds.
+    orders = f"hash >= '{model.ORDER_HASH}' AND hash < '{model.VISITOR_HASH}'"
+    if not keyed or not tx.rows(f"{marked} {orders} LIMIT 1"):
+        return
+    outbox = schema.meta(tx, "outbox_id") or ""
+    hashes = {_hash(event.name, event.key or "", outbox): event for event in keyed}
+    for (order,) in tx.rows(f"{marked} hash {{in_ids}}", ids=[*hashes]):
+        hashes[order].dead = BEFORE, _RESTS

@@ -1,0 +1,289 @@
+"""Whether as much is reported as this shop usually reports: a page that no longer reports makes no
+error anywhere.
+
+One rule, by account and event name. How many events were to be expected since the last one, and so
+far today, is the median of the same hours of the four weeks before, of which three have to be
+known. How far a day may be from that is the shop's own spread. So few with a probability below 1 in
+1,000 are too few; none at all, for longer than any pause of thirteen weeks, is silence.
+
+Days differ by more than chance. With the Poisson distribution a rule like this one has an alarm on
+3 to 151 days a year where days vary by 15 %; with the negative binomial one, whose variance has the
+shop's own days in it, on less than one (``benchmarks/too_few.py`` simulates both ways).
+
+Nothing is remembered from one look to the next: each goes through the hours of the last week, so
+that all processes find the same. Hours are those of the clock on the wall, since a shop's day
+follows it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from itertools import pairwise
+from statistics import median
+from typing import Final
+
+from adroll_flask.plurals import counted
+from adroll_flask.times import span
+
+from .model import Level, Watched
+
+#: Hours.
+_DAY: Final = 24
+_WEEK: Final = 7 * 24
+#: Weeks that say what is usual, how many of them have to be known, and of how many pauses are.
+_WEEKS: Final = 4
+_FEWEST_WEEKS: Final = 3
+_PAUSES: Final = 13
+#: Events in four weeks below which an event is too rare to be missed.
+_FEWEST: Final = 20
+#: Too few; and as many as there should be again.
+_RARE: Final = 0.001
+_USUAL: Final = 0.05
+#: Of the variance: that of orders which come by chance, a little more than Poisson's, and the least
+#: by which days differ, as a share of what is expected.
+_CHANCE: Final = 1.4
+_LEAST: Final = 0.2
+#: Seconds of history that are looked at: what was taken out of a shop is forgotten after thirteen
+#: weeks.
+LOOKS_BACK: Final = (_PAUSES + _WEEKS) * _WEEK * 3600
+
+
+def probability(number: int, expected: float, spread: float) -> float:
+    """How likely *number* events or fewer are where *expected* ones are usual.
+
+    By the negative binomial distribution with that mean and the variance
+    ``1.4 * expected + (spread * expected) ** 2``. What is surely not rare is 1.
+
+    >>> probability(1, 17, 0.2) < 0.001 < probability(3, 17, 0.2)
+    True
+    """
+    if expected <= 0:
+        return 1.0
+    variance = _CHANCE * expected + (spread * expected) ** 2
+    if number > expected - 1.5 * math.sqrt(variance):
+        return 1.0  # for which thousands of terms would be added up
+    size = expected**2 / (variance - expected)
+    share = math.log(expected / (size + expected))
+    begin = size * math.log(size / (size + expected)) - math.lgamma(size)
+    terms = (
+        begin + math.lgamma(size + n) - math.lgamma(n + 1) + n * share for n in range(number + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+@dataclass(slots=True)
+class Rhythm:
+    """How often an event came, by hours of the clock on the wall; and what is unusual in it.
+
+    :param first: the first hour that is known.
+    """
+
+    first: int
+    #: How many came before each hour since the first.
+    _before: list[int] = field(default_factory=lambda: [0])
+    #: Hours in which some came.
+    _busy: list[int] = field(default_factory=list)
+    #: When there were too few, until there were as many as usual again; and since when a day counts
+    #: where that was today.
+    opened: float | None = None
+    _closed: float = -math.inf
+    _spreads: dict[int, float] = field(default_factory=dict)
+
+    def add(self, hour: int, number: int) -> None:
+        """*number* more came in *hour*, the last one or one after it."""
+        missing = hour + 1 - self.first - (len(self._before) - 1)
+        self._before.extend([self._before[-1]] * missing)
+        self._before[-1] += number
+        if number and self._busy[-1:] != [hour]:
+            self._busy.append(hour)
+
+    def came(self, begin: float, end: float) -> float:
+        """How many came between two times; those of an hour are spread over it evenly."""
+        return self._until(end) - self._until(begin)
+
+    def _until(self, time: float) -> float:
+        whole = math.floor(time)
+        place = whole - self.first
+        if place < 0:
+            return 0.0
+        if place >= len(self._before) - 1:
+            return self._before[-1]
+        before = self._before[place]
+        return before + (time - whole) * (self._before[place + 1] - before)
+
+    def number(self, begin: float, now: float) -> int:
+        """How many came from *begin* until *now*, all of the hour that is under way."""
+        return round(self.came(begin, math.ceil(now)))
+
+    def usual(self, begin: float, end: float) -> list[float]:
+        """How many came in the same hours of each of the weeks before; none: too few are known.
+
+        Beyond a week, each further week is taken to be like the first.
+        """
+        weeks = max(1.0, (end - begin) / _WEEK)
+        end = min(end, begin + _WEEK)
+        shifts = [_WEEK * week for week in range(1, _WEEKS + 1)]
+        shifts = [shift for shift in shifts if begin - shift >= self.first]
+        if len(shifts) < _FEWEST_WEEKS:
+            return []
+        return [weeks * self.came(begin - shift, end - shift) for shift in shifts]
+
+    def last_before(self, now: float) -> float:
+        """When one came last: the end of its hour; the first hour where none came."""
+        place = bisect_left(self._busy, now)
+        return min(self._busy[place - 1] + 1.0, now) if place else float(self.first)
+
+    def longest_pause(self, now: float) -> int:
+        """The longest time without any of the thirteen weeks before the last one, in hours."""
+        busy = self._busy[: bisect_left(self._busy, now)]
+        since = (busy[-1] if busy else 0) - _PAUSES * _WEEK
+        pauses = (after - before for before, after in pairwise(busy) if before >= since)
+        return max(pauses, default=0)
+
+    def spread(self, midnight: int) -> float:
+        """By how much the 28 days before *midnight* differ from the mean of their weekday, as a
+        share of it, beyond what is chance."""
+        if midnight not in self._spreads:
+            self._spreads[midnight] = self._spread(midnight)
+        return self._spreads[midnight]
+
+    def _spread(self, midnight: int) -> float:
+        numbers = [
+            self.came(midnight - _DAY * (day + 1), midnight - _DAY * day)
+            for day in range(_WEEKS * 7)
+        ]
+        means = [sum(numbers[day % 7 :: 7]) / _WEEKS for day in range(_WEEKS * 7)]
+        squares = math.fsum(mean**2 for mean in means)
+        if not squares:
+            return _LEAST
+        # A mean that has the day in it is nearer to it than another one would be.
+        nearer = _WEEKS / (_WEEKS - 1)
+        pairs = zip(numbers, means, strict=True)
+        beyond = math.fsum((number - mean) ** 2 * nearer - _CHANCE * mean for number, mean in pairs)
+        return max(_LEAST, math.sqrt(max(0.0, beyond) / squares))
+
+    def is_watched(self, now: float) -> bool:
+        """Whether it came often enough in the four weeks up to the last one to be missed."""
+        last = self.last_before(now)
+        return self.came(last - _WEEKS * _WEEK, last) >= _FEWEST
+
+    def is_rare(self, begin: float, number: int, now: float, limit: float = _RARE) -> bool:
+        """Whether *number* or fewer from *begin* until *now* have a probability below *limit*."""
+        usual = self.usual(begin, now)
+        # Of the days before it stopped: days without any would make all days usual.
+        day = math.floor(self.last_before(now) / _DAY) * _DAY
+        return bool(usual) and probability(number, median(usual), self.spread(day)) < limit
+
+    def look(self, now: float, last: float | None = None) -> None:
+        """Look at the time *now*, which is not before the one of the last look.
+
+        :param last: when one came last, where that is known better.
+        """
+        if not self.is_watched(now):
+            self.opened = None
+            return
+        last = self.last_before(now) if last is None else last
+        has_stopped = self.is_rare(last, 0, now)
+        today = max(math.floor(now / _DAY) * _DAY, self._closed)
+        if self.opened is None:
+            if has_stopped or self.is_rare(today, self.number(today, now), now):
+                self.opened = now
+        elif has_stopped:
+            self.opened = now  # it is as many as usual from the next one on, or it is not
+        elif self._is_as_usual(self.opened, now) or self._is_as_usual(today, now):
+            self.opened = None
+            self._closed = now
+
+    def _is_as_usual(self, since: float, now: float) -> bool:
+        """Whether it is long enough since then to tell, and as many came as should have."""
+        is_long = self.is_rare(since, 0, now, _USUAL)
+        return is_long and not self.is_rare(since, self.number(since, now), now, _USUAL)
+
+
+# -- of an outbox ----------------------------------------------------------------------------------
+
+
+def _on_the_wall(at: float, zone: tzinfo) -> float:
+    """A time as hours of the clock on the wall."""
+    offset = datetime.fromtimestamp(at, zone).utcoffset() if zone is not UTC else None
+    return (at + (offset.total_seconds() if offset else 0.0)) / 3600
+
+
+def watch(
+    name: str,
+    account: str,
+    by_hour: Mapping[int, int],
+    now: float,
+    zone: tzinfo = UTC,
+    reported: float = 0.0,
+) -> Watched | None:
+    """The event *name* of *account*, where it comes often enough to be missed; else ``None``.
+
+    :param by_hour: how often it came, by hours since the epoch.
+    :param reported: when one was reported last, seconds since the epoch, where that is known.
+
+    >>> daily = {day * 24 + 12: 1 for day in range(60)}
+    >>> watch("purchase", "EID", daily, now=(59 * 24 + 37) * 3600).level
+    ''
+    >>> watch("purchase", "EID", daily, now=(79 * 24) * 3600).level
+    'silent'
+    """
+    if not by_hour:
+        return None
+    rhythm = Rhythm(math.floor(_on_the_wall(min(by_hour) * 3600, zone)))
+    for hour in sorted(by_hour):
+        rhythm.add(math.floor(_on_the_wall(hour * 3600, zone)), by_hour[hour])
+    present = _on_the_wall(now, zone)
+    if not rhythm.is_watched(present):
+        return None
+    for hour in range(math.floor(present) - _WEEK, math.floor(present)):
+        rhythm.look(hour)
+    last = rhythm.last_before(present)
+    if reported:
+        last = max(last, min(_on_the_wall(reported, zone), present))
+    rhythm.look(present, last)
+    away = present - last
+    pause = rhythm.longest_pause(present)
+    has_stopped = rhythm.is_rare(last, 0, present)
+    level: Level = "" if rhythm.opened is None else "low"
+    if level and has_stopped and away > pause:
+        level = "silent"
+    begin = last if has_stopped else math.floor(present / _DAY) * _DAY
+    usual = rhythm.usual(begin, present) or [0.0]
+    return Watched(
+        name=name,
+        account=account,
+        level=level,
+        last=now - away * 3600,
+        away=away * 3600,
+        longest_pause=pause * 3600.0,
+        has_stopped=has_stopped,
+        number=0 if has_stopped else rhythm.number(begin, present),
+        usual=median(usual),
+        low=round(min(usual)),
+        high=round(max(usual)),
+    )
+
+
+def sentence_of(watched: Watched, now: float, zone: tzinfo = UTC) -> str:
+    """*watched* as a sentence, without a full stop.
+
+    >>> sentence_of(Watched("purchase", "EID", number=1, low=12, high=23), 1_800_000_000)
+    '1 order so far today; on a Friday by 08:00 it is usually 12 to 23'
+    """
+    noun = "order" if watched.name == "purchase" else f"{watched.name} event"
+    few = f"{watched.low:,}"
+    usual = few if watched.low == watched.high else f"{few} to {watched.high:,}"
+    if not watched.has_stopped:
+        today = f"{datetime.fromtimestamp(now, zone):on a %A by %H:%M}"
+        return f"{counted(watched.number, noun)} so far today; {today} it is usually {usual}"
+    since = f"{datetime.fromtimestamp(watched.last, zone):%Y-%m-%d %H:%M %Z}"
+    pause = span(watched.longest_pause)
+    return (
+        f"no {noun} since {since}; in this time it is usually {usual}, and the longest pause in"
+        f" thirteen weeks was {pause}"
+    )

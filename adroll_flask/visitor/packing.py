@@ -1,0 +1,146 @@
+"""A record or a token's content as few bytes, and back.
+
+A payment provider's metadata field takes 500 characters, and a click id may have 240 of them.
+What itsdangerous' serializers write of that is too long: with a cookie, an IPv6 address and a
+host it is 413 characters of JSON, and 504 to 519 deflated and signed. So the cookie's hex
+becomes bytes, and the other texts, all ASCII, take seven bits a character: at most 450 characters,
+signed.
+
+First comes a byte that says whether there is a cookie in AdRoll's own form, then 12 bytes of the
+record's id (zeros: it has none), then 22 of such a cookie: 16 of its hex, 6 of its milliseconds.
+Nine texts follow, joined by U+001F.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+
+from adroll_flask import errors
+
+from .record import RECORD_ID_BYTES, Record, VisitorData
+
+#: Characters of a user agent that a token takes along; browsers' own have about 150.
+AGENT_CHARS = 512
+#: Kept as a digit each.
+_SOURCES = (None, "url", "kit", "pixel", "browser", "server")
+_CONSENTS = (None, True, False)
+_USUAL = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,13})\Z")
+_SEPARATOR = "\x1f"
+#: Where among the texts they are.
+_COOKIE = 3
+_HOST = 7
+_NO_ID = bytes(RECORD_ID_BYTES).hex()
+
+
+def _step(half: int) -> tuple[int, int, int]:
+    """How the characters of a text of 7 bits each are moved apart, to 8: each part of twice *half*
+    characters has a low half, which stays, and a high one, which goes up by a bit a character."""
+    part = (1 << 7 * half) - 1
+    low = sum(part << at * 8 for at in range(0, _LONGEST, 2 * half))
+    return low, low << 7 * half, half
+
+
+#: Characters of a text at most, with room; a power of two.
+_LONGEST = 1024
+_STEPS = [_step(1 << power) for power in reversed(range(_LONGEST.bit_length() - 1))]
+
+
+def pack(data: VisitorData, *, max_age: int | None = None, most: int | None = None) -> bytes:
+    """*data* as bytes, its user agent cut after :data:`AGENT_CHARS` characters.
+
+    :param max_age: the token's own life, seconds.
+    :param most: bytes that the result may have beside a user agent; a host that does not fit is
+        left out, then a cookie of an unusual form.
+    """
+    head = bytes.fromhex(data.record_id or _NO_ID)
+    cookie = data.first_party_cookie or ""
+    usual = _USUAL.match(cookie)
+    if usual:
+        head += bytes.fromhex(usual[1]) + int(usual[2]).to_bytes(6)
+    sources = [data.adct_source, data.first_party_cookie_source]
+    codes = [_CONSENTS.index(data.consent), *map(_SOURCES.index, sources)]
+    marks = b"".join(data.replaced) if isinstance(data, Record) else b""
+    host = data.host or ""
+    texts = [
+        "".join(map(str, codes)),
+        data.adct or "",
+        f"{int(data.adct_at or 0):x}" if data.adct is not None else "",
+        "" if usual else cookie,
+        marks.hex(),
+        data.ip or "",
+        f"{max_age or 0:x}",
+        host if host.isascii() and _SEPARATOR not in host else "",
+        "",
+    ]
+
+    def packed() -> bytes:
+        return bytes([bool(usual)]) + head + _seven(_SEPARATOR.join(texts))
+
+    for gives_way in (_HOST, _COOKIE):
+        if most is not None and len(packed()) > most:
+            texts[gives_way] = ""
+    if data.user_agent is not None:
+        texts[-1] = re.sub(r"[^ -~]", "?", data.user_agent[:AGENT_CHARS]).strip()
+    return packed()
+
+
+def unpack(payload: bytes, signed_at: float = 0.0) -> tuple[Record, int | None]:
+    """The record in *payload*, and the token's own life, seconds.
+
+    :param signed_at: when it was signed, epoch seconds.
+    :raises TokenForgedError: it is not of this form.
+    """
+    try:
+        at = 1 + RECORD_ID_BYTES
+        record_id = payload[1:at].hex()
+        usual_cookie = ""
+        if payload[0]:
+            milliseconds = int.from_bytes(payload[at + 16 : at + 22])
+            usual_cookie = f"{payload[at : at + 16].hex()}-{milliseconds}"
+            at += 22
+        codes, adct, adct_at, odd_cookie, replaced, ip, age, host, agent = _text(payload[at:])
+        consent, adct_source, cookie_source = map(int, codes)
+        marks = bytes.fromhex(replaced)
+        record = Record(
+            adct=adct or None,
+            adct_at=float(int(adct_at, 16)) if adct else None,
+            adct_source=_SOURCES[adct_source],
+            first_party_cookie=usual_cookie or odd_cookie or None,
+            first_party_cookie_source=_SOURCES[cookie_source],
+            consent=_CONSENTS[consent],
+            ip=str(ip_address(ip)) if ip else None,
+            host=host or None,
+            user_agent=agent or None,
+            record_id=None if record_id == _NO_ID else record_id,
+            replaced=tuple([marks[n : n + 4] for n in range(0, len(marks), 4)]),
+            signed_at=signed_at,
+        )
+        return record, int(age, 16) or None
+    except (IndexError, OverflowError, ValueError):
+        raise errors.TokenForgedError from None
+
+
+def _steps(size: int) -> list[tuple[int, int, int]]:
+    """Of :data:`_STEPS` what a text of *size* characters takes, the widest first."""
+    return _STEPS[-max(size - 1, 1).bit_length() :]
+
+
+def _seven(text: str) -> bytes:
+    number = int.from_bytes(text.encode("ascii"))
+    for low, high, bits in reversed(_steps(len(text))):
+        number = number & low | number >> bits & high
+    # A leading 1 keeps the length: without it leading zero bits would be lost.
+    number |= 1 << 7 * len(text)
+    return number.to_bytes((number.bit_length() + 7) // 8)
+
+
+def _text(packed: bytes) -> list[str]:
+    number = int.from_bytes(packed)
+    size, rest = divmod(number.bit_length() - 1, 7)
+    if rest or size > _LONGEST:
+        raise ValueError("cut short")
+    number ^= 1 << 7 * size
+    for low, high, bits in _steps(size):
+        number = number & low | (number & high) << bits
+    return number.to_bytes(size).decode("ascii").split(_SEPARATOR)
