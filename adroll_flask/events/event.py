@@ -6,6 +6,7 @@ of a dead letter are made from it. :mod:`.fields` has the kinds.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -141,10 +142,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def event_of(values: dict[str, Any]) -> Event:
-    """The event of *values*, which are checked. Its products are dicts; one without an id is left
+    """The event of *values*, which are checked. A product that is a dict without an id is left
     out."""
-    items = [item for item in values.get("products", ()) if "product_id" in item]
-    values["products"] = tuple([EventProduct(**item) for item in items])
+    products: list[EventProduct] = []
+    for item in values.get("products", ()):
+        if type(item) is EventProduct:
+            products.append(item)
+        elif "product_id" in item:
+            products.append(EventProduct(**item))
+    values["products"] = tuple(products)
     return Event(**values)
 
 
@@ -388,7 +394,7 @@ def accept(
 ) -> dict[str, Any]:
     """What *checks* make of *values*; what they refuse is added to *problems*.
 
-    An event's products are dicts then, one for each that was given.
+    An event's products are then as :func:`accept_products` makes them.
 
     :param product: the number of the product whose values they are; ``None``: an event's.
     """
@@ -426,8 +432,10 @@ def accept(
 def accept_products(
     taken: dict[str, Any], products: Any, product_map: Any, problems: list[EventError]
 ) -> None:
-    """Check each of *products* and put them into *taken*, as dicts.
+    """Check each of *products* and put them into *taken*: what is right whole, and of the others
+    dicts of what is right of them.
 
+    :param taken: has the currency, if there is one.
     :param product_map: see :func:`.products.gather`.
     :param problems: takes what is refused.
     """
@@ -438,12 +446,20 @@ def accept_products(
     except EventError as problem:
         problems.append(EventError(problem.field, problem.expected))
         return
+    currency = taken.get("currency")
     taken["products"] = [
-        _accept_product(number, item, problems) for number, item in enumerate(items)
+        _accept_product(number, item, currency, problems) for number, item in enumerate(items)
     ]
 
 
-def _accept_product(number: int, item: Any, problems: list[EventError]) -> dict[str, Any]:
+def _accept_product(
+    number: int, item: Any, currency: str | None, problems: list[EventError]
+) -> EventProduct | dict[str, Any]:
+    if type(item) is dict and currency is not None:
+        try:
+            return _whole_product(currency, **item)
+        except Exception as problem:
+            let_through(problem)  # all else is said below
     if type(item) is not dict and not isinstance(item, Mapping):
         takes = "takes a dict, a dataclass or an object with attributes"
         problems.append(EventError(f"products[{number}]", takes))
@@ -451,6 +467,22 @@ def _accept_product(number: int, item: Any, problems: list[EventError]) -> dict[
     if item.get("product_id") is None:
         problems.append(EventError(f"products[{number}].product_id", "is required"))
     return accept(item, problems, PRODUCT_CHECKS, number)
+
+
+@functools.lru_cache(1024, typed=True)
+def _whole_product(currency: str, /, **item: Any) -> EventProduct:
+    """A product that is right in all it has. A shop's orders are of the same products again and
+    again: they are remembered by value.
+
+    :raises Exception: something of it is wrong.
+    """
+    problems: list[EventError] = []
+    taken = accept(item, problems, PRODUCT_CHECKS, 0)
+    if problems:
+        raise problems[0]
+    if "price" in taken:
+        taken["price"] = rounded(taken["price"], currency)
+    return EventProduct(**taken)
 
 
 def misfits(taken: Mapping[str, Any], now: float | None) -> list[EventError]:
@@ -472,12 +504,12 @@ def misfits(taken: Mapping[str, Any], now: float | None) -> list[EventError]:
 
 
 def round_amounts(values: dict[str, Any]) -> None:
-    """Give each amount its currency's decimals."""
+    """Give each amount its currency's decimals; a product that is whole has them."""
     currency = values.get("currency")
     for name in ("value", "total"):
         amount = values.get(name)
         if amount is not None:
             values[name] = rounded(amount, currency)
     for item in values.get("products", ()):
-        if "price" in item:
+        if type(item) is dict and "price" in item:
             item["price"] = rounded(item["price"], currency)

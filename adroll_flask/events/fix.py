@@ -53,7 +53,9 @@ def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> byte
         items = gather(fields.get("products"), fields.get("product_map"))
     products = []
     for item, taken in zip(items, values.pop("products", ()), strict=True):
-        if isinstance(item, Mapping):
+        if isinstance(taken, event.EventProduct):
+            products.append(taken)
+        elif isinstance(item, Mapping):
             raw = {
                 key: _raw(item[key]) for key in event.PRODUCT_CHECKS if item.get(key) is not None
             }

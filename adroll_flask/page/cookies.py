@@ -132,8 +132,8 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     # Under the plain name a sibling host may have planted one, or plain HTTP have left ours.
     wanted += [(plain, None), (plain, page), (plain, record_domain(hostname, settings))]
     header = tracked.environ.get("HTTP_COOKIE", "")
-    our_pixel = settings.pixel == "load"
-    for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if our_pixel else ())):
+    of_pixel = (_PIXEL_COOKIE, *_PIXEL_CONSENT) if settings.pixel == "load" else (_PIXEL_COOKIE,)
+    for name in of_pixel:
         if f"{name}=" in header:
             wanted += [(name, None), (name, page)]
     secure = tracked.sets_secure_cookies  # without it browsers keep what begins with __Host-

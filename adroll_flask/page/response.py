@@ -150,7 +150,10 @@ class Page:
         if self._outcome == INJECTED:
             _fit_headers(self._headers, self._view)
             if "content-length" in self._view:
-                self._headers["Content-Length"] = str(len(page))
+                # By its place, since by its name takes four times as long.
+                for place, (name, _) in enumerate(self._headers):
+                    if name.lower() == "content-length":
+                        self._headers[place] = (name, str(len(page)))
         self.count()
         return page
 
@@ -210,8 +213,7 @@ def _why_not(
     # Redirects are not shown; the others have no body, or a part of one (RFC 9110, section 15).
     if status < 200 or status in (204, 205, 206) or 300 <= status < 400:
         return "status"
-    encoding = view.get("content-encoding")
-    if encoding and encoding.strip().lower() != "identity":
+    if view.get("content-encoding", "").strip().lower() not in ("", "identity"):
         return "encoded"
     disposition = view.get("content-disposition")
     if disposition and disposition.lstrip()[:10].lower() == "attachment":
@@ -230,9 +232,8 @@ def _fit_headers(headers: Headers, view: HeaderView) -> None:
         return
     for name in _STALE & view.keys():
         headers.pop(name, None)
-    etag = view.get("etag")
-    if etag and etag.startswith('"'):
-        headers["ETag"] = f"W/{etag}"
+    if view.get("etag", "").startswith('"'):
+        headers["ETag"] = f"W/{view['etag']}"
     if "accept-ranges" in view:
         # A part that is asked for later has no snippet: it does not fit the page that was sent.
         headers["Accept-Ranges"] = "none"

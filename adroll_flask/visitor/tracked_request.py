@@ -134,7 +134,7 @@ class TrackedRequest:
     @property
     def script_root(self) -> str:
         """Where the app is mounted, percent-encoded, without a trailing slash."""
-        return _encoded(self._script_name).rstrip("/")
+        return _encoded(self._script_name).rstrip("/") if self._script_name else ""
 
     @property
     def path(self) -> str:

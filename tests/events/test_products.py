@@ -176,3 +176,17 @@ def test_a_product_without_an_id_costs_that_product_only(bad: Any) -> None:
     assert [field[:11] for field, _ in built.dropped] == ["products[0]", "products[2]"]
     with pytest.raises(EventError, match=r"^products\[0\]"):
         strictly(order_id="1", products=[bad])
+
+
+def test_what_is_remembered_of_a_product_is_of_its_very_values() -> None:
+    """``True`` equals 1 and 29.950 equals 29.95; a currency has its own decimals."""
+    one = {"product_id": "mug", "price": Decimal("29.950"), "quantity": 1}
+    for _ in range(2):
+        assert sent([one]) == [{"product_id": "mug", "price": "29.95", "quantity": 1}]
+        assert sent([one], "KWD") == [{"product_id": "mug", "price": "29.950", "quantity": 1}]
+        assert sent([one], None) == [{"product_id": "mug", "price": "29.950", "quantity": 1}]
+        with pytest.raises(EventError, match=r"products\[0\].quantity"):
+            sent([{**one, "quantity": True}])
+        assert sent([{**one, "product_id": 1}])[0]["product_id"] == "1"
+        with pytest.raises(EventError, match=r"products\[0\].product_id"):
+            sent([{**one, "product_id": 1.0}])
