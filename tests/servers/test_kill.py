@@ -24,7 +24,17 @@ from adroll_flask.sandbox import running
 from benchmarks import backlog
 from benchmarks.servers import ENGINES, missing
 from tests.servers.test_celery import Worker
-from tests.support import ROOT, answers, eventually, free_port, lacking, program, ran, started
+from tests.support import (
+    PATIENCE,
+    ROOT,
+    answers,
+    eventually,
+    free_port,
+    lacking,
+    program,
+    ran,
+    started,
+)
 from tests.support.disks import small_disk
 from tests.support.shops import Shop, orders
 from tests.support.wsgi_servers import Server, gunicorn, serving, uwsgi
@@ -164,9 +174,12 @@ def test_no_kill_of_uwsgi_s_workers_loses_an_order(
         assert len(acknowledged) >= 100, server.log
         sandbox.clear_faults()
         shop = Shop(tmp_path).at(sandbox)
-        # What was being sent waits until its lease ends.
-        eventually(lambda: set(acknowledged) <= set(orders(sandbox)), said=lambda: server.log)
-        eventually(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0)
+        # What was being sent waits until its lease ends, for as long as we wait elsewhere.
+        longest = 3 * PATIENCE
+        eventually(
+            lambda: set(acknowledged) <= set(orders(sandbox)), longest, said=lambda: server.log
+        )
+        eventually(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, longest)
     # How a server stops is shown elsewhere: this one ends by the last kill of all.
     assert doubled_unmarked(shop, sandbox) == set()
 
@@ -209,5 +222,6 @@ def test_kills_of_celery_s_processes_lose_no_order(
         return wanted <= set(orders(sandbox))
 
     with redis(folder, port):
-        eventually(all_arrived, said=lambda: worker.log)
+        # What a killed child was sending waits until its lease ends.
+        eventually(all_arrived, 3 * PATIENCE, said=lambda: worker.log)
         assert doubled_unmarked(shop, sandbox) == set()
