@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request
 
-from .endpoints import LONGEST_BODY
+from .endpoints import LONGEST_BODY, answer
 from .errors import ConfigurationError, refuse_wsgi
 from .middleware_base import BaseMiddleware
-from .page.response import Page
+from .page.response import OutgoingPage
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
             await self._serve(tracked, name, receive, send)
             return
         if self._takes_no_range(environ.get("HTTP_IF_RANGE", "")):
-            scope["headers"] = [one for one in scope["headers"] if one[0].lower() != b"range"]
+            scope["headers"] = [
+                header for header in scope["headers"] if header[0].lower() != b"range"
+            ]
         self._offer(request, tracked, scope)
         with request:
             if is_http:
@@ -157,7 +159,7 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
             is_more = message.get("more_body", False)
         tracked.environ["wsgi.input"] = io.BytesIO(body)
         tracked.environ["wsgi.input_terminated"] = True
-        response = self._answer(tracked, name)
+        response = answer(tracked, self.runtime, name)
         chunks, status, headers = response.get_wsgi_response(tracked.environ)
         start = {"type": "http.response.start", "status": int(status[:3])}
         await send({**start, "headers": _encoded(headers)})
@@ -174,7 +176,7 @@ class _Response:
     #: The message whose headers wait.
     _start: Message | None = None
     #: Where the further parts of a page go through.
-    _page: Page | None = None
+    _page: OutgoingPage | None = None
 
     async def of(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         """Let *app* answer."""
@@ -207,17 +209,12 @@ class _Response:
                 body = await self._leave(bytes(body), is_last=is_last)
             if self._page is not None:
                 body = self._page.feed(bytes(body), final=is_last)
-                if is_last:
-                    self._page.count()
-                    self._page = None
             message = {**message, "body": body}
         elif kind in _FILES and self._start is not None:
             await self._leave(b"", is_last=False, is_buffered=False)
         elif kind in _FILES and self._page is not None:
             # A page that the app began, and ends from a file: what was held back goes first.
             held_back = self._page.feed(b"", final=True)
-            self._page.count()
-            self._page = None
             await self._server({"type": "http.response.body", "body": held_back, "more_body": True})
         # Trailers, early hints and pushes are the app's, and whatever else a server knows.
         await self._server(message)
@@ -229,9 +226,8 @@ class _Response:
         assert start is not None  # noqa: S101 - the callers looked
         raw = start.get("headers", ())
         headers = Headers([(name.decode("latin-1"), its.decode("latin-1")) for name, its in raw])
-        page = self._middleware._prepare(
-            self._tracked, start["status"], headers, is_buffered=is_buffered
-        )
+        prepare = self._middleware.runtime.prepare
+        page = prepare(self._tracked, start["status"], headers, is_buffered=is_buffered)
         # Starlette's BaseHTTPMiddleware says that more follows of each body that was whole.
         if page is not None and (is_last or headers.get("Content-Length") == str(len(body))):
             body = page.whole(body)

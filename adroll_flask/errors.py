@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import isawaitable, iscoroutine, iscoroutinefunction, signature
+from inspect import getargvalues, isawaitable, iscoroutine, iscoroutinefunction, signature
 from traceback import walk_stack, walk_tb
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 from ._version import DOCS_ARE_PUBLISHED, DOCS_URL
@@ -252,13 +252,17 @@ def let_through(problem: BaseException) -> None:
     An exception that the caller was handling when it called us is not looked at, though Python
     has it as the context of ours.
     """
-    start = sys._getframe(1).f_back
-    callers = {frame for frame, _line in walk_stack(start)} if start is not None else set()
+    callers = {frame for frame, _line in walk_stack(sys._getframe(1))}
     for cause in causes(problem, hidden=True):
-        trace = cause.__traceback__
-        if cause is not problem and trace is not None and trace.tb_frame in callers:
+        frames = [frame for frame, _line in walk_tb(cause.__traceback__)]
+        if not frames:
+            continue
+        if cause is not problem and frames[0] in callers:
             return
-        if trace is not None and _from_outside(cause, trace):
+        raised_in = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
+        # A socket's own timeout is thrown in as well, as an OSError.
+        is_thrown = raised_in in _SWITCHES and not isinstance(cause, OSError)
+        if is_thrown or any(map(_is_handler, frames[1:], frames)):
             raise cause
 
 
@@ -276,26 +280,12 @@ def causes(problem: BaseException, *, hidden: bool = False) -> Iterator[BaseExce
         current = current.__cause__ or context
 
 
-def _from_outside(problem: BaseException, trace: TracebackType) -> bool:
-    below = trace.tb_frame
-    for frame, _line in walk_tb(trace.tb_next):
-        if _is_handler(frame, below):
-            return True
-        below = frame
-    package = str(below.f_globals.get("__name__")).partition(".")[0]
-    # A socket's own timeout is thrown in as well, as an OSError.
-    return package in _SWITCHES and not isinstance(problem, OSError)
-
-
 def _is_handler(frame: FrameType, below: FrameType) -> bool:
     """True where *frame* is a signal handler's: it was given the frame that it interrupted."""
-    code = frame.f_code
-    count = code.co_argcount + bool(code.co_flags & 4) + code.co_kwonlyargcount
-    for name in code.co_varnames[:count]:
-        value = frame.f_locals.get(name)
-        # Of a value of the shop's nothing is asked, not even its class: it may raise.
-        if value is below:
-            return True
-        if type(value) is tuple and any(item is below for item in value):
-            return True
-    return False
+    names, rest, _, values = getargvalues(frame)
+    given = [values.get(name) for name in names]
+    others = values.get(rest) if rest is not None else None
+    if type(others) is tuple:
+        given += others
+    # Of a value of the shop's nothing is asked, not even its class: it may raise.
+    return any(value is below for value in given)

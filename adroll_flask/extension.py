@@ -15,7 +15,7 @@ from . import request_state, session_mirror
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .page.cookies import give_up_cookies
-from .page.response import content_type, is_concerned, left_alone, whole_again
+from .page.response import content_type, is_concerned, whole_again
 from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
@@ -317,9 +317,7 @@ class _Adapter:
                 self._prepare(request_state.tracked(runtime), response)
             request_state.tell_middleware()
         except Exception as problem:
-            # Promise 1: the page goes out as the site made it.
-            runtime.forgive(problem, "page_untouched", "fault")
-            left_alone(problem)
+            runtime.leave_alone(problem)
         return response
 
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
@@ -360,7 +358,7 @@ class _Adapter:
             if is_prepared and not give_up_cookies(tracked, response.headers):
                 session_mirror.keep(tracked, response.headers)
         except Exception as problem:
-            self._runtime.forgive(problem, "page_untouched", "fault")
+            self._runtime.leave_alone(problem)
         return response
 
     # -- templates -----------------------------------------------------------------------
@@ -382,6 +380,5 @@ class _Adapter:
                 tag = runtime.tag(tracked)
         except Exception as problem:
             # The site's csp_nonce failed, or there is no request, as in a mail.
-            runtime.forgive(problem, "page_untouched", "fault")
-            left_alone(problem)
+            runtime.leave_alone(problem)
         return Markup(tag.decode("ascii"))  # noqa: S704 - ours

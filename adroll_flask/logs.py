@@ -40,16 +40,13 @@ class _NeverDisabled(logging.Logger):
     after it has imported us: a refused token would leave no line. A level silences it.
     """
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "disabled":
-            super().__setattr__(name, value)
+    disabled = property(lambda _self: False, lambda _self, _value: None)
 
 
 def get_logger(name: str) -> Logger:
     """The logger *name*, whose records have ``adroll_event``."""
     logger = logging.getLogger(name)
     if type(logger) is Logger:
-        logger.disabled = False
         logger.__class__ = _NeverDisabled
     logger.addFilter(_NAMED)  # once, however often
     return logger

@@ -12,9 +12,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from werkzeug.datastructures import Headers
 from werkzeug.wsgi import ClosingIterator
 
+from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .middleware_base import BaseMiddleware
-from .page.response import Page, content_type
+from .page.response import OutgoingPage, content_type
 from .request_state import MiddlewareRequest
 from .visitor.tracked_request import TrackedRequest
 
@@ -62,7 +63,7 @@ class AdRollMiddleware(BaseMiddleware[WSGIApplication]):
         request, tracked = self._begin(environ)
         name = self._endpoint(environ.get("PATH_INFO", ""))
         if name is not None:
-            return self._answer(tracked, name)(environ, start_response)
+            return answer(tracked, self.runtime, name)(environ, start_response)
         if self._takes_no_range(environ.get("HTTP_IF_RANGE", "")):
             environ.pop("HTTP_RANGE", None)
         self._offer(request, tracked, environ)
@@ -86,7 +87,7 @@ class _Response:
     _status: str | None = None
     _headers: Headers = field(default_factory=Headers)
     _server_write: Callable[[bytes], object] | None = None
-    _page: Page | None = None
+    _page: OutgoingPage | None = None
     _body: Iterable[bytes] = ()
 
     def start(
@@ -132,7 +133,8 @@ class _Response:
         status = int(self._status[:3])
         if middleware._concerns(tracked, status, content_type(self._headers)):
             is_buffered = not _is_file(tracked.environ, body)
-            page = middleware._prepare(tracked, status, self._headers, is_buffered=is_buffered)
+            prepare = middleware.runtime.prepare
+            page = prepare(tracked, status, self._headers, is_buffered=is_buffered)
         if page is not None and isinstance(body, list | tuple):
             placed = [page.whole(b"".join(body))]
         elif page is not None:

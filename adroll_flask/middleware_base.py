@@ -21,7 +21,7 @@ from werkzeug.wrappers import Request
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError
-from .page.response import Page, is_concerned, left_alone
+from .page.response import is_concerned
 from .public_functions import cancel_conversion, release_conversion, report_event
 from .reporting.site_functions import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
@@ -32,8 +32,6 @@ from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from werkzeug.datastructures import Headers
-    from werkzeug.wrappers import Response
 
     from .delivery.transport import Transport
 
@@ -82,13 +80,10 @@ class BaseMiddleware(Generic[_App]):
                 "secret_key", "set it: without one no visitor is kept from one request to the next"
             )
         hooks = [before_report] if callable(before_report) else list(before_report)
-        functions: list[tuple[str, object]] = [
-            ("identity", identity),
-            ("csp_nonce", checked.csp_nonce),
-        ]
-        functions += [("before_report", hook) for hook in hooks]
-        for name, function in functions:
-            if iscoroutinefunction(function):
+        functions: dict[str, Sequence[object]] = {"before_report": hooks}
+        functions |= {"identity": [identity], "csp_nonce": [checked.csp_nonce]}
+        for name, several in functions.items():
+            if any(map(iscoroutinefunction, several)):
                 raise ConfigurationError(
                     name,
                     "takes a plain function, which nobody awaits. Let it read what a "
@@ -159,7 +154,7 @@ class BaseMiddleware(Generic[_App]):
     def endpoints(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """A WSGI app of our endpoints alone, for ``check``; nothing else is asked of it."""
         name = self._endpoint(environ["PATH_INFO"]) or ""
-        return self._answer(self._begin(environ)[1], name)(environ, start_response)
+        return answer(self._begin(environ)[1], self.runtime, name)(environ, start_response)
 
     # -- for the adapters ----------------------------------------------------------------
 
@@ -175,10 +170,6 @@ class BaseMiddleware(Generic[_App]):
         prefix = settings.url_prefix + "/"
         is_ours = settings.enabled and path.startswith(prefix)
         return path.removeprefix(prefix) if is_ours else None
-
-    def _answer(self, tracked: TrackedRequest, name: str) -> Response:
-        """What our endpoint *name* says."""
-        return answer(tracked, self.runtime, name)
 
     def _takes_no_range(self, condition: str) -> bool:
         """Whether the app must not see ``Range``, by what ``If-Range`` says.
@@ -209,16 +200,3 @@ class BaseMiddleware(Generic[_App]):
             and not is_seen
             and is_concerned(tracked.environ, tracked, status, kind)
         )
-
-    def _prepare(
-        self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
-    ) -> Page | None:
-        """Change a response's *headers*; where its body goes through, if it takes the snippet."""
-        runtime = self.runtime
-        try:
-            return runtime.prepare(tracked, status, headers, is_buffered=is_buffered)
-        except Exception as problem:
-            # Promise 1: the page goes out as the site made it.
-            runtime.forgive(problem, "page_untouched", "fault")
-            left_alone(problem)
-            return None

@@ -31,7 +31,7 @@ except ImportError as _missing:
         "pip install 'adroll-flask[prometheus]'"
     ) from _missing
 
-from .errors import ConfigurationError
+from .errors import AdRollError, ConfigurationError
 from .findings.rules import Moment, open_findings
 from .findings.sums import by, delays_of
 from .logs import logger
@@ -69,22 +69,24 @@ class AdRollCollector:
         runtime = self._runtime
         of_outbox: list[core.Metric] = []
         moment = Moment(runtime)
+        trouble: AdRollError | None = None
         try:
             if moment.is_there:
                 of_outbox = list(_of_outbox(moment))
         except (OutboxFailed, ConfigurationError) as problem:
-            moment = Moment(runtime, trouble=problem)
+            trouble = problem
+            moment = Moment(runtime, look=False)
             runtime.counters.add("metrics_failed")
             logger.error(
                 "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
             )
         text = "1 where the outbox could be read, else 0."
-        yield _gauge("adroll_outbox_up", text, {(): moment.trouble is None})
+        yield _gauge("adroll_outbox_up", text, {(): trouble is None})
         yield from of_outbox
         label = _Shops(moment).label
         findings = Counter(
             (finding.code, finding.severity, finding.shop)[: 2 + len(label)]
-            for finding in open_findings(moment)
+            for finding in open_findings(moment, trouble)
         )
         text = "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
         samples = dict(sorted(findings.items()))
@@ -116,7 +118,9 @@ def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
     labels = ("event", "outcome", "currency", *shops.label)
     yield _counter("adroll_event_value", text, values, *labels)
     yield _delay_histogram(sums, shops)
-    destinations = shops.destinations()
+    destinations: Mapping[tuple[str, ...], Destination] = {(): worst(moment.states.values())}
+    if shops.label:
+        destinations = {shops.of(eid): state for eid, state in moment.states.items()}
     stopped = {(state.stopped, *shop): 1 for shop, state in destinations.items() if state.stopped}
     failures = {shop: state.failures for shop, state in destinations.items()}
     paused = {shop: state.paused_for for shop, state in destinations.items()}
@@ -145,7 +149,6 @@ class _Shops:
     """The label ``shop``, which is there where there are several accounts."""
 
     def __init__(self, moment: Moment) -> None:
-        self._moment = moment
         self._names = moment.settings.shop_names
         self.label: tuple[str, ...] = ("shop",) if self._names else ()
 
@@ -153,13 +156,6 @@ class _Shops:
         """Its value for the account *eid*: the shop's hosts; of an account that is not served here
         its EID."""
         return (self._names.get(eid, eid),) if self._names else ()
-
-    def destinations(self) -> Mapping[tuple[str, ...], Destination]:
-        """AdRoll as each shop's workers see it."""
-        states = self._moment.states
-        if not self._names:
-            return {(): worst(states.values())}
-        return {self.of(eid): state for eid, state in states.items()}
 
 
 def _family(

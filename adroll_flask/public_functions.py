@@ -178,7 +178,7 @@ def identify(
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
 
-    given = {"email": email, "user_id": user_id, "device_id": device_id}
+    identifiers = {"email": email, "user_id": user_id, "device_id": device_id}
     del email, user_id, device_id  # an error's frames hold nobody's
 
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
@@ -193,14 +193,14 @@ def identify(
                 )
             return
         # Each by itself: a wrong one costs none of the others.
-        for name, value in given.items():
+        for name, value in identifiers.items():
             try:
                 if value not in (None, ""):
                     forms = kept_forms(name, value, runtime.settings.email)
                     request_state.remember(forms)
             except (EventError, ConfigurationError) as problem:
                 if runtime.is_strict():
-                    forget_values(problem, given)
+                    forget_values(problem, identifiers)
                     value = None
                     raise
                 about = problem.field if isinstance(problem, EventError) else "no_session"

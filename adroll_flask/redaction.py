@@ -146,13 +146,11 @@ def safe_url(url: str) -> str:
         rest = rest.rpartition("@")[2]
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-        host = parts.hostname or ""
-        port = parts.port
+        _ = parts.port  # of a password with a slash in it: none
     except ValueError:
         return f"{scheme}://[url]"
-    host = f"[{host}]" if ":" in host else host
     path = _EMAIL.sub("[email]", _CONTROL.sub("", parts.path))
-    return f"{scheme}://{host}{f':{port}' if port is not None else ''}{path}"
+    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
 
 #: What of an event says nothing of its visitor.
@@ -263,13 +261,8 @@ def describe_lines(exc: BaseException) -> str:
     nothing of a visitor is told.
     """
     lines = [describe(exc)]
-    for cause in islice(causes(exc), 4):
-        if cause is not exc:
-            lines.append(f"  from {_class_of(cause)}")
-        lines += [
-            f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-            for frame in traceback.extract_tb(cause.__traceback__)[-10:]  # the innermost
-        ]
+    for frame in traceback.extract_tb(exc.__traceback__)[-10:]:  # the innermost
+        lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
     return "\n".join(lines)
 
 

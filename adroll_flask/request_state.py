@@ -133,11 +133,10 @@ def runtime_of(app: Any, call: str) -> Runtime:
     ours, as :func:`layer_with_adroll` looks for it.
 
     :param call: the name of the function that needs it, for the error.
-    :raises ConfigurationError: the app has none, or several.
+    :raises ConfigurationError: the app has none.
     :raises RuntimeError: there is no current app.
     """
-    layer = layer_with_adroll(app, call)
-    runtime = None if layer is None else _runtime(layer)
+    runtime = _runtime(layer_with_adroll(app))
     if runtime is None:
         raise ConfigurationError(
             call,
@@ -147,30 +146,10 @@ def runtime_of(app: Any, call: str) -> Runtime:
     return runtime
 
 
-def layer_with_adroll(app: Any, call: str) -> Any:
+def layer_with_adroll(app: Any) -> Any:
     """Our middleware or the Flask app with an AdRoll: around *app*, or, as FastAPI and Starlette
-    have it by ``add_middleware``, within it, else in what is mounted there; ``None``: nowhere.
-
-    :param call: as of :func:`runtime_of`.
-    :raises ConfigurationError: several apps that are mounted in *app* have one each.
-    """
-    candidates = _layers_with_adroll(app)
-    if len({_runtime(layer) for layer in candidates}) > 1:
-        raise ConfigurationError(
-            call,
-            "several apps that are mounted in this one have an AdRoll each; name one of them",
-            slug="no-app",
-        )
-    return candidates[0] if candidates else None
-
-
-def _layers_with_adroll(app: Any) -> list[Any]:
-    around = [*layers(app)]
-    for layer in around:
-        if _runtime(layer) is not None:
-            return [layer]
-    mounted = [inner for layer in around for inner in _mounted(layer)]
-    return [layer for inner in mounted for layer in _layers_with_adroll(inner)]
+    have it by ``add_middleware``, within it; ``None``: nowhere."""
+    return next((layer for layer in layers(app) if _runtime(layer) is not None), None)
 
 
 def _runtime(layer: Any) -> Runtime | None:
@@ -179,17 +158,6 @@ def _runtime(layer: Any) -> Runtime | None:
     if isinstance(extensions, dict):
         runtime = extensions.get(EXTENSION)
     return runtime if isinstance(runtime, Runtime) else None
-
-
-def _mounted(layer: Any) -> list[Any]:
-    """The apps that *layer* hands requests on to, each by its path: Starlette's mounts, and those
-    of werkzeug's ``DispatcherMiddleware``."""
-    routes: Any = getattr(layer, "routes", None)
-    mounts: Any = getattr(layer, "mounts", None)
-    mounted = [*mounts.values()] if isinstance(mounts, dict) else []
-    if isinstance(routes, list):
-        mounted += [getattr(route, "app", None) for route in routes]
-    return mounted
 
 
 def layers(app: Any) -> Iterator[Any]:
@@ -219,12 +187,7 @@ def tracked(runtime: Runtime) -> TrackedRequest:
 
 def tracked_before() -> TrackedRequest | None:
     """Flask's current request, where something of ours has looked at its visitor."""
-    try:
-        environ = context().request.environ
-    except RuntimeError:  # there is none
-        return None
-    before: TrackedRequest | None = environ.get(TRACKED_REQUEST)
-    return before
+    return request().environ.get(TRACKED_REQUEST) if has_request_context() else None
 
 
 def tell_middleware() -> None:

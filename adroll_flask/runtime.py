@@ -29,7 +29,7 @@ from .logs import logger
 from .outbox.location import tell_of_unwritable_places
 from .outbox.outbox import Outbox
 from .page.placement import Places
-from .page.response import Page, prepare_response
+from .page.response import OutgoingPage, left_alone, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.receipt import say_outcome
@@ -149,26 +149,31 @@ class Runtime:
 
     def prepare(
         self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
-    ) -> Page | None:
+    ) -> OutgoingPage | None:
         """Change a response's *headers*, see :func:`.prepare_response`, and :meth:`conclude`."""
+        page = None
         try:
-            return prepare_response(
-                tracked,
-                status,
-                headers,
-                tag=self.tag,
-                places=self._places,
-                is_buffered=is_buffered,
+            page = prepare_response(
+                tracked, status, headers, tag=self.tag, places=self._places, is_buffered=is_buffered
             )
+        except Exception as problem:
+            self.leave_alone(problem)
         finally:  # the cookies are sent also where the snippet failed
             self.conclude(tracked)
+        return page
+
+    def leave_alone(self, problem: Exception) -> None:
+        """The page goes out as the site made it (promise 1); called in an ``except``.
+
+        :raises Exception: as of :meth:`forgive`.
+        """
+        self.forgive(problem, "page_untouched", "fault")
+        left_alone(problem)
 
     def tag(self, tracked: TrackedRequest) -> bytes:
         """The snippet for this request."""
         provider = self.settings.csp_nonce
-        nonce = None
-        if provider is not None:
-            nonce = provider(*self.functions.arguments(tracked.environ))
+        nonce = None if provider is None else provider(*self.functions.arguments(tracked.environ))
         return self.snippet.tag(tracked, nonce)
 
     # -- reports -------------------------------------------------------------------------
@@ -191,7 +196,7 @@ class Runtime:
     def conclude(self, tracked: TrackedRequest) -> None:
         """Tell of a visitor's record that the response carries, and of cookies that it deletes."""
         if tracked.withdrawn:
-            self.reporter.withdraw(tracked.record_id)
+            self.of_visitor(lambda: self.reporter.withdraw(tracked.record_id), None)
         if tracked.written is not None and visitor_identified.receivers:
             self.announce(visitor_identified, visitor=tracked.visitor_of(tracked.written, True))
 

@@ -21,15 +21,14 @@ from flask import Flask, has_request_context
 from flask.sessions import SecureCookieSessionInterface
 
 from . import request_state
-from .page.caching import keep_private, may_be_shared, read_headers
-from .page.cookies import put_ours_last
+from .page.cookies import keep_private, may_be_shared, put_ours_last
+from .page.shared_caches import read_headers
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
     from werkzeug.wrappers import Response
 
     from .runtime import Runtime
-    from .visitor.record import Record
     from .visitor.tracked_request import TrackedRequest
 
 _KEY: Final = "adroll"
@@ -38,21 +37,6 @@ _KEY: Final = "adroll"
 LONGEST_COOKIE: Final = 3800
 
 _Mirror = dict[str, str | None]
-
-
-def _mirror_of(record: Record) -> _Mirror | None:
-    if record.adct is None and record.first_party_cookie is None:
-        return None
-    return {"adct": record.adct, "first_party_cookie": record.first_party_cookie}
-
-
-def _is_mirror(value: object) -> bool:
-    """Whether it is a copy of ours, and not something of the site's."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"adct", "first_party_cookie"}
-        and all(text is None or isinstance(text, str) for text in value.values())
-    )
 
 
 # -- the view --------------------------------------------------------------------------------
@@ -73,7 +57,7 @@ def _view_of(own: type) -> type:
         _adroll_own = own
         #: The copy that was in what the site had saved.
         _adroll_saved: _Mirror | None = None
-        #: The site took the key out, or is being asked for the visitor's consent.
+        #: The site is being asked for the visitor's consent.
         _adroll_hidden = False
 
         def __getitem__(self, key: Any) -> Any:
@@ -89,29 +73,9 @@ def _view_of(own: type) -> type:
             return super().__contains__(key) or (key == _KEY and _shown(self) is not None)
 
         def get(self, key: Any, default: Any = None) -> Any:
-            if key != _KEY:
-                return super().get(key, default)
-            try:
-                return self[key]
-            except KeyError:
-                return default
-
-        def setdefault(self, key: Any, default: Any = None) -> Any:
             if key == _KEY and key in self:
                 return self[key]
-            return super().setdefault(key, default)
-
-        def pop(self, key: Any, *default: Any) -> Any:
-            mirror = _taken_out(self) if key == _KEY else None
-            return super().pop(key, *default) if mirror is None else mirror
-
-        def __delitem__(self, key: Any) -> None:
-            if key != _KEY or _taken_out(self) is None:
-                super().__delitem__(key)
-
-        def clear(self) -> None:
-            _set(self, "_adroll_saved", None)
-            super().clear()
+            return super().get(key, default)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             # A pickle is of the site's own class, and has nothing of ours. Protocol 1 says the
@@ -126,22 +90,13 @@ def _view_of(own: type) -> type:
 
 def _quiet(own: type) -> type:
     """A class of responses that is *own*, and does not warn of a long cookie."""
-
-    class Quiet(own):  # type: ignore[misc]
-        __slots__ = ()
-        max_cookie_size = 0
-
-    return _named_like(own, Quiet)
+    return type(own.__name__, (own,), {"__slots__": (), "max_cookie_size": 0})
 
 
 def _named_like(own: type, subclass: type) -> type:
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(subclass, name, getattr(own, name))
     return subclass
-
-
-def _has_view(session: object) -> bool:
-    return hasattr(type(session), "_adroll_own")
 
 
 def _runtime_of(app: Flask) -> Runtime | None:
@@ -177,16 +132,10 @@ def _of_request(tracked: TrackedRequest, session: Any) -> _Mirror | None:
     if tracked.forgotten or not tracked.decision.granted:
         return None
     # What the response has set, where it is saved; else what the request tells.
-    return _mirror_of(tracked.written or tracked.record) or session._adroll_saved
-
-
-def _taken_out(session: Any) -> _Mirror | None:
-    """Hide the mirror for the rest of the request; what it was, where it is shown."""
-    if dict.get(session, _KEY) is not None:
-        return None
-    mirror = _shown(session)
-    _set(session, "_adroll_hidden", True)
-    return mirror
+    record = tracked.written or tracked.record
+    if record.adct is None and record.first_party_cookie is None:
+        return session._adroll_saved  # type: ignore[no-any-return]
+    return {"adct": record.adct, "first_party_cookie": record.first_party_cookie}
 
 
 # -- opened and saved ------------------------------------------------------------------------
@@ -219,12 +168,16 @@ def _watching(own: Any) -> type:
             if not session and not getattr(session, "modified", True):
                 own.save_session(self, app, session, response)  # which saves nothing
                 return
+            save = partial(super().save_session, app, session, response)
             mirror = _to_save(self, app, session, response) if session else None
             if mirror is None:
-                super().save_session(app, session, response)
+                save()
             else:
-                save = partial(super().save_session, app, session, response)
-                _save_with(self, app, session, mirror, response, save)
+                quiet = _class_for(self, type(response), _quiet)
+                if not _is_saved_with(mirror, session, response, quiet, save):
+                    count = app.extensions[request_state.EXTENSION].counters.add
+                    count("session_mirror", "too_large")
+                    save()
             tracked = request_state.tracked_before()
             if tracked is not None and tracked.carries_cookies:
                 put_ours_last(tracked, response.headers)
@@ -250,8 +203,7 @@ def watch(app: Flask, session: Any) -> None:
                 sessions = copy(sessions)
             sessions.__class__ = _watching(type(sessions))
             app.session_interface = sessions
-        if not _has_view(session):
-            _opened(sessions, app, session)
+        _opened(sessions, app, session)
     except Exception as problem:
         _forgive(runtime, problem)
 
@@ -262,14 +214,12 @@ def _opened(sessions: Any, app: Flask, session: Any) -> Any:
     if session is None or runtime is None:
         return session
     try:
-        view = sessions._adroll_classes.get(type(session))
-        if view is None:
-            if _has_view(session):  # kept as it is, from one request to the next
-                _set(session, "_adroll_hidden", False)
-                session.__class__ = type(session)._adroll_own
-            view = _class_for(sessions, type(session), _view_of)
+        # One that is kept as it is, from one request to the next, has a view already.
+        own = getattr(type(session), "_adroll_own", type(session))
+        view = _class_for(sessions, own, _view_of)
         saved = dict.get(session, _KEY)
-        if _is_mirror(saved):
+        # With other keys it is the site's own.
+        if isinstance(saved, dict) and saved.keys() == {"adct", "first_party_cookie"}:
             dict.pop(session, _KEY)  # which is no change of the site's
             _set(session, "_adroll_saved", saved)
         session.__class__ = view
@@ -289,10 +239,14 @@ def _forgive(runtime: Runtime, problem: Exception) -> None:
 def _to_save(sessions: Any, app: Flask, session: Any, response: Response) -> _Mirror | None:
     """What to save of the visitor with what the site saves."""
     runtime = _runtime_of(app)
-    if runtime is None or not _has_view(session) or session._adroll_hidden:
+    if runtime is None or not hasattr(type(session), "_adroll_own"):
         return None
     try:
-        if not _may_save(sessions, app, session) or dict.get(session, _KEY) is not None:
+        # Known is only when Flask's own interface saves: others have other rules.
+        is_flasks = isinstance(sessions, SecureCookieSessionInterface)
+        if is_flasks and not sessions.should_set_cookie(app, session):
+            return None
+        if dict.get(session, _KEY) is not None:
             return None
         tracked = request_state.tracked(runtime)
         if may_be_shared(tracked, read_headers(response.headers)):
@@ -303,36 +257,28 @@ def _to_save(sessions: Any, app: Flask, session: Any, response: Response) -> _Mi
         return None
 
 
-def _may_save(sessions: Any, app: Flask, session: Any) -> bool:
-    """False where it is known that nothing is saved: other kinds than Flask's have other rules."""
-    is_flasks = isinstance(sessions, SecureCookieSessionInterface)
-    return not is_flasks or sessions.should_set_cookie(app, session)
+def _is_saved_with(
+    mirror: _Mirror, session: Any, response: Response, quiet: type, save: Callable[[], object]
+) -> bool:
+    """Save the session with *mirror*, and take that out again.
 
-
-def _save_with(
-    sessions: Any,
-    app: Flask,
-    session: Any,
-    mirror: _Mirror,
-    response: Response,
-    save: Callable[[], object],
-) -> None:
-    """Save the session with *mirror*, and take that out again; where its cookie would become too
-    long for browsers, save it without."""
+    :param quiet: the response's class, which does not warn of a long cookie.
+    :returns: False where its cookie is too long for browsers: it is off the response again.
+    """
     before = response.headers.getlist("Set-Cookie")
     usual: Any = type(response)
     dict.__setitem__(session, _KEY, mirror)
-    response.__class__ = _class_for(sessions, usual, _quiet)
+    response.__class__ = quiet
     try:
         save()
     finally:
         response.__class__ = usual
         dict.pop(session, _KEY, None)
-    lines = response.headers.getlist("Set-Cookie")
-    if any(len(line.partition(";")[0]) - 1 > LONGEST_COOKIE for line in lines[len(before) :]):
-        response.headers.setlist("Set-Cookie", before)
-        app.extensions[request_state.EXTENSION].counters.add("session_mirror", "too_large")
-        save()
+    lines = response.headers.getlist("Set-Cookie")[len(before) :]
+    if all(len(line.partition(";")[0]) - 1 <= LONGEST_COOKIE for line in lines):
+        return True
+    response.headers.setlist("Set-Cookie", before)
+    return False
 
 
 # -- withdrawn -------------------------------------------------------------------------------

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-from base64 import b32encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
-from functools import cache, cached_property
-from hashlib import sha256
+from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 from . import host_names
+from .accounts import Account, AccountsOfHosts
 from .errors import ConfigurationError
 from .times import DAY
 
 #: Seconds that a token may live at most: as long as AdRoll's cookie, whose value it holds.
 LONGEST_TOKEN_LIFE = 365 * DAY
-#: How the sandbox's advertisable EIDs begin, and how its pixels' EIDs do.
-_SANDBOX_BEGIN = "SANDBOX"
-_SANDBOX_PIXEL = "SANDBOXPIXEL"
 #: Variables of the environment: those that name a deployment's stage, and those that only a
 #: deployment has.
 STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
@@ -50,37 +46,6 @@ def fleeting_host() -> str:
         if os.environ.get(name) and value in ("", os.environ[name]):
             return host
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Where events go: an advertisable, its pixel, and the token with which they are sent."""
-
-    advertisable_eid: str | None = None
-    pixel_eid: str | None = None
-    access_token: str | Callable[[], str] | None = field(default=None, repr=False)
-
-    def in_sandbox(self) -> Account:
-        """The account that stands in for this one in the sandbox.
-
-        It has EIDs of its own: nothing in the sandbox is ever taken for what AdRoll has.
-        """
-        eid = self.advertisable_eid
-        if eid in (None, SANDBOX_ACCOUNT.advertisable_eid):
-            return SANDBOX_ACCOUNT
-        if not is_of_sandbox(eid):
-            eid = _SANDBOX_BEGIN + b32encode(sha256(eid.encode()).digest()).decode()[:15]
-        pixel = _SANDBOX_PIXEL + eid.removeprefix(_SANDBOX_BEGIN)[:10]
-        return Account(eid, pixel, SANDBOX_ACCOUNT.access_token)
-
-
-#: The sandbox has the same texts: it and the package do not import each other.
-SANDBOX_ACCOUNT = Account("SANDBOXADVERTISABLE01X", "SANDBOXPIXEL0000000001", "sandbox-token")
-
-
-def is_of_sandbox(eid: str) -> bool:
-    """Whether *eid* is the advertisable EID of an account of the sandbox."""
-    return eid.startswith(_SANDBOX_BEGIN)
 
 
 # -- what a setting takes ------------------------------------------------------------------
@@ -443,11 +408,18 @@ def accept(name: str, key: str, value: Any) -> Any:
     return None if checked == "" else checked  # an empty text: the default
 
 
+def _unknown(key: str, what: str, known: Iterable[str]) -> ConfigurationError:
+    bare = {name.upper().removeprefix("ADROLL_"): name for name in known}
+    near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
+    hint = f"; did you mean {bare[near[0]]}?" if near else ""
+    return ConfigurationError(key, f"there is no such {what}{hint}", slug="setting-unknown")
+
+
 _PRIVATE = ("*email*", "*phone*", "name", "first*name", "last*name", "*token*", "*password*")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Settings:
+class Settings(AccountsOfHosts):
     """One app's configuration, made by :meth:`from_mapping`.
 
     Attributes are the keys in lower case without ``ADROLL_``: ``ADROLL_MAX_AGE`` is ``max_age``.
@@ -595,92 +567,6 @@ class Settings:
         missing = tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
         return () if self.accounts and len(missing) == len(needed) else missing
 
-    @cached_property
-    def account(self) -> Account:
-        """The account of every host that has none of its own."""
-        return Account(self.advertisable_eid, self.pixel_eid, self.access_token)
-
-    @property
-    def served_accounts(self) -> dict[str, Account]:
-        """All accounts that this process serves, by advertisable EID."""
-        accounts = (self.account, *self.accounts.values())
-        by_eid = {account.advertisable_eid: account for account in accounts}
-        return {eid: account for eid, account in by_eid.items() if eid}
-
-    def serves(self, eid: str) -> bool:
-        """Whether this process sends the events of the account *eid* (empty: of none yet).
-
-        Where no account is set, it sends all.
-        """
-        return eid in ("", *(self.served_accounts or [eid]))
-
-    @property
-    def shops(self) -> dict[str, tuple[str, ...]]:
-        """The hosts of each account that this process serves, by advertisable EID.
-
-        The account of all other hosts has no host here.
-        """
-        shops: dict[str, tuple[str, ...]] = dict.fromkeys(self.served_accounts, ())
-        for host, account in self.accounts.items():
-            eid = account.advertisable_eid
-            if eid is not None and eid != self.advertisable_eid:
-                shops[eid] = (*shops[eid], host)
-        return shops
-
-    @property
-    def shop_names(self) -> dict[str, str]:
-        """The shop's name of each account, by advertisable EID: its hosts; empty: one account."""
-        if len(self.shops) < 2:
-            return {}
-        rest = [host for host in self.hosts if self.account_of(host) == self.account]
-        default = ", ".join(rest) or "other hosts"
-        return {eid: ", ".join(hosts) or default for eid, hosts in self.shops.items()}
-
-    def shop_of(self, host: str) -> str | None:
-        """The advertisable EID of the shop at *host*; ``None``: it is no host of a shop.
-
-        :param host: a name that :attr:`shop_names` has, too.
-        """
-        eids = {name: eid for eid, name in self.shop_names.items()}
-        bare = host.lstrip(".")
-        if host not in eids and host_names.is_listed(bare, (*self.accounts, *self.hosts)):
-            return self.account_of(bare).advertisable_eid or ""
-        return eids.get(host)
-
-    def setting_of(self, eid: str, name: str) -> str:
-        """How the setting *name* of an account is written: ``ADROLL_ACCESS_TOKEN``, or
-        ``ADROLL_ACCOUNTS["shop.fr"]["access_token"]``."""
-        hosts = self.shops.get(eid, ())
-        return f'ADROLL_ACCOUNTS["{hosts[0]}"]["{name}"]' if hosts else f"ADROLL_{name.upper()}"
-
-    @property
-    def receiver(self) -> str:
-        """Who receives what is reported, in words: AdRoll, or the sandbox in its place."""
-        return "the sandbox" if self.sandbox else "AdRoll"
-
-    def other_side(self, eid: str) -> str:
-        """Who has the events of the account *eid*, where that is not :attr:`receiver`.
-
-        ``"sandbox"`` or ``"adroll"``; empty: :attr:`receiver` has them. An account that is served
-        here is never on the other side, nor is one that is not set.
-        """
-        is_elsewhere = is_of_sandbox(eid) != bool(self.sandbox)
-        if not is_elsewhere or eid in ("", *self.served_accounts):
-            return ""
-        return "adroll" if self.sandbox else "sandbox"
-
-    def account_of(self, host: str) -> Account:
-        """The account that events of pages at *host* belong to.
-
-        :param host: a name without its port; empty: it is not known.
-        """
-        if not self.accounts:
-            return self.account
-        own = self.accounts.get(host_names.in_ascii(host))
-        domains = [name for name in self.accounts if host_names.is_listed(host, (name,))]
-        longest = max(domains, key=len, default="")
-        return own or self.accounts.get(longest, self.account)
-
     @property
     def withdrawals_kept(self) -> int:
         """Seconds for which a visitor's no is kept: as long as a token may be used."""
@@ -728,13 +614,7 @@ class Settings:
         for key, value in config.items():
             try:
                 if key not in names:
-                    bare = {
-                        name.upper().removeprefix("ADROLL_"): name for name in (*names, *others)
-                    }
-                    near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
-                    hint = f"; did you mean {bare[near[0]]}?" if near else ""
-                    text = f"there is no such {what}{hint}"
-                    raise ConfigurationError(key, text, slug="setting-unknown")
+                    raise _unknown(key, what, (*names, *others))
                 checked = accept(names[key], key, value)
                 if checked is not None:
                     values[names[key]] = checked

@@ -192,8 +192,8 @@ def reports(app: object) -> Iterator[Reported]:
     ``ASGITransport``.
 
     :param app: a Flask app with AdRoll on it, the middleware, or a FastAPI or Starlette app that
-        has it by ``add_middleware``, or mounts the app that has it.
-    :raises ConfigurationError: it has no AdRoll, or mounts several.
+        has it by ``add_middleware``.
+    :raises ConfigurationError: it has no AdRoll.
     """
     reported = Reported()
     with request_state.runtime_of(app, "reports").collecting(reported):

@@ -25,7 +25,7 @@ def span(seconds: float) -> str:
     """
     units = ((DAY, "day"), (HOUR, "hour"), (60, "minute"), (1, "second"))
     # What is rounded up to the next unit is told in that: no 60 minutes.
-    size, unit = next((one for one in units if seconds >= 0.99 * one[0]), units[-1])
+    size, unit = next((pair for pair in units if seconds >= 0.99 * pair[0]), units[-1])
     parts = 10 if size > 1 and seconds < 10 * size else 1
     number = max(1, int(seconds / size * parts + 0.5)) / parts
     return f"{number:g} {unit}{'' if number == 1 else 's'}"

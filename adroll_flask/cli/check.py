@@ -10,10 +10,11 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urljoin
 
 import click
@@ -21,8 +22,9 @@ from flask import current_app
 from flask.cli import with_appcontext
 from werkzeug.utils import import_string
 
+from adroll_flask.accounts import is_of_sandbox
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.events.names import BITS, FORM_NAMES
+from adroll_flask.events.names import BITS, FORM_NAMES, coverage_of
 from adroll_flask.findings import site_settings
 from adroll_flask.findings.finding import Finding, finding_of, ok
 from adroll_flask.outbox.model import OutboxFailed, Row
@@ -30,15 +32,14 @@ from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
 from adroll_flask.reporting.kept_events import find_order
 from adroll_flask.runtime import Runtime
-from adroll_flask.settings import is_of_sandbox
 from adroll_flask.visitor.request_cookies import are_secure
 
 from . import console
 
-_COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
-#: What is a hint while a site is made, and has to be gone before it goes live.
-_NOT_LIVE: Final = ("api-url-elsewhere",)
+#: What is asked of a site beside :func:`.check_app`.
+More: TypeAlias = Callable[[Runtime], Iterable[Finding]]
 
+_COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
 #: Seconds for connecting and for an answer, and between two looks into the outbox.
 _TIMEOUT: Final = (5.0, 30.0)
 _EVERY: Final = 0.2
@@ -55,10 +56,8 @@ _FIXES: Final = {
 @console.commands.command("check", with_appcontext=False)
 @click.option("--url", help="Also fetch this page, as two new visitors would.")
 @click.option("--since", metavar="TIME", help="Fail where a report died since then: a deploy.")
-@click.option("--last", type=console.NUMBER, help="Fail where one of the last N reports died.")
-@console.SHOP
-@console.AS_JSON
-def check(url: str | None, since: str | None, last: int | None, account: str | None) -> None:
+@console.shop_and_json
+def check(url: str | None, since: str | None, account: str | None) -> None:
     """Say all that is wrong with this site, each with its fix.
 
     Looks at settings, keys, outbox, cookies and endpoints. It tries to write to the outbox's
@@ -67,9 +66,7 @@ def check(url: str | None, since: str | None, last: int | None, account: str | N
 
     Exits with 1 if something keeps conversions from AdRoll or harms the site.
     """
-    is_asked = since or last
-    reports: Any = lambda: [_reports(since, last, account)] if is_asked else []  # noqa: E731
-    findings = site_findings(url, reports, account)
+    findings = site_findings(url, account, partial(_reports, since, account))
     kinds = Counter(finding.severity for finding in findings)
     sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
     _say(findings, sums, bad=kinds["error"])
@@ -77,8 +74,7 @@ def check(url: str | None, since: str | None, last: int | None, account: str | N
 
 @console.commands.command("go-live", with_appcontext=False)
 @click.option("--url", help="A page of the real site, as visitors reach it.")
-@console.SHOP
-@console.AS_JSON
+@console.shop_and_json
 def go_live(url: str | None, account: str | None) -> None:
     """Say what is still to do before real orders are reported.
 
@@ -89,8 +85,9 @@ def go_live(url: str | None, account: str | None) -> None:
     Exits with 1 while something is to do.
     """
     findings = [
-        replace(finding, severity="error") if finding.code in _NOT_LIVE else finding
-        for finding in site_findings(url, lambda: _of_the_real_site(url, account), account)
+        # A hint while a site is made, it has to be gone before that goes live.
+        replace(finding, severity="error") if finding.code == "api-url-elsewhere" else finding
+        for finding in site_findings(url, account, partial(_of_the_real_site, url, account))
     ]
     undone = sum(finding.severity in ("error", "warning") for finding in findings)
     sums = f"{counted(undone, 'thing')} to do" if undone else "nothing is left to do"
@@ -98,80 +95,67 @@ def go_live(url: str | None, account: str | None) -> None:
 
 
 def site_findings(
-    url: str | None = None, more: Callable[[], list[Finding]] = list, account: str | None = None
+    url: str | None = None, account: str | None = None, more: More = lambda runtime: ()
 ) -> list[Finding]:
     """What is wrong with the site, as a command tells it; also where its app does not start.
 
-    :param more: what else is asked for where it does.
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
+    :param more: what else is asked for where it does.
     """
-
-    @with_appcontext
-    def of_app() -> list[Finding]:
-        runtime = console.current_runtime()
-        alone = isinstance(current_app._get_current_object(), console.SettingsAlone)  # type: ignore[attr-defined]
-        how: Any = {"ask_endpoints": not alone, "account": account}
-        findings = site_settings.check_app(current_app, runtime, **how)
-        if url is not None:
-            from adroll_flask.findings.page import check_url  # which loads requests
-
-            findings += check_url(url, runtime.settings)
-        with suppress(ConfigurationError):  # why is among the findings
-            findings += more()
-        return findings
-
     try:
-        return of_app()
+        return with_appcontext(_findings_of_app)(url, account, more)
     except ConfigurationError as problem:
         return site_settings.check_start(problem)
 
 
-def _of_the_real_site(url: str | None, account: str | None) -> list[Finding]:
+def _findings_of_app(url: str | None, account: str | None, more: More) -> list[Finding]:
     runtime = console.current_runtime()
-    result = site_settings.send_test_event(runtime, "pageView", account)
-    words = "; ".join(result.answer.get("errors", ()))
-    sent = finding_of("send-test-failed", "send-test", meaning=result.meaning, answer=words)
-    findings = [ok("send-test", result.meaning) if result.ok else sent]
-    findings += result.clock_findings()
-    with suppress(OutboxFailed):  # which the rest says
-        findings += _of_the_sandbox(runtime)
-    if not runtime.settings.hosts:
-        findings.append(finding_of("hosts-not-set", "ADROLL_HOSTS"))
-    if url is None:
-        findings.append(finding_of("page-not-looked-at", "--url"))
+    is_here = runtime.functions.are_here
+    findings = site_settings.check_app(current_app, runtime, ask_endpoints=is_here, account=account)
+    if url is not None:
+        from adroll_flask.findings.page import check_url  # which loads requests
+
+        findings += check_url(url, runtime.settings)
+    with suppress(ConfigurationError):  # why is among the findings
+        findings += more(runtime)
     return findings
 
 
-def _of_the_sandbox(runtime: Runtime) -> list[Finding]:
-    """What becomes of what the sandbox had: it stays here, and is told apart from then on."""
-    if not runtime.outbox.exists():
-        return []
-    rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
-    number = sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid))
-    return [finding_of("sandbox-apart", "ADROLL_SANDBOX", events=number)] if number else []
+def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
+    result = site_settings.send_test_event(runtime, "pageView", account)
+    if result.ok:
+        yield ok("send-test", result.meaning)
+    else:
+        words = "; ".join(result.answer.get("errors", ()))
+        yield finding_of("send-test-failed", meaning=result.meaning, answer=words)
+    yield from result.clock_findings()
+    with suppress(OutboxFailed):  # which the rest says
+        rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
+        number = sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid))
+        if number:  # they stay here, and are told apart from now on
+            yield finding_of("sandbox-apart", events=number)
+    if not runtime.settings.hosts:
+        yield finding_of("hosts-not-set")
+    if url is None:
+        yield finding_of("page-not-looked-at")
 
 
-def _reports(since: str | None, last: int | None, account: str | None) -> Finding:
-    """Whether what was reported since a deploy died."""
-    runtime = console.current_runtime()
-    now = runtime.clock()
-    begin = console.since_when(since, now) if since else None
-    if since and since.endswith("m"):
-        raise click.BadParameter("--since takes 2h, 1d or a time; 10m would be ten months")
-    if begin is not None and begin > now + 60:
-        raise click.BadParameter("--since lies in the future; a number is of seconds")
-    most = last or console.MOST_EVENTS
-    newest = runtime.outbox.lookups.of(account).list(None, most, newest=True)
-    rows = [row for row in newest if begin is None or row.queued_at >= begin]
+def _reports(since: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
+    """Whether what was reported since a deploy died, where that is asked."""
+    if since is None:
+        return
+    begin = console.since_when(since, runtime.clock())
+    newest = runtime.outbox.lookups.of(account).list(None, console.MOST_EVENTS, newest=True)
+    rows = [row for row in newest if row.queued_at >= begin]
     dead = Counter(row.reason for row in rows if row.has_died)
-    since_then = f" since {console.when(begin)}" if begin else ""
-    if not rows:
-        return finding_of("nothing-reported/lately", since_when=since_then)
-    reports = f"{counted(len(rows), 'report')}{since_then}"
-    if not dead:
-        return ok("reports", f"none of {reports} died")
+    reports = f"{counted(len(rows), 'report')} since {console.when(begin)}"
     why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
-    return finding_of("reports-died", "reports", events=dead.total(), reports=reports, why=why)
+    if not rows:
+        yield finding_of("nothing-reported/lately", begin=console.when(begin))
+    elif not dead:
+        yield ok("reports", f"none of {reports} died")
+    else:
+        yield finding_of("reports-died", events=dead.total(), reports=reports, why=why)
 
 
 def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
@@ -218,7 +202,7 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
 
     Run it on the shop's host, with the shop's settings. Exits with 1 where something is missing.
     """
-    steps = list(_tried(console.current_runtime(), url, recipe, wait))
+    steps = list(_steps(console.current_runtime(), url, recipe, wait))
     missing = [step.name for step in steps if not step.good]
     rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
     table = console.table(("step", "", "what came of it"), rows)
@@ -227,8 +211,8 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
     console.show(data, f"{table}\n{last}", failed=bool(missing))
 
 
-def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[Step]:
-    """What a buyer sees, up to the first step that fails, and what its event lacks."""
+def _steps(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[Step]:
+    """What a buyer sees, up to the first step that fails, and what became of the order."""
     import requests
 
     class Browser(requests.Session):
@@ -252,24 +236,30 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             yield Step(name, page.ok and snippet, said)
             name = "click"  # on an ad that leads there
             shop.get(site, params={"adct": probe})
-            cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
+            cookies = "; ".join(f"{key}={value}" for key, value in shop.cookies.items())
             secure = are_secure(runtime.settings, over_https=site.lower().startswith("https:"))
-            kept_record = runtime.visitors.read(cookies, secure=secure).record
-            kept = kept_record is not None and kept_record.adct == probe
-            why = "" if kept else ": a redirect, a cache, or no consent"
-            said = f"the click id is {'' if kept else 'not '}in the visitor's cookie{why}"
+            record = runtime.visitors.read(cookies, secure=secure).record
+            kept = record is not None and record.adct == probe
+            said = "the click id is in the visitor's cookie"
+            if not kept:
+                said = "the visitor's cookie has no click id: a redirect, a cache, or no consent"
             yield Step(name, kept, said)
             if recipe is None or not (page.ok and snippet and kept):
                 return
             name = "order"
-            order = str(_function(recipe)(shop))
+            order = str(_function_of(recipe)(shop))
         except requests.RequestException as problem:
             answer = problem.response
             said = describe(problem) if answer is None else f"answered {answer.status_code}"
             yield Step(name, False, said)
             return
     yield Step("order", True, order)
-    row = _found(runtime, order, wait)
+    yield from _steps_of_event(runtime, order, wait)
+
+
+def _steps_of_event(runtime: Runtime, order: str, wait: float) -> Iterator[Step]:
+    """Whether the order's event reached AdRoll, and what it lacks."""
+    row = _event_of(runtime, order, wait)
     if row is None:
         why = f"no report of it within {wait:g} seconds: is the order id the one that it reports?"
         yield Step("report", False, why)
@@ -280,16 +270,15 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
     elif row.settled_at is None:
         said += f" after {wait:g} seconds; `flask adroll check` says why"
     yield Step("report", row.state == "delivered", said)
-    carried = [name for name, bit in BITS.items() if row.identifiers & bit]
-    yield Step("identifiers", bool(carried), ", ".join(carried) or "none")
-    wanted = {FORM_NAMES[form] for form in runtime.settings.email}
-    wanted |= {"adct", "first_party_cookie", "user_id"}
-    for name in BITS:
-        if name in wanted.difference(carried):
-            yield Step(name, False, _FIXES[name])
+    has = tuple(bool(row.identifiers & bit) for bit in BITS.values())
+    # Whoever clicked on an ad has a click id.
+    coverage = coverage_of(has, runtime.settings.email, is_derived=True, is_app=False)
+    yield Step("identifiers", bool(coverage.carried), ", ".join(coverage.carried) or "none")
+    for name in coverage.missing:
+        yield Step(name, False, _FIXES[name])
 
 
-def _function(name: str) -> Any:
+def _function_of(name: str) -> Any:
     sys.path.insert(0, os.getcwd())
     try:
         return import_string(name)
@@ -297,7 +286,7 @@ def _function(name: str) -> Any:
         raise click.UsageError(f"--recipe {name}: {problem}") from None
 
 
-def _found(runtime: Runtime, order: str, wait: float) -> Row | None:
+def _event_of(runtime: Runtime, order: str, wait: float) -> Row | None:
     """The order's event, once a process of the shop has reported it and its hold is over."""
     end = time.monotonic() + wait
     while True:

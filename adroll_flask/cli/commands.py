@@ -34,7 +34,7 @@ from .console import commands as commands
 _HOST: Final = "127.0.0.1"
 _NAMES: Final = ("application", "app")
 #: Of the environment alone: read by the sandbox, and by `outbox move-from`.
-_NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_URL"})
+_NO_SETTINGS: Final = ("SANDBOX_ALLOW_PRODUCTION", "OLD_OUTBOX_URL")
 
 
 # -- first contact -------------------------------------------------------------------------
@@ -42,8 +42,7 @@ _NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_
 
 @commands.command("send-test")
 @click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
-@console.SHOP
-@console.AS_JSON
+@console.shop_and_json
 def send_test(name: str, account: str | None) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
@@ -101,10 +100,7 @@ def tag(base: str) -> None:
     if not re.fullmatch(r"(?i:https?)://[^\s/?#@]+(/[^\s?#]*)?", base):
         raise click.UsageError("--base takes a URL such as https://api.shop.example")
     if not runtime.settings.origins:
-        raise click.UsageError(
-            "set ADROLL_ORIGINS to the origins of the pages that get the tag: "
-            "the identity endpoint answers these alone"
-        )
+        raise click.UsageError("set ADROLL_ORIGINS to the origins of the pages that get the tag")
     click.echo(runtime.snippet.lasting_tag(base))
 
 
@@ -129,10 +125,7 @@ def dashboard(port: int, look_only: bool) -> None:
         raise Refusal(f"port {port} is taken: choose another, --port", slug="port-taken") from None
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     click.echo(f"Dashboard  http://{_HOST}:{server.server_port}/  (Ctrl-C ends it)")
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        server.server_close()
+    server.serve_forever()
 
 
 def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
@@ -155,15 +148,14 @@ def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
 # -- the sandbox ---------------------------------------------------------------------------
 
 
-@commands.command(
-    "sandbox",
-    with_appcontext=False,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="Run AdRoll on this machine.",
-)
+#: The options are those of its own parser.
+_ALL_ARGUMENTS: Final = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@commands.command("sandbox", with_appcontext=False, context_settings=_ALL_ARGUMENTS)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sandbox(arguments: tuple[str, ...]) -> None:
-    """Run AdRoll on this machine: http://127.0.0.1:5001 (--help for its options)."""
+    """Run AdRoll on this machine."""
     from adroll_flask.sandbox.__main__ import main
 
     raise SystemExit(main(list(arguments), prog="flask adroll sandbox"))
@@ -222,13 +214,13 @@ def app_named(name: str) -> Flask:
         raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
     if is_factory:
         site = site()
-    layer = layer_with_adroll(site, f"--app {name}")
+    layer = layer_with_adroll(site)
     if layer is None:
         raise click.UsageError(
-            f"--app: there is no AdRollMiddleware or AdRollASGIMiddleware around {name}, nor in an "
-            "app that it mounts as Starlette does. A factory is written with brackets, such as "
-            "shop:create_app(). Where a framework makes its middleware later, as Litestar does "
-            "with middleware=, put ours around the app"
+            f"--app: there is no AdRollMiddleware or AdRollASGIMiddleware around {name}. Of an "
+            "app that mounts others name the one that has it. A factory is written with brackets, "
+            "such as shop:create_app(). Where a framework makes its middleware later, as Litestar "
+            "does with middleware=, put ours around the app"
         )
     if isinstance(layer, Flask):
         return layer
@@ -244,12 +236,13 @@ def app_of_environment() -> Flask:
 
     :raises ConfigurationError: one of them is wrong.
     """
-    given = Config(os.getcwd())
-    given.from_prefixed_env("ADROLL")
-    settings = {f"ADROLL_{key}": value for key, value in given.items()}
     folder = os.path.join(os.getcwd(), "instance")
-    app = console.SettingsAlone("adroll_flask", static_folder=None, instance_path=folder)
-    app.config.update({key: settings[key] for key in settings.keys() - _NO_SETTINGS})
+    app = Flask("adroll_flask", static_folder=None, instance_path=folder)
+    environment = Config(os.getcwd())
+    environment.from_prefixed_env("ADROLL")
+    for name, value in environment.items():
+        if name not in _NO_SETTINGS:
+            app.config[f"ADROLL_{name}"] = value
     AdRoll(app)
     app.extensions[EXTENSION].functions.are_here = False
     return app

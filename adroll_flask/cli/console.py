@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from datetime import UTC, tzinfo
-from pathlib import Path
 from typing import Any, Final
 
 import click
-from flask import Flask, current_app
+from flask import current_app
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask import request_state
@@ -25,16 +22,15 @@ from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
-from adroll_flask.times import DAY, HOUR, WEEK, span
+from adroll_flask.times import DAY, HOUR, WEEK, iso, span
 
 WITHOUT_FLASK: Final = "python -m adroll_flask"
-_SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
-_UNITS: Final = {"h": HOUR, "d": DAY, "w": WEEK, "m": 30 * DAY}
+_SPAN: Final = re.compile(r"(\d{1,5})\s*([hdw])\Z")
+_UNITS: Final = {"h": HOUR, "d": DAY, "w": WEEK}
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
 NUMBER: Final = click.IntRange(1, MOST_EVENTS)
-FILE: Final = click.Path(dir_okay=False, path_type=Path)
 #: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
 _JSON: Final = "adroll_flask.json"
 
@@ -52,13 +48,11 @@ def _account_of(context: click.Context, _option: click.Parameter, host: str | No
     """The account of the shop that was named; ``None``: all shops."""
     if host is None:
         return None
-    runtime: Runtime | None = None
-    with suppress(ConfigurationError):  # the app does not start, which the command says
-        runtime = context.ensure_object(ScriptInfo).load_app().extensions.get(EXTENSION)
-    if runtime is None:
+    try:
+        settings = context.ensure_object(ScriptInfo).load_app().extensions[EXTENSION].settings
+    except (ConfigurationError, KeyError):  # the app does not start, or has no AdRoll: it is told
         return None
-    settings = runtime.settings
-    account = settings.shop_of(host)
+    account: str | None = settings.shop_of(host)
     if account is None:
         there = ", ".join(settings.shop_names.values()) or "this site has one shop"
         raise click.BadParameter(f"{host} is no host of a shop; there are: {there}")
@@ -66,13 +60,18 @@ def _account_of(context: click.Context, _option: click.Parameter, host: str | No
 
 
 #: Which shop is looked at: the command is given the advertisable EID of its account.
-SHOP = click.option(
+_SHOP: Final = click.option(
     "--shop",
     "account",
     metavar="HOST",
     callback=_account_of,
     help="Only of this shop, of several in ADROLL_ACCOUNTS.",
 )
+
+
+def shop_and_json(command: Any) -> Any:
+    """``--shop`` and ``--json``, of a command that shows figures or findings."""
+    return _SHOP(AS_JSON(command))
 
 
 class Refusal(click.ClickException):
@@ -86,10 +85,6 @@ class Refusal(click.ClickException):
         self.slug = slug
 
 
-class SettingsAlone(Flask):
-    """Stands for a site of which a command knows the settings and no app."""
-
-
 class Commands(AppGroup):
     """``flask adroll``, known to Flask by an entry point: also where the app does not start.
 
@@ -98,7 +93,6 @@ class Commands(AppGroup):
     """
 
     def invoke(self, context: click.Context) -> Any:
-        refusal: click.ClickException
         try:
             return super().invoke(context)
         except click.ClickException as problem:
@@ -168,16 +162,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Monday        9
     Tuesday      12
     """
-    columns = list(zip(*rows, strict=True))
-    kept = [n for n, column in enumerate(columns) if any(column)]
-    widths = {n: max(map(len, (head[n], *columns[n]))) for n in kept}
-    right = [n for n in kept[1:] if all(not cell or cell[0].isdigit() for cell in columns[n])]
-    return "\n".join(
-        "  ".join(
-            f"{line[n]:>{widths[n]}}" if n in right else f"{line[n]:<{widths[n]}}" for n in kept
-        ).rstrip()
-        for line in (head, *rows)
-    )
+    columns = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+    aligned = []
+    for number, column in enumerate(columns):
+        width = max(map(len, column))
+        is_of_numbers = all(not cell or cell[0].isdigit() for cell in column[1:])
+        to_the_right = is_of_numbers and number > 0
+        aligned.append([c.rjust(width) if to_the_right else c.ljust(width) for c in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
 
 
 def say_delivered(number: int, what: str) -> None:
@@ -207,7 +199,7 @@ def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]
 
 def when(at: float) -> str:
     """A time as people read it, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + "Z"
+    return iso(at).replace("T", " ")
 
 
 def until(row: Row, now: float) -> str:
@@ -230,7 +222,7 @@ def keeps(runtime: Runtime, account: str | None = None) -> str:
 
 
 def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
-    """The beginning of a span: ``24h``, ``7d``, ``4w``, ``13m``, a date, or a time.
+    """The beginning of a span: ``24h``, ``7d``, ``4w``, a date, or a time.
 
     :param text: a time is one of ISO 8601, or seconds since the epoch.
     :param zone: of a date, and of a time without an offset.
@@ -241,5 +233,5 @@ def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
     try:
         return read_time(text, zone)
     except ValueError:
-        forms = "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
-        raise click.BadParameter(forms) from None
+        text = "takes 24h, 7d, 4w, or a date or time such as 2026-11-01"
+        raise click.BadParameter(text) from None

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from datetime import datetime, tzinfo
+import os
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from operator import attrgetter
 from typing import IO, Any, Final
 
@@ -15,27 +16,17 @@ from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
 from adroll_flask.findings.finding import row_of, summary
 from adroll_flask.outbox.model import APART, HistoryColumn, HistorySum
-from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.redaction import csv_safe
 from adroll_flask.reporting import lists, reconciliation
-from adroll_flask.times import span
+from adroll_flask.times import written
 
 from . import console
-from .console import AS_JSON, Refusal, current_runtime
 
-OUTCOMES: Final = (
-    "delivered",
-    "dead",
-    "expired",
-    "suppressed",
-    "duplicate",
-    "cancelled",
-    "invalid",
-    "failed",
-    "unused",
-    "too_late",
-    *APART,
-)
+#: What becomes of an event, of a report that is none, and of a decision that comes too late.
+_OF_EVENTS: Final = ("delivered", "dead", "expired", "cancelled")
+_OF_REPORTS: Final = ("suppressed", "duplicate", "invalid", "failed")
+_OF_DECISIONS: Final = ("unused", "too_late")
+OUTCOMES: Final = _OF_EVENTS + _OF_REPORTS + _OF_DECISIONS + APART
 #: By what is asked: times as they are named, or another column.
 _TIMES: Final = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}
 _OTHERS: Final[dict[str, HistoryColumn]] = {
@@ -43,14 +34,12 @@ _OTHERS: Final[dict[str, HistoryColumn]] = {
     "reason": "reason",
     "identifier": "identifiers",
 }
-_ALIKE: Final = attrgetter("reason", "outcome", "currency")
 
 
 @console.commands.command("history")
-@click.option("--since", default="7d", show_default=True, help="24h, 7d, 4w, 13m or a date.")
+@click.option("--since", default="7d", show_default=True, help="24h, 7d, 4w or a date.")
 @click.option("--by", type=click.Choice([*_TIMES, *_OTHERS]), default="day", show_default=True)
-@console.SHOP
-@AS_JSON
+@console.shop_and_json
 def history(since: str, by: str, account: str | None) -> None:
     """Show what became of events, and of their values.
 
@@ -59,56 +48,51 @@ def history(since: str, by: str, account: str | None) -> None:
     orders that were not held (unused); and refunds, which are cancellations and smaller releases
     after the delivery (too_late).
     """
-    runtime = current_runtime()
+    runtime = console.current_runtime()
     zone = runtime.settings.time_zone
     column = _OTHERS.get(by, "at")
     begin = console.since_when(since, runtime.clock(), zone)
-    rows = runtime.outbox.lookups.of(account).history(begin, (column, "outcome", "currency"))
-    rows_in_order = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
-    # Several hours are of one day; the reason of a row is free for what it is asked by.
-    named = [row._replace(reason=_name(row, by, zone)) for row in rows_in_order]
+    columns: Sequence[HistoryColumn] = (column, "outcome", "currency")
+    rows = runtime.outbox.lookups.of(account).history(begin, columns)
+    in_order = sorted(rows, key=attrgetter(*columns))
+    groups = sums.by(lambda row: _name(row, by, zone), in_order)  # several hours are of one day
     data = [
-        {
-            by: name,
-            "outcome": outcome,
-            "events": sum(row.events for row in its),
-            "value": f"{sum(row.value for row in its):f}",
-            "currency": currency,
-            "median_seconds": sums.within(delays, 0.5),
-            "p95_seconds": sums.within(delays, 0.95),
-            "delays": delays,
-        }
-        for (name, outcome, currency), its in sums.by(_ALIKE, named).items()
-        for delays in [sums.delays_of(its)]
+        {by: name, "outcome": outcome, "currency": currency, **_sums(alike)}
+        for name, group in groups.items()
+        for (outcome, currency), alike in sums.by(attrgetter("outcome", "currency"), group).items()
     ]
-    console.show(data, _table(named, by) if named else "nothing happened")
+    console.show(data, _table(groups, by) if groups else "nothing happened")
+
+
+def _sums(rows: Sequence[HistorySum]) -> dict[str, Any]:
+    delays = sums.delays_of(rows)
+    return {
+        "events": sum(row.events for row in rows),
+        "value": f"{sum(row.value for row in rows):f}",
+        "median_seconds": sums.within(delays, 0.5),
+        "p95_seconds": sums.within(delays, 0.95),
+        "delays": delays,
+    }
 
 
 def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
     if by in _TIMES:
-        return datetime.fromtimestamp(row.at, zone).strftime(_TIMES[by])
+        return written(_TIMES[by], row.at, zone)
     if by == "identifier":
         return "+".join(name for name, bit in BITS.items() if row.identifiers & bit) or "none"
     return row.event_name or row.reason
 
 
-def _within(delays: Sequence[int], share: float) -> str:
-    if (seconds := sums.within(delays, share)) is not None:
-        return f"< {span(seconds)}"
-    return f"> {span(DELAYS[-1])}" if any(delays) else ""
-
-
-def _table(rows: Sequence[HistorySum], by: str) -> str:
-    shown = [name for name in OUTCOMES if any(row.outcome == name for row in rows)]
-    shares = (0.5, 0.95) if by in _TIMES else ()
+def _table(groups: Mapping[str, Sequence[HistorySum]], by: str) -> str:
+    happened = {row.outcome for rows in groups.values() for row in rows}
+    shown = [name for name in OUTCOMES if name in happened]
     lines = []
-    for group, its in sums.by(lambda row: row.reason, rows).items():
-        events = (sum(row.events for row in its if row.outcome == name) for name in shown)
-        within = (_within(sums.delays_of(its), share) for share in shares)
-        values = [_money(its, "delivered"), _money(its, "too_late")]
-        lines.append([group, *(f"{number:,}" for number in events), *within, *values])
-    times = ("median", "95 %")[: len(shares)]
-    return console.table([by, *shown, *times, "value delivered", "value refunded"], lines)
+    for name, rows in groups.items():
+        events = [sum(row.events for row in rows if row.outcome == outcome) for outcome in shown]
+        numbers = [f"{number:,}" for number in events]
+        values = [_money(rows, "delivered"), _money(rows, "too_late")]
+        lines.append([name, *numbers, *values])
+    return console.table([by, *shown, "value delivered", "value refunded"], lines)
 
 
 def _money(rows: Sequence[HistorySum], outcome: str) -> str:
@@ -137,13 +121,12 @@ _HINTS: Final = {
     help='The column of order_id, value, currency or time: order_id="Order no."',
 )
 @click.option("--group", help="Count orders that were never reported by this column's values.")
-@click.option("--rest", type=_TARGET, help="Write the orders that did not arrive, as CSV.")
+@click.option("--rest", type=_TARGET, default=os.devnull, help="Write what did not arrive, as CSV.")
 @click.option(
     "--tolerance", default=0.0, show_default=True, type=_PER_CENT, help="Per cent that may be lost."
 )
-@console.SHOP
-@AS_JSON
-def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any) -> None:
+@console.shop_and_json
+def reconcile(file: IO[str], rest: IO[str], tolerance: float, **how: Any) -> None:
     """Compare the shop's list of paid orders with what was reported.
 
     FILE is CSV with a line of names, or JSON lines. "-" is standard input. Lost orders are those
@@ -151,15 +134,15 @@ def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any)
     more than --tolerance per cent of the orders are lost. Orders that were not to be reported do
     not count.
     """
-    orders = lists.read_orders(lists.texts_of(file))
-    compared = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
-    write: Any = csv.writer(rest).writerow if rest else lambda _: None
+    orders = lists.read_orders(file)
+    compared = reconciliation.Reconciliation(console.current_runtime().reporter, orders, **how)
+    table = csv.writer(rest)
     try:
-        write((*reconciliation.Order._fields, "reason"))
+        table.writerow((*reconciliation.Order._fields, "reason"))
         for order in compared:
             if order.is_rest:
-                write(csv_safe(value) for value in row_of(order).values())
+                table.writerow(map(csv_safe, row_of(order).values()))
     except lists.ReconcileError as problem:
-        raise Refusal(str(problem), slug="order-list") from None
+        raise console.Refusal(str(problem), slug="order-list") from None
     lines = [text + _HINTS.get(status, "") for (status, _), text in summary(compared)]
     console.show(compared.sums(), "\n".join(lines), failed=compared.lost * 100 > tolerance)

@@ -27,17 +27,15 @@ import click
 
 from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
-from adroll_flask.events import fix, names
+from adroll_flask.events import names
 from adroll_flask.events.build import build
-from adroll_flask.files import make_folder
 from adroll_flask.outbox import model
+from adroll_flask.outbox.disk import make_folder
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
-from adroll_flask.reporting.kept_events import UNPAID
 from adroll_flask.reporting.reporter import Reporter
 from adroll_flask.runtime import Runtime
-from adroll_flask.visitor.identifiers import accept_id, accept_seconds
 
 from . import console
 
@@ -71,14 +69,10 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @console.pairs(FIELDS, "--column", "columns", help='The column of a field: order_id="Order no."')
 @console.pairs(FIELDS, "--set", "constants", help="For lines without the field: currency=EUR")
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
-@click.option(
-    "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
-)
+@click.option("--timezone", "zone", callback=_zone, help="Of times without offset: Europe/Berlin.")
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
-@click.option(
-    "--although-unknown", is_flag=True, help="Send orders that were paid before the outbox began."
-)
+@click.option("--although-unknown", is_flag=True, help="Send those paid before the outbox began.")
 @console.AS_JSON
 def import_(
     file: IO[bytes], only_check: bool, encoding: str, although_unknown: bool, **forms: Any
@@ -86,8 +80,7 @@ def import_(
     """Report orders, or other events, that a file holds.
 
     FILE is CSV or JSON lines. "-" is standard input. The columns of a CSV file are the arguments of
-    report_event. --column names others. A line of JSON holds these arguments, an event as the API
-    takes it, or what `outbox export --full` writes.
+    report_event. --column names others. A line of JSON is an object of these arguments.
 
     Every line is checked before the first one is kept. Bad lines go into FILE.rejected.csv, each
     with what is wrong. Correct them there, and import that file. An order that was reported before
@@ -133,10 +126,10 @@ def _import(
     :param forms: the command's options that say how lines are written.
     """
     runtime = console.current_runtime()
-    source = lists.Lines(lists.texts_of(text))
+    source = lists.Lines(text)
     if not source.has_json:
         forms["columns"] = _columns(source.columns, forms)
-    maker = EventMaker(runtime.reporter, source.has_json, **forms)
+    maker = EventMaker(runtime.reporter, **forms)
     # Beside the journal: what fits there fits the disk, and /tmp may be memory.
     folder = runtime.outbox.folder.parent
     if not only_check:
@@ -220,7 +213,7 @@ def _check(
     # A line that is from such a file already has its three first cells.
     again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
     begin = len(REJECTED_COLUMNS) if again else 0
-    write = None
+    writer: Any = None
     with ExitStack() as files:
         for line in source:
             summary.checked += 1
@@ -229,12 +222,11 @@ def _check(
             except AdRollError as problem:
                 summary.rejected += 1
                 column, why = maker.fault(problem)
-                if write is None:
+                if writer is None:
                     file = files.enter_context(_rejected_file(path, summary))
                     writer = csv.writer(file, delimiter=source.delimiter, lineterminator="\n")
-                    write = writer.writerow
-                    write([*REJECTED_COLUMNS, *source.columns[begin:]])
-                write([line.number, column, why, *line.cells[begin:]])
+                    writer.writerow([*REJECTED_COLUMNS, *source.columns[begin:]])
+                writer.writerow([line.number, column, why, *line.cells[begin:]])
                 if summary.rejected <= _SHOWN:
                     place = f"{column}: " if column else ""
                     click.echo(f"line {line.number}: {place}{why}", err=True)
@@ -243,7 +235,7 @@ def _check(
                 summary.suppressed += 1
                 continue
             summary.good += 1
-            pickle.dump((event, maker.paid_at(line, event)), spool, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
     if summary.rejected > _SHOWN:
         click.echo(f"and {summary.rejected - _SHOWN:,} more", err=True)
 
@@ -277,9 +269,9 @@ def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> Non
     """
     lookups = runtime.outbox.lookups
     lookups.take_in_all()
-    knowledge = lookups.knowledge()
-    if not knowledge.has_reports:  # a new user's
+    if not lookups.has_reports():  # a new user's
         return
+    knowledge = lookups.knowledge()
     unknown = 0
     now = runtime.clock()
     for batch in _batches(spool, summary.good):
@@ -348,13 +340,13 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
         lines = counted(summary.rejected, "line")
         text += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
     if summary.stopped:
-        why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
-        why = "" if summary.stopped == "interrupted" else console.as_typed(why)
-        kept = f"{summary.kept:,} of {summary.good:,} events are kept"
-        click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
-        click.echo(
-            "to go on, run the same command again; what is kept is a duplicate then", err=True
-        )
+        told = "nothing was kept"
+        if summary.kept:
+            told = f"{summary.kept:,} of {summary.good:,} events are kept"
+        if summary.stopped != "interrupted":
+            told += f"; the journal takes no more ({summary.stopped}): see flask adroll check"
+        click.echo(console.as_typed(f"stopped: {told}"), err=True)
+        click.echo("to go on, run the same command again: what is kept is a duplicate", err=True)
     return text or "nothing to do"
 
 
@@ -365,7 +357,6 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
 class EventMaker:
     """Makes events of lines.
 
-    :param has_json: lines are JSON: events as the API takes them, or what an export wrote.
     :param columns: by field, the column that gives it; empty: keys are the fields' names.
     :param constants: by field, what a line has that says nothing of it.
     :param date_format: as ``strptime`` takes it; ``None``: as :func:`.read_time` does.
@@ -374,69 +365,45 @@ class EventMaker:
     """
 
     reporter: Reporter
-    has_json: bool
     columns: Mapping[str, str]
     constants: Mapping[str, str]
     date_format: str | None
     zone: tzinfo | None
     decimal_comma: bool
 
-    def paid_at(self, line: lists.Line, event: model.NewEvent) -> float | None:
-        """When the order of *line* was paid; ``None``: the line does not say it. What is no order,
-        or comes from an outbox, which knew of it, is never too old."""
-        is_exports = self.has_json and isinstance(line.values.get("event"), Mapping)
-        if event.name != "purchase" or is_exports:
-            return float("inf")
-        is_events = self.has_json and "event_name" in line.values
-        values = line.values if is_events else self._values(line.values)
-        return event.occurred_at if "timestamp" in values else None
-
-    def event(self, line: lists.Line) -> model.NewEvent | None:
+    def event(self, line: lists.Line) -> tuple[model.NewEvent, float | None] | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
 
+        :returns: and when its order was paid; ``None``: the line does not say it. What is no order
+            is never too old.
         :raises AdRollError: it is no event.
         """
         if line.problem:
             raise EventError("line", line.problem)
         reporter = self.reporter
-        is_exports = self.has_json and isinstance(line.values.get("event"), Mapping)
-        row: Mapping[str, Any] = line.values if is_exports else {}
-        data = row.get("event", line.values)
-        state = row.get("state")
-        reason = row.get("reason")
-        if state == "dead" and reason in model.RISKY:
-            raise EventError("reason", "AdRoll may have it: look there, then take the reason out")
-        if self.has_json and "event_name" in data:
-            built = fix.rebuilt(json.dumps(data), reporter.bare({}), row.get("key"))
+        texts = self._values(line.values)
+        values = dict(texts)
+        name = values.pop("name", "purchase")
+        token = values.pop("visitor", None)
+        if token is None:
+            defaults = reporter.bare(values)
         else:
-            values = dict(data := self._values(data))
-            name = values.pop("name", "purchase")
-            token = values.pop("visitor", None)
-            defaults = (
-                reporter.bare(values)
-                if token is None
-                else reporter.of_token(token, values, None, strict=True)
-            )
-            if defaults.refusal:
-                return None
-            if name == "purchase":
-                reporter.check_purchase(values, strict=True)
-            built = build(name, values, defaults, strict=True)
+            defaults = reporter.of_token(token, values, None, strict=True)
+        if defaults.refusal:
+            return None
+        if name == "purchase":
+            reporter.check_purchase(values, strict=True)
+        built = build(name, values, defaults, strict=True)
         if built.key is None:
             # Not by what happened at the time of the import, so that it is the same one again.
-            content = repr(sorted(data.items())).encode()
+            content = repr(sorted(texts.items())).encode()
             built.key = f"import:{hashlib.sha256(content).hexdigest()[:40]}"
-        # A trial order is not to become a sale.
-        event = reporter.new_event(built, None, dry_run=bool(row.get("dry_run")) or None)
+        event = reporter.new_event(built)
+        event.dry_run = reporter.is_dry_run(built.event.page_location, None)
         event.identifiers |= model.IMPORTED
-        event.unsure = bool(row.get("unsure"))
-        if row:  # a no since then counts
-            event.known_since = accept_seconds(row.get("queued_at", 0), "queued_at", "takes a time")
-            if record := row.get("record_hash"):
-                event.record_id = accept_id(record, "record_hash")
-        if state == "held" or str(reason).startswith(UNPAID):
-            event.held_for = reporter.settings.hold_max
-        return event
+        if event.name != "purchase":
+            return event, float("inf")
+        return event, event.occurred_at if "timestamp" in texts else None
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is at fault (empty: the line is), and what is wrong."""
@@ -445,15 +412,16 @@ class EventMaker:
         name = problem.field.partition("[")[0]
         return "" if name == "line" else self.columns.get(name, name), problem.expected
 
-    def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _values(self, cells: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of ``report_event`` that a line's values are.
 
-        :param given: by column, or by the keys of a line of JSON.
+        :param cells: by column, or by the keys of a line of JSON.
         :raises EventError: a value is not of its form.
         """
         values: dict[str, Any] = dict(self.constants)
-        for name, column in (self.columns or dict(zip(given, given, strict=True))).items():
-            value = given.get(column)
+        columns = self.columns or {name: name for name in cells}
+        for name, column in columns.items():
+            value = cells.get(column)
             value = value.strip() if isinstance(value, str) else value
             if value not in (None, ""):
                 values[name] = value

@@ -13,7 +13,7 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
-from adroll_flask.findings.finding import why_of
+from adroll_flask.findings.finding import in_words, meaning, why_of
 from adroll_flask.findings.rules import Moment
 from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
@@ -43,8 +43,7 @@ _TOLD: Final = {
 
 
 @console.commands.group(invoke_without_command=True)
-@console.SHOP
-@AS_JSON
+@console.shop_and_json
 @click.pass_context
 def outbox(context: click.Context, account: str | None) -> None:
     """Look after the events that wait and those that died.
@@ -81,35 +80,32 @@ def _status(account: str | None) -> None:
     runtime = current_runtime()
     database = runtime.outbox.database
     lookups = runtime.outbox.lookups.of(account)
-    queue = runtime.outbox.queue
     counts = lookups.counts()
-    states = lookups.destinations()
     version = int(lookups.notes("schema_version").get("schema_version", 0))
     made = f"schema {version}" if version else "not there yet; the first report makes it"
     verdicts = counts.pop("decided")
     size = lookups.bytes_waiting()
-    late = queue.oldest_due(None if account is None else [account])
-    accounts = queue.waiting_by_account()
-    own = runtime.settings.advertisable_eid
-    if account is not None:
-        accounts = {account: accounts.get(account, 0)}
-        own = account
+    late = runtime.outbox.queue.oldest_due(None if account is None else [account])
+    by_account = runtime.outbox.queue.waiting_by_account()
+    accounts = {eid: number for eid, number in by_account.items() if account in (None, eid)}
+    moment = Moment(runtime, account=account)
     lines: list[tuple[str, object]] = [
         ("engine", f"{database.dialect}, {made}"),
         *counts.items(),
         ("no hold yet", counted(verdicts, "verdict") if verdicts else ""),
         ("oldest due", "" if late is None else span(late)),
         ("kept back", console.keeps(runtime, account)),
-        ("last error", Moment(runtime, account=account).destination.last_error or ""),
+        ("last error", in_words("waiting", moment.destination.last_error or "")),
     ]
-    for account, waiting in accounts.items() if accounts.keys() - {own} else ():
-        lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))
+    for eid, number in accounts.items():
+        if eid != runtime.settings.advertisable_eid:
+            lines.append(("of account", f"{eid or 'none'}: {counted(number, 'event')} waiting"))
     lines.append(("journal", f"{counted(size, 'byte')}, to be taken in" if size else ""))
     data = {
         "counts": counts,
         "accounts": accounts,
         "oldest_due": late,
-        "destinations": {eid: asdict(state) for eid, state in states.items()},
+        "destinations": {eid: asdict(state) for eid, state in lookups.destinations().items()},
         "journal_bytes": size,
         "engine": database.dialect,
         "schema_version": version,
@@ -123,14 +119,11 @@ def _status(account: str | None) -> None:
 @_STATE
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
 @click.option("--limit", default=100, show_default=True, type=console.NUMBER)
-@console.SHOP
-@AS_JSON
+@console.shop_and_json
 def list_(state: Any, newest: bool, limit: int, account: str | None) -> None:
     """List events, without the visitors' values."""
     runtime = current_runtime()
-    now = runtime.clock()
-    lookups = runtime.outbox.lookups.of(account)
-    rows = lookups.list(state, limit, newest=newest)
+    rows = runtime.outbox.lookups.of(account).list(state, limit, newest=newest)
     accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
     head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
     lines = [
@@ -143,7 +136,7 @@ def list_(state: Any, newest: bool, limit: int, account: str | None) -> None:
             f"{row.attempts}{' unsure' if row.unsure else ''}",
             row.advertisable_eid if len(accounts) > 1 else "",
             short_key(row.key or ""),
-            until(row, now),
+            until(row, runtime.clock()),
             why_of(row),
         )
         for row in rows
@@ -182,8 +175,7 @@ def _whole(row: model.Row, full: bool) -> dict[str, Any]:
 
 @outbox.command("find")
 @click.argument("order")
-@console.SHOP
-@AS_JSON
+@console.shop_and_json
 def find(order: str, account: str | None) -> None:
     """Show an order's life.
 
@@ -196,18 +188,23 @@ def find(order: str, account: str | None) -> None:
 def _show_life(order: str, *, failed: bool = False, account: str | None = None) -> None:
     runtime = current_runtime()
     known_order = kept_events.find_order(runtime.reporter, order, account=account)
-    suppressed = [
-        f"{name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
-        for name, why in known_order.suppressed.items()
-    ]
-    lives = [line for row in known_order.events for line in _life_lines(row, runtime.clock())]
-    data = {"events": [row.as_dict() for row in known_order.events], "suppressed": suppressed}
-    text = "\n".join([*suppressed, *lives])
+    lines = []
+    data: dict[str, Any] = {"events": [row.as_dict() for row in known_order.events]}
+    data["suppressed"] = []
+    for name, why in known_order.suppressed.items():
+        begin = f"{name} not reported\n  {when(why.at)}  suppressed: "
+        data["suppressed"].append(f"{begin}{why.reason}")
+        lines.append(f"{begin}{meaning('suppressed', why.reason).title}")
+    for row in known_order.events:
+        lines += _life_lines(row, runtime.clock())
     if not known_order:
         # As the dashboard's page says it.
         is_missing = runtime.paid_orders.missing(order)
-        text = f"{order}: It was paid and never reported" if is_missing else f"{order}: {_UNKNOWN}"
-    show(data, text, failed=failed or not known_order)
+        lines = [f"{order}: {'It was paid and never reported' if is_missing else _UNKNOWN}"]
+        data["alike"] = [] if is_missing else [*kept_events.alike(runtime.reporter, order, account)]
+        if data["alike"]:
+            lines[0] += f". Did you mean {', '.join(data['alike'])}?"
+    show(data, "\n".join(lines), failed=failed or not known_order)
 
 
 def _life_lines(row: model.Row, now: float) -> Iterator[str]:
@@ -219,13 +216,13 @@ def _life_lines(row: model.Row, now: float) -> Iterator[str]:
             yield f"  now                   {row.state}" + (f", due {due}" if due else "")
         else:
             between = ": " if step.kind in ("dead", "cancelled") else ", "
-            text = f"{between}{step.said}" if step.said else ""
+            said = in_words("dead", step.said) if step.kind == "dead" else step.said
+            text = f"{between}{said}" if said else ""
             at = when(now if step.at is None else step.at)
             yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{text}"
     if matched := kept_events.matched_by(row):
         yield f"  matched by  {matched}"
-    kept = kept_events.carried(row)
-    if kept is not None:
+    if (kept := kept_events.carried(row)) is not None:
         yield f"  carried  {json.dumps(kept, ensure_ascii=False)}"
 
 
@@ -325,7 +322,6 @@ def fix(id: str, file: Any) -> None:
     """
     row = _event(id)
     payload = file.read()
-    why = ""
     try:
         content = json.loads(payload)
         # What show and export print about an event, with the event in it.
@@ -334,7 +330,7 @@ def fix(id: str, file: Any) -> None:
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
         else:
-            why = kept_events.fix_dead(current_runtime().reporter, row.id, payload)
+            why = kept_events.fix_dead(current_runtime().reporter, row, payload)
     except (ValueError, RecursionError) as problem:
         why = f"{'' if isinstance(problem, EventError) else 'no JSON: '}{problem}"
     if why:
@@ -416,24 +412,18 @@ def move_from(old: str) -> None:
         source = locate(old, Path(runtime.folder).absolute())
     except ConfigurationError as problem:
         raise click.UsageError(f"OLD {problem.problem}") from None
-    target = runtime.outbox.place
     # To open a file that is none of SQLite's would move it aside as a damaged outbox.
     if isinstance(source, Path) and not (source.is_file() and _is_sqlite(source)):
         raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
-    if source == target:
-        raise Refusal("both addresses are of the same outbox", slug="outbox-move")
-    with (
-        closing(open_database(source, runtime.settings, runtime.clock)) as one,
-        closing(open_database(target, runtime.settings, runtime.clock)) as other,
-    ):
+    with closing(open_database(source, runtime.settings, runtime.clock)) as database:
         try:
-            one.create_tables()
+            database.create_tables()
         except model.OutboxFailed as problem:
             reason = f"the old outbox cannot be used: {problem}"
             raise Refusal(reason, slug="outbox-move") from None
         try:
-            states = admin.move_outbox(one, other)
+            states = admin.move_outbox(database, runtime.outbox.database)
         except admin.NotMoved as problem:
             raise Refusal(str(problem), slug="outbox-move") from None
-    parts = ", ".join(f"{states[one]:,} {one}" for one in model.STATES if states[one])
+    parts = ", ".join(f"{states[state]:,} {state}" for state in model.STATES if states[state])
     click.echo(f"{counted(states.total(), 'event')} moved{': ' if parts else ''}{parts}")

@@ -17,18 +17,19 @@ from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 
-from .console import FILE, Refusal, commands, current_runtime, keeps
+from .console import Refusal, commands, current_runtime, keeps
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
 #: down to its events may take several requests of up to 30 seconds each.
 HANGS_AFTER: Final = 300.0
 #: Seconds between two touches of the health file.
 HEALTH_EVERY = 5.0
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 
 @commands.command("worker")
 @click.option("--once", is_flag=True, help="Deliver what is due, then exit: for cron.")
-@click.option("--health-file", type=FILE, help="Touch this file while the worker is well.")
+@click.option("--health-file", type=_FILE, help="Touch this file while the worker is well.")
 def worker(once: bool, health_file: Path | None) -> None:
     """Deliver events until it is stopped.
 
@@ -72,10 +73,7 @@ def _reads(runtime: Runtime) -> str:
     """Where it reads events: a worker beside a shop that writes elsewhere waits for ever."""
     place = runtime.outbox.place
     journal = _as_it_is(runtime.outbox.folder)
-    if isinstance(place, Path):
-        outbox = _as_it_is(place)
-    else:
-        outbox = safe_url(place.render_as_string(hide_password=True))
+    outbox = _as_it_is(place) if isinstance(place, Path) else safe_url(str(place))
     return f"Reads the outbox {outbox} and the journal {journal}."
 
 

@@ -6,7 +6,6 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, Final
 
 from flask import abort
@@ -21,6 +20,7 @@ from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import (
     FoundOrder,
+    alike,
     carried,
     find_order,
     life,
@@ -30,23 +30,23 @@ from adroll_flask.reporting.lists import (
     ReconcileError,
     read_amount,
     read_orders,
-    searched,
-    texts_of,
 )
 from adroll_flask.reporting.paid_orders import DAYS
-from adroll_flask.reporting.reconciliation import Order, Reconciliation, line_of
+from adroll_flask.reporting.reconciliation import Order, Reconciliation, status_and_reason
 from adroll_flask.times import iso
 
 from .formats import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
+#: What names of ours mean: of answers that did not come, and of who has an event.
+_CODES: Final = texts("reasons.toml", "code/")
 #: The names in the query: one event by its own id, the place in the list of the newest, a state.
 EVENT: Final = "event"
 BEFORE: Final = "before"
 STATE: Final = "state"
 #: Of the newest, those alone that carry an identifier.
 CARRIES: Final = "carries"
-#: Newest orders that are looked through for those of one state, and for one like an unknown one.
+#: Newest orders that are looked through for those of one state.
 _LOOKED_THROUGH: Final = 500
 #: What can be acted on comes first.
 _URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
@@ -90,7 +90,7 @@ def data(visit: Visit) -> Data:
     more = rows[most - 1].id if len(rows) > most else None
     more = newest[-1].id if len(matching) > _LISTED else more
     carries = carries if bits else ""
-    return {"newest": listed(visit, newest), "older": more, STATE: state, CARRIES: carries}
+    return {"newest": event_rows(visit, newest), "older": more, STATE: state, CARRIES: carries}
 
 
 def order_shown(row: Row) -> str:
@@ -98,7 +98,7 @@ def order_shown(row: Row) -> str:
     return short_key(row.key or order_id_of(row.payload or b"") or "")
 
 
-def listed(visit: Visit, rows: Sequence[Row]) -> list[Data]:
+def event_rows(visit: Visit, rows: Sequence[Row]) -> list[Data]:
     """Events as a list shows them."""
     # What was invalid has no key: its order's id is in its content.
     keyless = [row.id for row in rows if not row.key and row.state == "dead"]
@@ -120,16 +120,30 @@ def _listed(visit: Visit, row: Row) -> Data:
         "settled_at": row.settled_at,
         "dry_run": row.dry_run,
         "side": visit.settings.other_side(row.advertisable_eid),
+        "shop": visit.settings.shop_names.get(row.advertisable_eid, ""),
         "unsure": row.unsure,
         "matched": matched_by(row),
         "why": why_of(row) if row.state in ("dead", "cancelled") else "",
+        "reason": row.reason,
         "words": row.error,
     }
 
 
 def with_times(event: Data) -> Data:
-    """One of :func:`listed` as its CSV has it."""
+    """One of :func:`event_rows` as its CSV has it."""
     return event | {name: iso(event[name]) for name in ("occurred_at", "settled_at")}
+
+
+def in_words(text: str) -> str:
+    """*text* in words, where it is a name of ours: of an answer that did not come.
+
+    >>> in_words("dns"), in_words("http_503: busy")
+    ("The name of AdRoll's server has no address. Nothing was sent", 'http_503: busy')
+    """
+    # What stands behind it says that the event may have arrived, and so do the words.
+    code = text.partition("; ")[0]
+    title: str = _CODES[code]["title"] if code in _CODES else text
+    return title
 
 
 # -- one order -------------------------------------------------------------------------------------
@@ -148,7 +162,8 @@ def find(visit: Visit) -> Done | Data:
     if not known_order:
         paid = visit.runtime.paid_orders.missing(typed)
         priced = None if paid is None else [_priced(one) for one in paid]
-        more = {"alike": _alike(visit, searched(typed)[-1].lstrip("#")), "paid": priced}
+        near = alike(reporter, typed, visit.account)
+        more = {"alike": [{"order": it, "id": id} for it, id in near.items()], "paid": priced}
     return _of_order(visit, short_key(typed), known_order) | more
 
 
@@ -156,13 +171,6 @@ def _delays(visit: Visit, account: str) -> Finding | None:
     """What keeps the events of *account* from AdRoll at present."""
     shop = next((shop for shop in visit.shops if shop.accounts == [account]), None)
     return None if shop is None else delays(shop)
-
-
-def _alike(visit: Visit, order: str) -> list[Data]:
-    """Known orders whose ids look like *order*."""
-    rows = visit.lookups.newest_events(_LOOKED_THROUGH, "purchase")
-    newest = {order_shown(row): row.id for row in reversed(rows) if row.key}
-    return [{"order": id, "id": newest[id]} for id in get_close_matches(order, newest, 3, 0.7)]
 
 
 def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
@@ -210,7 +218,7 @@ def compare(visit: Visit) -> Done | Data | Response:
     lines = io.TextIOWrapper(upload.stream, encoding="utf-8-sig", errors="replace", newline="")
     comparison = Reconciliation(
         visit.runtime.reporter,
-        _counted(read_orders(texts_of(lines))),
+        _counted(read_orders(lines)),
         columns={"order_id": column} if column else None,
         group=group or None,
         account=visit.account,
@@ -255,7 +263,7 @@ def _compared(
     for order in comparison:
         if not order.has_arrived:
             lines = [("differing", "")] if order.reported else []
-            lines += [line_of(order)] if order.status != "delivered" else []
+            lines += [status_and_reason(order)] if order.status != "delivered" else []
             for line in lines:
                 worth[line][order.currency] += read_amount(order.value) or 0
             if not order.is_rest:
@@ -322,6 +330,7 @@ PAGE: Final = Page(
     rows,
     {
         "words": texts("words.toml"),
+        "in_words": in_words,
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
         "delays": _delays,

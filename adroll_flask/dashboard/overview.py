@@ -14,7 +14,7 @@ from adroll_flask.findings.finding import meaning, ok, texts
 from adroll_flask.findings.sums import by, total
 from adroll_flask.outbox.model import APART, RISKY, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.plurals import agreeing
+from adroll_flask.plurals import agreeing, counted
 from adroll_flask.reporting.paid_orders import DAYS
 from adroll_flask.times import DAY, iso
 
@@ -43,6 +43,8 @@ _REASON_OF: Final = {
     "paid-not-released": "hold_expired",
     "consent-unknown": "consent_error",
 }
+#: Of an event to which no answer came, or whose copy may have been sent.
+_MAY: Final = "may have arrived"
 #: Of a loss of which nothing waits for a decision.
 _OVER: Final = {"advice": "Nothing: it is over, and none of these waits for a decision.", "who": ""}
 
@@ -52,7 +54,9 @@ def data(visit: Visit) -> Data:
     period = visit.period("days")
     everything = period.sums(visit.lookups, _COLUMNS)
     sums = [row for row in everything if row.outcome not in APART]
-    unsettled = period.placed((row for row in visit.unsettled if not row.dry_run), 0)
+    side_of = visit.settings.other_side
+    ours = (row for row in visit.unsettled if not side_of(row.advertisable_eid))
+    unsettled = period.placed((row for row in ours if not row.dry_run), 0)
     missing = _missing(visit, period)
     names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
     names |= {"purchase"} if missing else set()
@@ -80,6 +84,7 @@ def data(visit: Visit) -> Data:
         "verdict": _verdict(visit, health, answer),
         "findings": [finding.as_dict() for finding in visit.findings],
         "began": iso(visit.began),
+        "compared": visit.runtime.paid_orders.compared_at(),
         "period": period.name,
         "dates": period.dates,
         "begin": period.begin,
@@ -219,8 +224,15 @@ def _answer(
     events = {name: part["events"] for name, part in totals.items()}
     delivered = health["delivered"]
     due = health["could"]
-    if not due:
+    # While one of these may still be without an end, not all have reached it.
+    under_way = _counted((events["waiting"], "{is|are} on the way"), (events["unsure"], _MAY))
+    if not due and under_way:
+        sentence = f"No {noun} is known to have reached {receiver}: {_joined(under_way)}."
+    elif not due:
         sentence = f"No {noun} of this time was to reach {receiver}."
+    elif delivered == due and under_way:
+        reached = f"{counted(due, noun)} reached {receiver}"
+        sentence = f"{_joined([reached, *under_way])}."
     elif delivered == due:
         sentence = agreeing(f"{{The one {noun}|All {count(due)} {noun}s}} reached {receiver}.", due)
     else:
@@ -236,7 +248,7 @@ def _answer(
     others = _counted(
         (events["suppressed"], "{is|are} not to be reported: the visitor or the site said no"),
         (events["waiting"], "{is|are} on the way"),
-        (events["unsure"], "may have arrived; nobody knows"),
+        (events["unsure"], f"{_MAY}; nobody knows"),
         (unpaid, "{was|were} cancelled, or held and never released"),
         (listed, "{was|were} lost on this host: the shop's list tells which are missing still"),
         (
@@ -245,6 +257,12 @@ def _answer(
         ),
     )
     return {"sentence": sentence, "beside": " ".join(f"{text}." for text in others)}
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """*parts* as a list in a sentence."""
+    ends = [", ".join(parts[:-1]), parts[-1]]
+    return ", and ".join(filter(None, ends))
 
 
 def _counted(*parts: tuple[int, str]) -> list[str]:

@@ -89,13 +89,13 @@ class Visit(Moment):
 
 
 def for_lookers(text: str) -> str:
-    """*text* up to the first sentence that names a setting or a command: for who may only look.
+    """*text* up to the first sentence with a setting, a command or code: for who may only look.
 
     >>> for_lookers("Nothing may be sent: the law says so. ADROLL_HONOR_GPC decides.")
     'Nothing may be sent: the law says so.'
     """
     kept = re.match(
-        r"(?:(?:(?!ADROLL_|flask adroll|`|\(\)|@)(?:[^.?]|[.?](?! )))+[.?] )*", f"{text} "
+        r"(?:(?:(?!ADROLL_|flask adroll|`|\(\)|@| = )(?:[^.?]|[.?](?! )))+[.?] )*", f"{text} "
     )
     return (kept[0].strip() if kept else "") or "A developer of the shop can change it."
 

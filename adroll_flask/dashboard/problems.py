@@ -12,7 +12,7 @@ from typing import Final
 from adroll_flask.events.event import API_NAMES
 from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.findings.finding import meaning
-from adroll_flask.findings.rules import MOST_DEAD, place_of, title_of
+from adroll_flask.findings.rules import MOST_DEAD, refused_field, title_of
 from adroll_flask.findings.sums import money, of_events
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.model import Row
@@ -20,7 +20,7 @@ from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 from adroll_flask.times import DAY, iso
 
-from .orders import listed, with_times
+from .orders import event_rows, in_words, with_times
 from .page import Data, Done, Page, Visit
 
 logger: Logger = get_logger("adroll_flask.dashboard")
@@ -42,6 +42,8 @@ def data(visit: Visit) -> Data:
     groups = visit.problems
     first_day = _day(visit.now) - (_CURVE - 1) * DAY
     wanted = visit.argument(PROBLEM)
+    names = visit.settings.shop_names if visit.account is None else {}
+    stopped = [name for eid, name in names.items() if visit.states.get(eid) is visit.destination]
     open_problems = [
         _open_problem(id, those, first_day)
         for id, those in groups.items()
@@ -53,18 +55,22 @@ def data(visit: Visit) -> Data:
         # What is wrong with it is among the findings.
         "destination": {
             "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.settings.missing else "set",
+            # Of several shops, the one that fares worst.
+            "shop": stopped[0] if stopped else "",
             "stopped_since": visit.destination.stopped_since,
             "last_answer": visit.destination.last_error,
             "last_answer_at": visit.destination.last_error_at,
         },
         "open": sorted(open_problems, key=lambda problem: -problem["last"]),
-        "watched": [event._asdict() for event in visit.watched],
+        "watched": [
+            event._asdict() | {"shop": names.get(event.account, "")} for event in visit.watched
+        ],
         "first_day": first_day,
         "is_all": len(letters) < MOST_DEAD,
         "looked_at": len(letters),
     }
     if wanted:
-        result["events"] = listed(visit, groups.get(wanted, [])[:_LISTED])
+        result["events"] = event_rows(visit, groups.get(wanted, [])[:_LISTED])
     return result
 
 
@@ -72,7 +78,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
     newest = letters[0]
     what = meaning("dead", newest.reason)
     own = newest.reason.removeprefix("invalid:")
-    place = own if own in FIELD_NAMES else place_of(newest.reason, newest.error)
+    place = own if own in FIELD_NAMES else refused_field(newest.reason, newest.error)
     likely = likely_field(place or newest.error)
     times = [letter.settled_at or 0.0 for letter in letters]
     days = Counter(_day(at) for at in times)
@@ -195,7 +201,7 @@ PAGE: Final = Page(
     "problems",
     data,
     rows,
-    {"fields": list(FIELDS), "at_once": _AT_ONCE, "utc": UTC},
+    {"fields": list(FIELDS), "at_once": _AT_ONCE, "utc": UTC, "in_words": in_words},
     actions={"retry": retry, "drop": drop},
     arguments=(PROBLEM,),
 )

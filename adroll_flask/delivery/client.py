@@ -21,11 +21,12 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from adroll_flask._version import __version__
+from adroll_flask.accounts import Account
 from adroll_flask.errors import DeliveryError, let_through
 from adroll_flask.outbox.clocks import difference
 from adroll_flask.outbox.model import Attempt
 from adroll_flask.redaction import PLAIN, describe, redact_text
-from adroll_flask.settings import Account, Settings
+from adroll_flask.settings import Settings
 
 from .transport import NoAnswer, Response, Transport
 

@@ -23,8 +23,8 @@ from adroll_flask.errors import let_through
 from adroll_flask.forks import PerProcess, may_start_threads
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import model, too_few
-from adroll_flask.outbox.bell import Bell
 from adroll_flask.outbox.outbox import Outbox
+from adroll_flask.outbox.wake_up import Bell
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
 from adroll_flask.signals import reports_silent

@@ -14,8 +14,8 @@ from adroll_flask import forks
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.bell import Bell
 from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask.outbox.wake_up import Bell
 
 if TYPE_CHECKING:
     from .deliverer import Deliverer, Rest

@@ -12,9 +12,9 @@ from typing import Any
 
 from msgspec import structs
 
+from adroll_flask.accounts import Account
 from adroll_flask.errors import EventError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.settings import Account
 from adroll_flask.visitor.identifiers import (
     MAX_TEXT,
     accept_id,

@@ -116,7 +116,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     def wire(self) -> dict[str, Any]:
         """The API's JSON object of this event; the EIDs are absent where they are not known."""
-        wire: dict[str, Any] = json.loads(written(self))
+        wire: dict[str, Any] = json.loads(json_of(self))
         return wire
 
     @property
@@ -241,7 +241,7 @@ _identifiers_of: Final = attrgetter(*IDENTIFIER_NAMES)
 _attributes_of: Final = attrgetter(*ATTRIBUTES)
 
 
-def written(event: Event) -> bytes:
+def json_of(event: Event) -> bytes:
     """The API's JSON object of *event*, of a draft too."""
     identifiers = _Identifiers(*_identifiers_of(event))
     attributes = _Attributes(*_attributes_of(event), event.products or None)
@@ -255,7 +255,7 @@ def wire_bytes(event: Event) -> bytes:
 
     :raises EventError: more than 32 KiB.
     """
-    payload = written(event)
+    payload = json_of(event)
     if len(payload) > MAX_BYTES:
         wire = json.loads(payload)
         wire.update(wire.pop("event_attributes", {}))

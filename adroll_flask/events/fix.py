@@ -67,7 +67,7 @@ def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> byte
     unsendable, _ = hide(unsendable, defaults)
     # Where it is too large, what no fixed event could have goes first.
     for attribute in ("external_data", "products", *event.ATTRIBUTES, *event.TOP):
-        payload = event.written(unsendable)
+        payload = event.json_of(unsendable)
         if len(payload) <= MAX_BYTES:
             break
         unsendable = structs.replace(unsendable, **{attribute: None})

@@ -130,6 +130,34 @@ def suggestion(name: object, names: Iterable[str]) -> str:
     return f"; did you mean {by_bare[near[0]]!r}?" if near else ""
 
 
+def alike(typed: str, orders: Iterable[str]) -> list[str]:
+    """Of *orders*, at most three that somebody can have meant who typed *typed*.
+
+    Ids that have numbers are alike where the numbers of one begin or end those of the other: 1002
+    is another order than 1001, and no slip.
+
+    >>> alike("1001", ["1002", "001001", "Order 1001/B", "2026-1001", "10010"])
+    ['001001', 'Order 1001/B', '2026-1001']
+    """
+    from difflib import get_close_matches
+
+    wanted = _numbers(typed)
+    if not wanted:
+        return get_close_matches(typed.split(" ")[-1].lstrip("#"), list(orders), 3, 0.7)
+    near = []
+    for order in orders:
+        there = _numbers(order)
+        shared = min(len(wanted), len(there))
+        is_begin = wanted[:shared] == there[:shared]
+        if shared and (is_begin or wanted[-shared:] == there[-shared:]):
+            near.append(order)
+    return near[:3]
+
+
+def _numbers(order: str) -> list[str]:
+    return [digits.lstrip("0") for digits in re.findall(r"\d+", order)]
+
+
 def shown(name: object) -> str:
     """*name*, if it is a plain one, else ``?``: a key that a visitor made stays out of logs."""
     is_text = isinstance(name, str) and len(name) <= 40

@@ -191,7 +191,7 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
         start = start[:host] + (path or "/")
     if query:
         parameters = query.split("&")
-        kept = [one for one in parameters if one.startswith("adct=") or not tells(one)]
+        kept = [text for text in parameters if text.startswith("adct=") or not tells(text)]
         query = "&".join(kept)
         mark = mark if query else ""
     if fragment and any(tells(part) for part in re.split("[?&/]", fragment)):
@@ -204,7 +204,7 @@ def _named(patterns: tuple[str, ...]) -> Callable[[str], bool] | None:
     """Whether a parameter's name, as a URL has it, is one of *patterns* in any case."""
     if not patterns:
         return None
-    match = re.compile("|".join(translate(one.lower()) for one in patterns)).match
+    match = re.compile("|".join(translate(pattern.lower()) for pattern in patterns)).match
 
     @functools.lru_cache(1000)  # a site's pages have a few names
     def named(name: str) -> bool:

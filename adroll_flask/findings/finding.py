@@ -160,16 +160,6 @@ class Meaning(NamedTuple):
 MEANINGS: Final = {name: Meaning(**fields) for name, fields in texts("reasons.toml").items()}
 
 
-#: By the reason, the outcome that the history has of what is dead or cancelled.
-_BECAME: Final = {
-    "invalid": "invalid",
-    "too_old": "expired",
-    "hold_expired": "expired",
-    "given_up": "expired",
-    "given_up_unsure": "expired",
-}
-
-
 def meaning(outcome: str, reason: str) -> Meaning:
     """What *reason* means.
 
@@ -181,9 +171,15 @@ def meaning(outcome: str, reason: str) -> Meaning:
     True
     """
     code, _, field = reason.partition(":")
-    outcome = _BECAME.get(code, outcome)
+    # The outcome that the history has of what is dead or cancelled.
+    if code == "invalid":
+        outcome = "invalid"
+    elif f"expired/{code}" in MEANINGS:
+        outcome = "expired"
     settable = field if outcome == "invalid" and field in FIELDS else ""
     names = [f"{outcome}/{reason}"]
+    if outcome == "waiting":
+        names.append(f"code/{reason}")
     if reason.startswith(UNPAID):
         names.append(f"{outcome}/unpaid")
     if settable:
@@ -203,16 +199,29 @@ def meaning(outcome: str, reason: str) -> Meaning:
 
 
 def why_of(row: Row) -> str:
-    """Why an event is where it is: the reason, and AdRoll's words or ours."""
-    return str(SHARED["forgotten"]) if row.reason == "forgotten" else row.why
+    """Why an event is where it is, as people read it."""
+    state = "waiting" if row.state in ("claimed", "sending") else row.state
+    return in_words(state, row.why)
+
+
+def in_words(outcome: str, why: str) -> str:
+    """*why*, a reason and AdRoll's words or ours, with what the reason means in its place.
+
+    >>> in_words("waiting", "dns: dns")
+    "The name of AdRoll's server has no address. Nothing was sent"
+    """
+    reason, *words = why.split(": ")
+    if words[:1] == [reason]:  # an answer's words begin with its reason
+        words = words[1:]
+    return ": ".join([meaning(outcome, reason).title, *words]) if why else ""
 
 
 def row_of(order: Order) -> dict[str, Any]:
     """An order of a list as a CSV file has it: why it did not arrive in words, and the reason's
     code for programs; its time is ISO 8601, in UTC."""
-    code = order.why.partition(": ")[0]
-    why = order.why.replace(code, meaning(order.status, code).title, 1) if code else ""
-    return order._asdict() | {"why": why, "time": iso(order.time), "reason": code}
+    reason = order.why.partition(": ")[0]
+    why = in_words(order.status, order.why)
+    return order._asdict() | {"why": why, "time": iso(order.time), "reason": reason}
 
 
 def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:

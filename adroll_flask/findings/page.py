@@ -20,15 +20,15 @@ from werkzeug.http import parse_date
 
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.host_names import host_of, is_ip
-from adroll_flask.page.caching import cache_directives, is_shared_cacheable, read_headers
+from adroll_flask.page.shared_caches import cache_directives, is_shared_cacheable, read_headers
 from adroll_flask.page.snippet import tags_in
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.identifiers import is_public_ip
-from adroll_flask.visitor.request_cookies import FIRST_PARTY_COOKIE, are_secure, record_cookie
+from adroll_flask.visitor.request_cookies import are_secure, cookie_names, record_cookie
 
-from .finding import Finding, Severity, finding_of, ok, texts
+from .finding import TABLE, Finding, finding_of, ok, texts
 
 _TIMEOUT: Final = (5.0, 15.0)
 #: By what is known what a page has, by name; see the head of the file.
@@ -56,7 +56,7 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
     subject = safe_url(url)
     try:
         if urlsplit(url).scheme not in ("http", "https"):
-            return [finding_of("url-form", "--url")]
+            return [finding_of("url-form")]
         first, second = (requests.get(url, timeout=_TIMEOUT, headers=_VISIT) for _ in range(2))
         if second.status_code >= 400:
             return [finding_of("page-not-fetched/status", subject, status=second.status_code)]
@@ -69,8 +69,7 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
 
 def _set_by_us(response: Any, settings: Settings) -> dict[str, dict[str, str]]:
     """Our cookies, each with its value and attributes, whether or not a browser would take it."""
-    names = {FIRST_PARTY_COOKIE}
-    names |= {record_cookie(settings, secure=secure) for secure in (True, False)}
+    names = cookie_names(settings)
     cookies = {}
     for answer in [*response.history, response]:
         for line in answer.raw.headers.getlist("Set-Cookie"):
@@ -97,11 +96,9 @@ def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Itera
     # By the server's own clock, where it says it: this machine's may differ.
     now = parse_date(headers_read.get("date"))
     cacheable = is_shared_cacheable(headers_read, time.time() if now is None else now.timestamp())
-    aged = headers.get("Age", "0").strip() not in ("", "0")
-    kept = aged or any(
-        _SIGNS["cache"].fullmatch(name) and "hit" in value.lower()
-        for name, value in headers.items()
-    )
+    says_hit = [name for name, value in headers.items() if "hit" in value.lower()]
+    is_aged = headers.get("Age", "0").strip() not in ("", "0")
+    kept = is_aged or any(map(_SIGNS["cache"].fullmatch, says_hit))
     if any(ours[name]["value"] == others[name]["value"] for name in ours.keys() & others.keys()):
         yield finding_of("shared-cookies", subject, names=names)
     elif cacheable and (ours or others):
@@ -132,8 +129,8 @@ def _snippet(subject: str, response: Any, settings: Settings) -> Iterator[Findin
         return
     tags = tags_in(response.text)
     if not tags:
-        severity: Severity = "error" if settings.inject else "warning"
-        yield finding_of("snippet-missing", subject, severity=severity)
+        level = "error" if settings.inject else "warning"
+        yield finding_of("snippet-missing", subject, severity=level)
         return
     if len(tags) > 1:
         yield finding_of("snippet-twice", subject, times=len(tags))
@@ -177,9 +174,8 @@ def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
     except requests.RequestException:
         loads = None
     if loads is not False:
-        yield finding_of(
-            f"pixel-twice/{'container' if loads else 'unread'}", subject, container=container
-        )
+        name = "pixel-twice/container" if loads else "pixel-twice/unread"
+        yield finding_of(name, subject, container=container)
 
 
 # -- our endpoints, through whatever stands before the app -----------------------------------
@@ -192,10 +188,8 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
     # Without Fetch Metadata, as browsers of before 2023 ask: then the hosts have to agree.
     parts = urlsplit(page.url)
     origin = {"Origin": f"{parts.scheme}://{parts.netloc}", "X-AdRoll-Check": "1"}
-    identity = urljoin(page.url, path)
-    answer = requests.post(
-        identity, json={}, timeout=_TIMEOUT, headers=origin, allow_redirects=False
-    )
+    url = urljoin(page.url, path)
+    answer = requests.post(url, json={}, timeout=_TIMEOUT, headers=origin, allow_redirects=False)
     got = answer.status_code
     subject = safe_url(answer.url)
     if not tags:
@@ -216,8 +210,8 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
     elif got not in (200, 204):
         yield finding_of("endpoint-taken/identity", subject, got=got, prefix=prefix)
     elif refused:
-        domain = domains[refused[0]]
-        yield finding_of("host-differs/refused", subject, name=refused[0], domain=domain)
+        name = refused[0]
+        yield finding_of("host-differs/refused", subject, name=name, domain=domains[name])
     elif not cookies and settings.consent is None:
         yield finding_of("cookies-removed", subject)
     else:
@@ -228,22 +222,16 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
         yield finding_of("cookie-insecure/page", subject)
 
 
-#: What the app takes for the caller's address, by what our endpoint says of it.
-_WHOSE: Final = {
-    "none": "nothing",
-    "private": "a private or loopback address",
-    "proxy": "a proxy's address",
-}
-
-
 def _address(subject: str, host: str, sender: str) -> Iterator[Finding]:
     """Whether the app sees the visitor's address, as far as this one request tells.
 
     :param host: the page's. In a private network addresses are private.
+    :param sender: what our endpoint says of the caller's address.
     """
     is_own_network = is_ip(host) and not is_public_ip(host)
-    if sender in _WHOSE and not (sender == "private" and is_own_network):
-        yield finding_of("proxy-address/page", subject, whose=_WHOSE[sender])
+    name = f"proxy-address/page-{sender}"
+    if name in TABLE and not (sender == "private" and is_own_network):
+        yield finding_of(name, subject)
 
 
 # -- a click on an ad that leads there -------------------------------------------------------

@@ -19,12 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from adroll_flask.accounts import Account
 from adroll_flask.errors import AdRollError, ConfigurationError
-from adroll_flask.outbox import clocks, model
+from adroll_flask.outbox import clocks, model, schema
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.too_few import sentence_of
-from adroll_flask.plurals import counted
+from adroll_flask.plurals import agreeing, counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 from adroll_flask.settings import Settings
@@ -51,30 +52,27 @@ _ROOM: Final = 1_000_000
 _ENDING: Final = 14 * DAY
 #: Share of paid orders that were never reported above which that is an error.
 _MANY: Final = 0.05
+#: What the shop's own list tells, by the finding that it is.
+_LACKING: Final = {
+    "never-reported": "missing",
+    "paid-not-released": "held",
+    "paid-not-released/expired": "expired",
+}
 
 
 class Moment:
     """What the rules look at, each part read once.
 
     :param look: whether to look into the outbox.
-    :param trouble: why nobody can, where that is known.
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        *,
-        look: bool = True,
-        trouble: AdRollError | None = None,
-        account: str | None = None,
-    ) -> None:
+    def __init__(self, runtime: Runtime, *, look: bool = True, account: str | None = None) -> None:
         self.account: str | None = account
         self.runtime: Runtime = runtime
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
-        self.looks: bool = look and trouble is None
-        self.trouble: AdRollError | None = trouble
+        self.looks: bool = look
 
     @property
     def outbox(self) -> Outbox:
@@ -89,8 +87,7 @@ class Moment:
     @property
     def accounts(self) -> list[str]:
         """The accounts that are looked at, of those that are served here."""
-        served = self.settings.served_accounts
-        return [eid for eid in served if self.account in (None, eid)]
+        return [eid for eid in self.settings.served_accounts if self.account in (None, eid)]
 
     @cached_property
     def shops(self) -> Sequence[Moment]:
@@ -107,8 +104,6 @@ class Moment:
     @cached_property
     def is_there(self) -> bool:
         """Whether anything was ever reported here, as far as we look."""
-        if self.trouble is not None:
-            raise self.trouble
         return self.looks and self.outbox.exists()
 
     @cached_property
@@ -122,21 +117,22 @@ class Moment:
         return self.lookups.destinations()
 
     @cached_property
-    def all_unsettled(self) -> Sequence[model.HistorySum]:
+    def unsettled(self) -> Sequence[model.HistorySum]:
         """What waits and what is held, of every account."""
         return self.lookups.unsettled(MOST) if self.looks else ()
 
     @cached_property
-    def unsettled(self) -> Sequence[model.HistorySum]:
-        """The same of this side: where AdRoll is the receiver, without the sandbox's accounts."""
-        side_of = self.settings.other_side
-        return [row for row in self.all_unsettled if not side_of(row.advertisable_eid)]
+    def waiting(self) -> Mapping[str, list[model.HistorySum]]:
+        """What waits, by account; whoever serves it."""
+        waiting = (row for row in self.unsettled if row.outcome == "waiting")
+        return by(lambda row: row.advertisable_eid, waiting)
 
     @cached_property
     def backlog(self) -> dict[str, Any]:
         """What waits for accounts that are served here, as :func:`finding_of` takes it."""
-        waiting = (row for row in self.unsettled if row.outcome == "waiting")
-        return total(row for row in waiting if self.settings.serves(row.advertisable_eid))
+        is_other_side = self.settings.other_side
+        served = [eid for eid in self.waiting if self.settings.serves(eid)]
+        return total(row for eid in served if not is_other_side(eid) for row in self.waiting[eid])
 
     @property
     def number(self) -> str:
@@ -147,20 +143,26 @@ class Moment:
     @property
     def waits(self) -> str:
         """What waits, as the end of a sentence."""
-        verb = "event waits" if self.number == "1" else "events wait"
-        return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
+        events = self.backlog["events"]
+        text = agreeing(" {event waits|events wait}; none is lost.", events)
+        return f" {self.number}{text}" if events else ""
 
     @cached_property
     def recent(self) -> Sequence[model.HistorySum]:
         """What became of events of a week, and of those that were held until then, by the hour."""
-        lookups = self.lookups
         since = self.now - WEEK - self.settings.hold_max
-        return lookups.history(since, ("at", "event_name", "outcome", "reason", "currency"))
+        return self.lookups.history(since, ("at", "event_name", "outcome", "reason", "currency"))
 
     @cached_property
     def watched(self) -> Sequence[model.Watched]:
         """Events that come often enough to be missed."""
         return self.lookups.watched()
+
+    @cached_property
+    def listed(self) -> Mapping[str, list[model.HistorySum]]:
+        """What the shop's own list of paid orders tells, by kind; empty: there is no such list."""
+        paid_orders = self.runtime.paid_orders
+        return paid_orders.told() if paid_orders.is_known else {}
 
     @cached_property
     def began(self) -> float | None:
@@ -181,14 +183,18 @@ class Moment:
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
-def open_findings(moment: Moment) -> list[Finding]:
+def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Finding]:
     """What is wrong now, the worst first; what is wrong with the whole site is, with each shop.
 
     Of those as bad, what others come of is the first; then what has more money, or more events.
+
+    :param trouble: why nobody can look into the outbox, where that is known.
     """
     findings: list[Finding] = []
     try:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
+        if trouble is not None:
+            raise trouble
         if moment.is_there and moment.settings.enabled:
             findings += [finding for rule in _OF_SHOP for finding in rule(moment)]
             mine = ("", _shop_of(moment, moment.accounts))
@@ -214,20 +220,16 @@ def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | Configuration
     if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
         return finding_of("outbox-url", problem.key, problem=problem.problem)
     place = runtime.outbox.place
-    subject = "ADROLL_OUTBOX_URL"
-    name = "outbox-unavailable"
+    name = f"outbox-unavailable/{problem.reason}"
     cause = str(problem).partition(": ")[2]
-    why = f" ({cause})" if cause else ""
+    words: dict[str, Any] = {"why": f" ({cause})" if cause else ""}
     if isinstance(place, Path):
-        what = f"the file {place}"
-        name = f"{name}/{problem.reason}"
-        folder = place.parent
-        return finding_of(name, subject, what=what, why=why, place=place, folder=folder)
-    what = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
-    if problem.reason == "unavailable":
-        return finding_of(f"{name}/server", subject, what=what, why=why)
-    fix = TABLE.get(f"{name}/{problem.reason}", TABLE[name])["server_fix"]
-    return finding_of(f"{name}/{problem.reason}", subject, what=what, why=why, fix=fix)
+        words |= {"what": f"the file {place}", "place": place, "folder": place.parent}
+        return finding_of(name, **words)
+    words["what"] = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
+    of_server = TABLE.get(name, TABLE["outbox-unavailable"])
+    words["is"] = of_server.get("server_is", of_server["is"])
+    return finding_of(name, fix=of_server["server_fix"], **words)
 
 
 # -- dead letters by cause -------------------------------------------------------------------------
@@ -251,15 +253,14 @@ _NUMBER: Final = re.compile(r"\.\d+\b")
 
 def title_of(reason: str, words: str) -> str:
     """What happened to a dead letter, with the part of it that AdRoll's words are about."""
-    title = meaning("dead", reason).title
-    place = place_of(reason, words)
-    return f"AdRoll refused the event's {place}" if place else title
+    place = refused_field(reason, words)
+    return f"AdRoll refused the event's {place}" if place else meaning("dead", reason).title
 
 
-def place_of(reason: str, words: str) -> str:
+def refused_field(reason: str, words: str) -> str:
     """The part of a dead letter that AdRoll's words are about; empty: none that is known.
 
-    >>> place_of("refused", "http_422: [0].event_attributes.products.0.price: takes a decimal")
+    >>> refused_field("refused", "http_422: [0].event_attributes.products.0.price: takes a decimal")
     'products.price'
     """
     place = None if meaning("dead", reason).is_ours else _PLACE.match(words)
@@ -272,15 +273,21 @@ def place_of(reason: str, words: str) -> str:
 def _settings(moment: Moment) -> Iterator[Finding]:
     settings = moment.settings
     if not settings.enabled:
-        yield finding_of("disabled", "ADROLL_ENABLED")
+        yield finding_of("disabled")
         return
     if settings.missing:
         names = ", ".join(settings.missing)
         yield finding_of("account-missing", names, names=names, wait=moment.waits)
     if settings.dry_run:
-        yield finding_of("dry-run", "ADROLL_DRY_RUN")
+        yield finding_of("dry-run")
     if moment.looks and not moment.is_there:
-        yield finding_of("nothing-reported", "reports")
+        yield finding_of("nothing-reported")
+
+
+def _lately(moment: Moment, seconds: float, outcome: str) -> list[model.HistorySum]:
+    """Of what happened in the last *seconds*, that of which *outcome* became."""
+    since = moment.now - seconds
+    return [row for row in moment.recent if row.outcome == outcome and row.at >= since]
 
 
 def _lost(moment: Moment) -> Iterator[Finding]:
@@ -290,44 +297,41 @@ def _lost(moment: Moment) -> Iterator[Finding]:
     list of paid ones, where it has been compared: whoever delivers does that every hour.
     """
     compared_until = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * HOUR)
-    failed = (r for r in moment.recent if r.outcome == "failed" and r.at >= moment.now - WEEK)
-    failed = (row for row in failed if row.event_name != "purchase" or row.at >= compared_until)
+    failed = _lately(moment, WEEK, "failed")
+    failed = [row for row in failed if row.event_name != "purchase" or row.at >= compared_until]
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
-        what = meaning("failed", reason)
-        words: Any = {"title": what.title, "advice": what.advice}
-        words |= {"folder": moment.runtime.outbox.folder, "key": reason, **total(rows)}
-        yield finding_of(f"event-lost/{reason}", "journal", **words)
+        about: Any = meaning("failed", reason)._asdict() | total(rows)
+        yield finding_of(f"event-lost/{reason}", key=reason, folder=moment.outbox.folder, **about)
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
     """A disk that takes no report now; those that it did not take are known later."""
-    folder = moment.runtime.outbox.folder
-    settings = moment.runtime.settings
-    if not settings.enabled or settings.outbox_commit == "database":
+    folder = moment.outbox.folder
+    if not moment.settings.enabled or moment.settings.outbox_commit == "database":
         return
     with suppress(OSError):  # nothing may be looked at there; other findings say so
         while not folder.exists():
             folder = folder.parent
         if shutil.disk_usage(folder).free < _ROOM:
-            yield finding_of("event-lost/no_room", "journal", folder=folder)
+            yield finding_of("event-lost/no_room", folder=folder)
 
 
 def _corrupt(moment: Moment) -> Iterator[Finding]:
-    place = moment.runtime.outbox.place
+    place = moment.outbox.place
     if not isinstance(place, Path):
         return
     old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))
     for path in (path for path in old if not path.name.endswith(("-wal", "-shm"))):
         at = path.stat().st_mtime
-        about: Any = {"key": path.name, "since": at, "path": path, "when": _when(moment, at)}
-        yield finding_of("outbox-corrupt", "outbox", **about)
+        when = _when(moment, at)
+        yield finding_of("outbox-corrupt", key=path.name, since=at, path=path, when=when)
 
 
 def _elsewhere(moment: Moment) -> Iterator[Finding]:
     """Reports that went to another outbox's database: for seven days after the last one."""
-    at = moment.outbox.lookups.session_elsewhere()
-    if at is not None and at >= moment.now - WEEK:
-        yield finding_of("session-elsewhere", "session=", since=at)
+    for at in map(float, moment.outbox.lookups.notes(schema.ELSEWHERE).values()):
+        if at >= moment.now - WEEK:
+            yield finding_of("session-elsewhere", since=at)
 
 
 def _destination(moment: Moment) -> Iterator[Finding]:
@@ -341,47 +345,40 @@ def _destination(moment: Moment) -> Iterator[Finding]:
 
 def _destination_of(moment: Moment) -> Iterator[Finding]:
     now = moment.destination
-    own = moment.accounts
-    late = moment.outbox.queue.oldest_due(own or None) or 0.0
-    about = moment.backlog | {"wait": moment.waits}
-    wait_for = span(now.paused_for)
     nobody = list(_nobody_delivers(moment))
     yield from nobody
-    if now.stopped is not None and "in the future" in (now.last_error or ""):
+    error = now.last_error or ""
+    about = moment.backlog | {"wait": moment.waits}
+    own = _own_settings(moment)
+    if now.stopped is not None and "in the future" in error:
         yield finding_of("clock-wrong/here", **about | {"since": now.stopped_since})
     elif now.stopped is not None:
         token = "/token" if now.stopped in ("http_401", "http_403") else ""
-        about |= {"since": now.stopped_since, "reason": now.stopped, "key": now.stopped}
-        about |= _own_settings(moment)
         long = f" for {span(moment.now - now.stopped_since)}" if now.stopped_since else ""
-        yield finding_of(f"delivery-stopped{token}", "delivery", for_how_long=long, **about)
+        about |= {"since": now.stopped_since, "reason": now.stopped, "key": now.stopped} | own
+        yield finding_of(f"delivery-stopped{token}", for_how_long=long, **about)
     elif now.failures and not nobody:
-        about |= {"since": now.last_error_at, "error": now.last_error or "no answer"}
-        about |= {"severity": "error" if late > HOUR else None}
-        about |= {"again": f", asked again in {wait_for}" if now.paused_for > 0 else ""}
-        about |= _own_settings(moment)
+        late = moment.outbox.queue.oldest_due(moment.accounts or None) or 0.0
+        again = f", asked again in {span(now.paused_for)}" if now.paused_for > 0 else ""
         failures = counted(now.failures, "request").removeprefix("1 ")
-        yield finding_of("request-failed", "delivery", failures=failures, **about)
+        about |= {"since": now.last_error_at, "severity": "error" if late > HOUR else None}
+        about |= {"failures": failures, "error": error or "no answer", "again": again} | own
+        yield finding_of("request-failed", **about)
     elif now.paused_for > 0:
-        why = f" ({now.last_error})" if now.last_error else ""
-        about |= {"since": None, **_own_settings(moment)}
-        yield finding_of("delivery-paused", "delivery", wait_for=wait_for, why=why, **about)
+        about |= {"since": None, "wait_for": span(now.paused_for)} | own
+        yield finding_of("delivery-paused", why=f" ({error})" if error else "", **about)
 
 
 def _own_settings(moment: Moment) -> dict[str, str]:
     """Whose destination it is, where there are several shops, and how its settings are written."""
     settings = moment.settings
     eid = moment.accounts[0] if moment.accounts else ""
-    name = settings.shop_names.get(eid, "")
-    words = {
-        "whose": f" of {name}" if name else "",
-        "token": settings.setting_of(eid, "access_token"),
-        "advertisable": settings.setting_of(eid, "advertisable_eid"),
-        "pixel": settings.setting_of(eid, "pixel_eid"),
-        "shop": name,
-        "shop_option": f" --shop {shlex.quote(name.partition(', ')[0])}" if name else "",
-    }
-    return words | {"key": eid} if name else words
+    words = {name: settings.setting_of(eid, name) for name in Account.__annotations__}
+    shop = settings.shop_names.get(eid, "")
+    if not shop:
+        return words | {"whose": "", "shop_option": ""}
+    option = f" --shop {shlex.quote(shop.partition(', ')[0])}"
+    return words | {"key": eid, "shop": shop, "whose": f" of {shop}", "shop_option": option}
 
 
 def _when(moment: Moment, at: float) -> str:
@@ -404,12 +401,10 @@ def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
     late = {eid: seconds for eid, seconds in untried.items() if seconds > _LATE}
     if not late:
         return
-    unsent = (row for row in moment.unsettled if row.outcome == "waiting")
-    waiting = [row for row in unsent if row.advertisable_eid in late]
     seconds = max(late.values())
-    about = total(waiting) | {"since": moment.now - seconds, "late": span(seconds)}
-    about |= _own_settings(moment)
-    yield finding_of(f"nobody-delivers/{moment.settings.delivery}", "delivery", **about)
+    about = total(row for eid in late for row in moment.waiting.get(eid, ()))
+    about |= _own_settings(moment) | {"since": moment.now - seconds, "late": span(seconds)}
+    yield finding_of(f"nobody-delivers/{moment.settings.delivery}", **about)
 
 
 def _untried_for(moment: Moment, account: str) -> float:
@@ -425,15 +420,14 @@ def _untried_for(moment: Moment, account: str) -> float:
     return min(due_for, state.free_for, delivered_for)
 
 
-def _other_accounts(moment: Moment) -> Iterator[Finding]:
+def _unserved(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
-    waiting = [row for row in moment.all_unsettled if row.outcome == "waiting"]
     settings = moment.settings
     own = set(settings.served_accounts)
     # Events without an account go to the account of all other hosts, once there is one.
     if settings.advertisable_eid or not settings.accounts:
         own.add("")
-    for eid, rows in by(lambda row: row.advertisable_eid, waiting).items():
+    for eid, rows in moment.waiting.items():
         if eid in own:
             continue
         late = moment.outbox.queue.oldest_due([eid]) or 0.0
@@ -443,9 +437,9 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         asked = moment.now - (state.last_error_at or 0.0)
         if not has_worker and min(asked, late) >= _LATE:
             level = "warning" if state.stopped is not None and asked < _ASKED else None
-            about = total(rows) | {"since": moment.now - late, "shop": _shop_of(moment, [eid])}
-            name = "other-account" if eid else "other-account/none"
-            yield finding_of(name, "delivery", key=eid, eid=eid, severity=level, **about)
+            about = total(rows) | {"since": moment.now - late}
+            about |= {"shop": _shop_of(moment, [eid]), "key": eid, "eid": eid, "severity": level}
+            yield finding_of("other-account" if eid else "other-account/none", **about)
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:
@@ -460,11 +454,11 @@ def _dead(moment: Moment) -> Iterator[Finding]:
         causes = by(lambda row: problem_id(row.reason, row.error), died)
         id, alike = max(causes.items(), key=lambda cause: len(cause[1]))
         about = _about_dead(moment, died, alike[0]) | {"looked_at": counted(len(over), "event")}
-        yield finding_of("reports-die", "delivery", key=id, **about)
+        yield finding_of("reports-die", key=id, **about)
     for id, letters in moment.problems.items():
         what = meaning("dead", letters[0].reason)
         name = "dead-letters" if what.can_retry or what.field else "dead-letters/final"
-        yield finding_of(name, "outbox", key=id, **_about_dead(moment, letters, letters[0]))
+        yield finding_of(name, key=id, **_about_dead(moment, letters, letters[0]))
 
 
 def _ending(moment: Moment) -> Iterator[Finding]:
@@ -474,17 +468,15 @@ def _ending(moment: Moment) -> Iterator[Finding]:
     if ending:
         first = ending[0].due_at
         when = written("%-d %b %Y", first, moment.settings.time_zone)
-        about = _sums_of(moment, ending) | {"since": first - _ENDING, "when": when}
-        yield finding_of("dead-letters-ending", "outbox", **about)
+        about = _sums_of(moment, ending) | {"since": first - _ENDING}
+        yield finding_of("dead-letters-ending", when=when, **about)
 
 
 def _about_dead(moment: Moment, letters: Sequence[model.Row], example: model.Row) -> dict[str, Any]:
     """How many, since when, how much, of which shop; what *example* died of, and what to do."""
-    meant = meaning("dead", example.reason)
-    title = title_of(example.reason, example.error)
-    words = {"title": title, "advice": meant.advice, "whose": meant.who}
-    words["answer"] = "" if meant.is_ours else example.error
-    return words | _sums_of(moment, letters)
+    what = meaning("dead", example.reason)
+    words = what._asdict() | {"title": title_of(example.reason, example.error)}
+    return words | {"answer": "" if what.is_ours else example.error} | _sums_of(moment, letters)
 
 
 def _sums_of(moment: Moment, events: Sequence[model.Row]) -> dict[str, Any]:
@@ -498,15 +490,15 @@ def _too_few(moment: Moment) -> Iterator[Finding]:
     for event in moment.watched:
         if not event.level:
             continue
-        words = sentence_of(event, moment.now, moment.settings.time_zone)
+        told = sentence_of(event, moment.now, moment.settings.time_zone)
         shop = _shop_of(moment, [event.account])
-        words = f"{shop}: {words}" if shop else words
+        told = f"{shop}: {told}" if shop else told
         is_only = [other.name for other in moment.watched].count(event.name) == 1
         key = event.name if is_only else f"{event.name}:{event.account}"
-        about: dict[str, Any] = {"key": key, "shop": shop, "told": words[0].upper() + words[1:]}
-        about |= {"since": event.last} if event.has_stopped else {}
+        since = event.last if event.has_stopped else None
         code = "reports-silent" if event.level == "silent" else "reports-low"
-        yield finding_of(f"{code}/{event.name}", "reports", **about)
+        name = f"{code}/{event.name}"
+        yield finding_of(name, key=key, shop=shop, since=since, told=told[0].upper() + told[1:])
 
 
 def _addresses(moment: Moment) -> Iterator[Finding]:
@@ -514,79 +506,71 @@ def _addresses(moment: Moment) -> Iterator[Finding]:
     newest = moment.lookups.newest_events(_NEWEST, "purchase")
     orders = [row for row in newest if not row.dry_run][:_TELLING]
     looked_at = counted(len(orders), "order")
-    without = [row for row in orders if row.sender == "none"]
     # With the sandbox a page of this very machine is a developer's own.
-    wrong = ("private",) if moment.settings.sandbox else ("private", "local")
-    private = [row for row in orders if row.sender in wrong]
-    if len(without) + len(private) >= _FEW:
-        name = "proxy-address/none" if len(without) > len(private) else "proxy-address"
-        about = _sums_of(moment, [*without, *private])
-        yield finding_of(name, "orders", looked_at=looked_at, **about)
+    wrong = ("none", "private") if moment.settings.sandbox else ("none", "private", "local")
+    unknown = [row for row in orders if row.sender in wrong]
+    if len(unknown) >= _FEW:
+        without = [row for row in unknown if row.sender == "none"]
+        name = "proxy-address/none" if 2 * len(without) > len(unknown) else "proxy-address"
+        yield finding_of(name, looked_at=looked_at, **_sums_of(moment, unknown))
     elif _share_a_proxy(orders):
-        about = _sums_of(moment, orders)
-        yield finding_of("proxy-address/shared", "orders", looked_at=looked_at, **about)
+        yield finding_of("proxy-address/shared", looked_at=looked_at, **_sums_of(moment, orders))
 
 
 def _share_a_proxy(orders: Sequence[model.Row]) -> bool:
     """Whether all of twenty orders have one address, though ``X-Forwarded-For`` has others."""
     notes = [row.sender.split(":") for row in orders if row.sender.startswith("proxy:")]
-    if len(notes) < _TELLING:
-        return False
     proxies = {proxy for _, proxy, _ in notes}
     visitors = {visitor for _, _, visitor in notes}
     # Whoever forges the header does so in their own orders alone.
-    return len(proxies) == 1 and len(visitors) >= _FEW
+    return len(notes) >= _TELLING and len(proxies) == 1 and len(visitors) >= _FEW
 
 
 def _consent_unknown(moment: Moment) -> Iterator[Finding]:
     """Orders that the site kept back, since it could not say whether the visitor agreed."""
-    day = moment.now - DAY
-    about = total(r for r in moment.recent if r.reason == "consent_error" and r.at >= day)
+    suppressed = _lately(moment, DAY, "suppressed")
+    about = total(row for row in suppressed if row.reason == "consent_error")
     if about["events"]:
         advice = meaning("suppressed", "consent_error").advice
-        yield finding_of("consent-unknown", "orders", advice=advice, **about)
+        yield finding_of("consent-unknown", advice=advice, **about)
 
 
 def _paid_orders(moment: Moment) -> Iterator[Finding]:
-    """Of the shop's own list of paid orders, those that nobody reported or released."""
-    if not moment.runtime.paid_orders.is_known:
+    """Of the shop's own list of paid orders, those that nobody reported or released; and whether
+    the list can tell of them."""
+    if not moment.listed:
         return
     if why := moment.runtime.paid_orders.trouble():
-        yield finding_of("paid-orders-failed", "@adroll.paid_orders", why=why)
-    names = ("never-reported", "paid-not-released", "paid-not-released/expired")
-    paid, *lacking, _ = moment.runtime.paid_orders.told().values()
-    for name, orders in zip(names, lacking, strict=True):
+        yield finding_of("paid-orders-failed", why=why)
+    many = max(3, sum(row.events for row in moment.listed["all"]) * _MANY)
+    for name, kind in _LACKING.items():
+        orders = moment.listed[kind]
         if not orders:
             continue
-        about: Any = total(orders)
-        by_group = by(lambda row: row.reason, orders)
-        groups = Counter({name: total(rows)["events"] for name, rows in by_group.items()})
-        only, *others = groups
-        of = ""
-        if only:
-            of = f", all with “{only}”" if about["events"] > 1 else f", with “{only}”"
-        if others:
-            of = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
-        is_known = moment.now - about["since"] < 13 * DAY
-        if not is_known:  # it may have been so before the first of the days that are looked at
-            about["since"] = None
-        many = max(3, sum(row.events for row in paid) * _MANY)
-        about["severity"] = "error" if about["events"] >= many else None
-        about["advice"] = meaning("missing", "").advice
-        yield finding_of(name, "orders", begin="" if is_known else "At least ", groups=of, **about)
+        about = total(orders)
+        if moment.now - about["since"] >= 13 * DAY:
+            # It may have been so before the first of the days that are looked at.
+            about |= {"since": None, "begin": "At least "}
+        level = "error" if about["events"] >= many else None
+        about |= {"severity": level, "groups": _groups_of(orders)}
+        yield finding_of(name, advice=meaning("missing", "").advice, **about)
+    if not moment.listed["all"]:
+        until = moment.runtime.paid_orders.told_until()
+        delivered = _lately(moment, WEEK, "delivered")
+        orders = [row for row in delivered if row.event_name == "purchase"]
+        if any(row.at < until for row in orders):  # a later one need not be in the list yet
+            yield finding_of("paid-orders-empty", **total(orders))
 
 
-def _paid_orders_empty(moment: Moment) -> Iterator[Finding]:
-    """A list that is empty while orders are delivered tells of none that is missing."""
-    paid_orders = moment.runtime.paid_orders
-    until = paid_orders.told_until()
-    if not until or paid_orders.told()["all"]:
-        return
-    since = moment.now - WEEK
-    orders = (row for row in moment.recent if row.event_name == "purchase" and row.at >= since)
-    delivered = [row for row in orders if row.outcome == "delivered"]
-    if any(row.at < until for row in delivered):  # a later one need not be in the list yet
-        yield finding_of("paid-orders-empty", "@adroll.paid_orders", **total(delivered))
+def _groups_of(orders: Iterable[model.HistorySum]) -> str:
+    """What *orders* of the list have in common, as the end of a sentence."""
+    groups: Counter[str] = Counter()
+    for row in orders:
+        groups[row.reason] += row.events
+    if len(groups) > 1:
+        return ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
+    [(group, number)] = groups.items()
+    return agreeing(f", {{with|all with}} “{group}”", number) if group else ""
 
 
 def _new(moment: Moment) -> Iterator[Finding]:
@@ -594,41 +578,35 @@ def _new(moment: Moment) -> Iterator[Finding]:
     knowledge = moment.outbox.lookups.knowledge()
     if moment.now - knowledge.began > 14 * DAY:
         return
-    about: Any = total(())
+    about = total(moment.listed.get("unknown", ()))
     signs = []
-    if moment.runtime.paid_orders.is_known:
-        about = total(moment.runtime.paid_orders.told()["unknown"])
-        number = about["events"]
-        if number:
-            paid = "was" if number == 1 else "were"
-            orders = counted(number, "order")
-            signs.append(f"{orders} of the shop's list of paid orders {paid} paid before")
+    if number := about["events"]:
+        paid = f"{counted(number, 'order')} of the shop's list of paid orders {{was|were}} paid"
+        signs.append(agreeing(f"{paid} before", number))
     if knowledge.has_older_cookies:
         signs.append("visitors bring cookies of ours that are older")
     if signs:
         about |= {"since": knowledge.began, "when": _when(moment, knowledge.began)}
-        yield finding_of("outbox-new", "outbox", signs=" and ".join(signs), **about)
+        yield finding_of("outbox-new", signs=" and ".join(signs), **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
     """Hosts whose clock is wrong, as they have told, and this one's; and what was reported in the
     future and waits. What was sent since, or given up, says nothing of the clocks as they are now.
     """
-    host = clocks.this_host()
-    ahead = 0.0
-    if moment.outbox.database.dialect != "sqlite":
-        ahead = clocks.ahead_of_database(moment.outbox.database, moment.runtime.clock)
-    here = clocks.WrongClock("database", host, ahead)
-    others = [it for it in moment.outbox.lookups.wrong_clocks() if it[:2] != here[:2]]
-    for wrong in (*others, here):
-        yield from wrong_clock(wrong)
+    wrong = {clock[:2]: clock for clock in moment.outbox.lookups.wrong_clocks()}
+    database = moment.outbox.database
+    if database.dialect != "sqlite":
+        ahead = clocks.ahead_of_database(database, moment.runtime.clock)
+        here = clocks.WrongClock("database", clocks.this_host(), ahead)
+        wrong[here[:2]] = here
+    for clock in wrong.values():
+        yield from wrong_clock(clock)
     newest = moment.outbox.lookups.newest_events(_NEWEST)
     latest = max((row.occurred_at for row in newest if row.state == "waiting"), default=0.0)
     early = latest - moment.now
     if early >= clocks.WARNS_FROM:
-        yield finding_of(
-            "clock-wrong/event", "clock", severity=_clock_severity(early), early=span(early)
-        )
+        yield finding_of("clock-wrong/event", severity=_clock_severity(early), early=span(early))
 
 
 def wrong_clock(clock: clocks.WrongClock) -> Iterator[Finding]:
@@ -636,10 +614,9 @@ def wrong_clock(clock: clocks.WrongClock) -> Iterator[Finding]:
     if abs(clock.ahead) < clocks.WARNS_FROM:
         return
     way = "ahead of" if clock.ahead > 0 else "behind"
-    words = {"host": clock.host, "by": span(abs(clock.ahead)), "way": way}
-    severity = _clock_severity(clock.ahead)
-    key = f"{clock.other} {clock.host}"
-    yield finding_of(f"clock-wrong/{clock.other}", "clock", key=key, severity=severity, **words)
+    words: Any = {"host": clock.host, "by": span(abs(clock.ahead)), "way": way}
+    words |= {"key": f"{clock.other} {clock.host}", "severity": _clock_severity(clock.ahead)}
+    yield finding_of(f"clock-wrong/{clock.other}", **words)
 
 
 def _clock_severity(difference: float) -> Severity:
@@ -650,7 +627,7 @@ def _journal(moment: Moment) -> Iterator[Finding]:
     waiting = moment.outbox.lookups.bytes_waiting
     before = waiting()
     if before and not moment.outbox.ingest.take_in() and (size := waiting()) >= before:
-        yield finding_of("journal-not-read", "journal", bytes=counted(size, "byte"))
+        yield finding_of("journal-not-read", bytes=counted(size, "byte"))
 
 
 def delays(moment: Moment) -> Finding | None:
@@ -662,14 +639,4 @@ def delays(moment: Moment) -> Finding | None:
 #: have in common.
 _ALWAYS: Final = (_settings, _room, _corrupt)
 _OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown)
-_OF_SITE: Final = (
-    _lost,
-    _elsewhere,
-    _other_accounts,
-    _addresses,
-    _paid_orders,
-    _paid_orders_empty,
-    _new,
-    _clock,
-    _journal,
-)
+_OF_SITE: Final = (_lost, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import sys
 import time
@@ -18,16 +17,17 @@ from flask import Flask
 from werkzeug.test import Client
 
 from adroll_flask import forks
+from adroll_flask.accounts import Account
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
 from adroll_flask.logs import logger
 from adroll_flask.outbox import clocks
-from adroll_flask.outbox.location import places, wrong_places
+from adroll_flask.outbox.location import is_network, mount_of, places, wrong_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.runtime import Runtime
-from adroll_flask.settings import Account, Settings, fleeting_host
-from adroll_flask.visitor.request_cookies import FIRST_PARTY_COOKIE, record_cookie
+from adroll_flask.settings import Settings, fleeting_host
+from adroll_flask.visitor.request_cookies import cookie_names
 
 if TYPE_CHECKING:
     from adroll_flask.delivery.client import Answer
@@ -46,21 +46,18 @@ def check_app(
         process is kept, so not where visitors are served.
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
-    settings = runtime.settings
     findings: list[Finding] = []
     for check in (
         _account(runtime, account),
-        _keys(runtime),
-        _settings(app, settings),
+        _settings(app, runtime),
         _endpoints(app, runtime, ask_endpoints),
-        _policy(settings),
+        _policy(runtime.settings),
         _outbox(runtime, account),
-        _uwsgi(settings),
     ):
         try:
             findings += check
         except Exception as problem:
-            findings.append(finding_of("check-failed", "check", problem=describe(problem)))
+            findings.append(finding_of("check-failed", problem=describe(problem)))
     return findings
 
 
@@ -74,7 +71,7 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
         kind = "value" if fault.problem.startswith("takes") else "name"
         todo = TABLE["check-failed/start"][kind] if fault.key.startswith("ADROLL_") else ""
         findings.append(Finding("error", fault.slug, fault.key, fault.problem, todo, "developer"))
-    return [*findings, finding_of("check-failed/rest", "check")]
+    return [*findings, finding_of("check-failed/rest")]
 
 
 def _tried(settings: Settings, eid: str | None) -> Account:
@@ -110,41 +107,35 @@ def _account(runtime: Runtime, eid: str | None) -> Iterator[Finding]:
         yield ok("account", "all three values are set; try `flask adroll send-test`")
 
 
-def _keys(runtime: Runtime) -> Iterator[Finding]:
+def _settings(app: Flask, runtime: Runtime) -> Iterator[Finding]:
+    settings = runtime.settings
     keys = runtime.signing_keys()
-    if not keys:
-        yield finding_of("secret-key-missing", "SECRET_KEY")
-    elif len(keys[0]) < 16:
-        yield finding_of("secret-key-short", "SECRET_KEY")
-    else:
-        yield ok("keys", f"{len(keys)} to verify with, the newest signs")
-
-
-def _settings(app: Flask, settings: Settings) -> Iterator[Finding]:
     config = app.config
-    consent = settings.consent
     domain = settings.cookie_domain
     server = str(config.get("SERVER_NAME") or "").partition(":")[0]
-    records = {record_cookie(settings, secure=secure) for secure in (True, False)}
-    ours = {FIRST_PARTY_COOKIE, *records}
     covered = domain == "auto" or f".{server}".endswith(f".{domain}")
     # The commands make an app of this name for a site on another framework: its debug says nothing
     # of the site's own. (Of an ASGI app it is adroll_flask.asgi.)
     is_strict = settings.strict and not app.debug and not app.testing
     is_flask = not app.import_name.startswith("adroll_flask")
     so = {
+        "secret-key-missing": not keys,
+        "secret-key-short": keys and len(keys[0]) < 16,
         "host-not-listed": not settings.is_real(server),
         "strict-in-production": is_strict and is_flask,
         "strict-in-production/elsewhere": is_strict and not is_flask,
         "email-in-clear": "plain" in settings.email,
-        "consent-not-set": consent is None,
-        "tcf-and-banner": consent == "tcf" and settings.pixel == "load",
-        "session-cookie-name": config.get("SESSION_COOKIE_NAME") in ours,
+        "consent-not-set": settings.consent is None,
+        "tcf-and-banner": settings.consent == "tcf" and settings.pixel == "load",
+        "session-cookie-name": config.get("SESSION_COOKIE_NAME") in cookie_names(settings),
         "cookie-insecure": settings.cookie_secure is False and config.get("SESSION_COOKIE_SECURE"),
         "cookie-domain": server and domain and not covered,
         "cached-paths": settings.cached_paths and not settings.inject,
+        "uwsgi-threads": settings.delivery == "thread" and not forks.threads_are_on(),
     }
     yield from (finding_of(name, name=server) for name, is_so in so.items() if is_so)
+    if keys and not so["secret-key-short"]:
+        yield ok("keys", f"{len(keys)} to verify with, the newest signs")
     address = safe_url(settings.api_url)
     if settings.sandbox:
         yield finding_of("api-url-elsewhere/sandbox", value=settings.sandbox, address=address)
@@ -162,7 +153,7 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     """Ask our own endpoints through the app: a login guard may stand before them."""
     settings = runtime.settings
     if settings.enabled and not ask:
-        yield finding_of("endpoints-not-asked", "endpoints")
+        yield finding_of("endpoints-not-asked")
     if not (settings.enabled and ask):
         return
     client = app.test_client(use_cookies=False)
@@ -186,10 +177,8 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
         # What `manage.py runserver` serves, by Django's own word.
         served = Client(get_internal_wsgi_application()).get(path).headers
         if "javascript" not in served.get("Content-Type", ""):
-            debug = django.settings.DEBUG
-            yield finding_of(
-                "bypassed/django", "WSGI_APPLICATION", severity="error" if debug else None
-            )
+            level = "error" if django.settings.DEBUG else None
+            yield finding_of("bypassed/django", severity=level)
 
 
 def _policy(settings: Settings) -> Iterator[Finding]:
@@ -212,11 +201,11 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
         place = runtime.outbox.place
         wrong = list(_places(runtime))
         yield from wrong
-        is_ready = _is_made(runtime)
+        is_ready = runtime.outbox.is_made()
         if is_ready:
             runtime.outbox.ingest.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
-        yield from open_findings(Moment(runtime, trouble=problem))
+        yield from open_findings(Moment(runtime, look=False), problem)
         return
     # What the rules ask would make the tables of a server, or of an empty file.
     look = is_ready or not runtime.outbox.exists()
@@ -226,90 +215,31 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
     if is_ready:
         yield ok("outbox", f"{engine}, {moment.number} waiting")
     elif not isinstance(place, Path) or place.exists():
-        yield finding_of("outbox-not-made", "outbox", place=engine)
+        yield finding_of("outbox-not-made", place=engine)
     elif not wrong:
-        folder = place.parent
-        instance = Path(runtime.folder).absolute()
-        there = next(parent for parent in place.parents if parent.exists())
+        is_usual = place.is_relative_to(Path(runtime.folder).absolute())
         # A typo must show before the first report makes the folder.
-        if there != folder and folder != instance and instance not in folder.parents:
-            yield finding_of("outbox-not-made/folder", "ADROLL_OUTBOX_URL", path=place)
-        else:
-            yield finding_of("outbox-not-made/file", "outbox", path=place)
-
-
-def _is_made(runtime: Runtime) -> bool:
-    """Whether there is an outbox with its tables, which can be written; looking makes neither.
-
-    :raises OutboxFailed: its database cannot be worked with.
-    :raises ConfigurationError: there is no outbox over such a database.
-    """
-    place = runtime.outbox.place
-    try:
-        if isinstance(place, Path) and not place.exists():
-            # What waits in the journal makes it, as soon as somebody looks.
-            return runtime.outbox.exists()
-    except OSError as problem:
-        raise OutboxFailed("read_only", type(problem).__name__) from None
-    # So it is while somebody else is about to make its tables.
-    is_new = isinstance(place, Path) and runtime.outbox.lookups.bytes_waiting() > 0
-    database = runtime.outbox.database
-    database.try_writing()
-    return database.has_tables() or is_new
+        name = "file" if is_usual or place.parent.exists() else "folder"
+        yield finding_of(f"outbox-not-made/{name}", path=place)
 
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
-    folder = Path(runtime.folder).absolute()
-    for variant, key, place, problem in wrong_places(runtime.settings, folder):
-        yield finding_of(f"folder-not-writable{variant}", key, problem=problem, folder=place)
-    for key, place in places(runtime.settings, folder):
-        kind = _mount_of(place.resolve())[1]
-        if _NETWORK.fullmatch(kind):
-            yield finding_of("folder-on-network", key, place=place, kind=kind)
-    yield from _fleeting(runtime, folder)
-
-
-def _fleeting(runtime: Runtime, folder: Path) -> Iterator[Finding]:
-    """Places that go with the next deploy: on the disk of a container, where no volume is."""
-    host = fleeting_host()
+    """Where events cannot be kept, or not for long."""
     settings = runtime.settings
-    if not host:
-        return
+    folder = Path(runtime.folder).absolute()
+    host = fleeting_host()
+    for variant, key, place, problem in wrong_places(settings, folder):
+        yield finding_of(f"folder-not-writable{variant}", key, problem=problem, folder=place)
     for key, place in places(settings, folder):
+        mount, kind = mount_of(place.resolve())
+        if is_network(kind):
+            yield finding_of("folder-on-network", key, place=place, kind=kind)
         is_journal = key == "ADROLL_JOURNAL_FOLDER"
         is_beside = is_journal and settings.outbox_commit == "database"
-        if not is_beside and _mount_of(place.resolve())[0] in (Path(), Path("/")):
+        # On the disk of a container, where no volume is.
+        if host and not is_beside and mount in (Path(), Path("/")):
             name = "disk-not-kept/journal" if is_journal else "disk-not-kept"
             yield finding_of(name, key, place=place, host=host)
-
-
-#: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
-MOUNTS: Final = Path("/proc/self/mountinfo")
-#: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
-#: network (https://sqlite.org/wal.html), and a lock of one machine may mean nothing on another.
-_NETWORK: Final = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs"
-    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|ceph|glusterfs|blobfuse2?|juicefs|davfs)"
-)
-
-
-def _mount_of(path: Path) -> tuple[Path, str]:
-    """Where the file system of *path* is mounted, and its type; empty ones where nobody tells."""
-    mount = Path(), ""
-    with suppress(OSError):
-        for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
-            about, _, kind = line.partition(" - ")
-            escaped = about.split(" ")[4]
-            place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
-            # The last one that is mounted at a place hides those before.
-            if path.is_relative_to(place) and len(place.parts) >= len(mount[0].parts):
-                mount = place, kind.partition(" ")[0]
-    return mount
-
-
-def _uwsgi(settings: Settings) -> Iterator[Finding]:
-    if settings.delivery == "thread" and not forks.threads_are_on():
-        yield finding_of("uwsgi-threads", "uWSGI")
 
 
 # -- one event through the real client, and what AdRoll answers ------------------------------------
@@ -383,13 +313,11 @@ def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> Send
 def _clock_by(answer: Answer, ask_again: Callable[[], Answer]) -> float:
     """Seconds by which this host's clock is ahead, where two of AdRoll's answers agree that it is
     wrong; behind: below 0; else 0."""
-    ahead = answer.clock_ahead
-    if ahead is None or abs(ahead) < clocks.WARNS_FROM:
+    ahead = answer.clock_ahead or 0.0
+    if abs(ahead) < clocks.WARNS_FROM:
         return 0.0
-    again = ask_again().clock_ahead
-    if again is None or abs(again - ahead) > clocks.AGREES:
-        return 0.0
-    return again
+    again = ask_again().clock_ahead or 0.0
+    return again if abs(again - ahead) <= clocks.AGREES else 0.0
 
 
 def _end_stop_of(runtime: Runtime, sender: DeliveryClient) -> None:

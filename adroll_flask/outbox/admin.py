@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.times import DAY, span
+from adroll_flask.times import span
 
-from . import destination, history, knowledge, model, schema, transitions
+from . import destination, erasure, history, knowledge, model, schema, transitions
+from .holds import taken_out
 from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .queue import bring_near
+from .retention import DECIDED_WITHIN, POSITIONS_KEPT, waits_for_people
 from .schema import STEP, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -95,7 +97,7 @@ class Admin:
                 for other in schema.of_orders(tx, [order]).values():
                     if other.id != id:
                         # An invalid event has no key, by which a decision would have found it.
-                        verdict = transitions.taken_out(tx, other.id)
+                        verdict = taken_out(tx, other.id)
                         if verdict is None:
                             return False
             history.correct(tx, [id])
@@ -127,7 +129,7 @@ class Admin:
         ]
 
         def erase(ids: Sequence[str], tx: Tx) -> int:
-            return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")
+            return erasure.erase_events(tx, ids, "cancelled", "forgotten")
 
         erased = sum(self.database.write(partial(erase, step)) for step in schema.steps(matching))
         self.database.empty_log(at_once=True)  # a command ends here
@@ -164,20 +166,14 @@ class Admin:
     def keep_house(self) -> int:
         """Do one small step of cleaning; how many rows went (0: nothing left to do).
 
-        A part that fails does not keep the others from being done.
-
-        :raises OutboxFailed: a part failed.
+        :raises OutboxFailed: it cannot be done at present.
         """
-        done = 0
-        failures = []
-        for part in (self._end, self._bring_near, self._forget_records):
-            try:
-                done += part()
-            except OutboxFailed as failure:
-                failures.append(failure)
-        if failures:
-            raise failures[-1]
-        return done
+        ended = self._end()
+        self.database.write(bring_near)
+        if time.monotonic() >= self._records_at:
+            self.database.write(_forget_records)
+            self._records_at = time.monotonic() + _RECORDS_EVERY
+        return ended
 
     def _end(self) -> int:
         """End what is over, of all accounts."""
@@ -187,7 +183,7 @@ class Admin:
 
         def give_up(tx: Tx, ids: Sequence[str]) -> int:
             letters = schema.rows(tx, "id {in_ids} {lock}", ids=ids)
-            undecided = [row for row in letters if _waits_for_people(row)]
+            undecided = [row for row in letters if waits_for_people(row)]
             given_up.extend(_give_up(tx, undecided))
             kept = {row.id for row in undecided if row.key}
             remove(tx, ids=[id for id in ids if id not in kept])
@@ -211,20 +207,10 @@ class Admin:
                 "[dead-letters-ending]",
                 len(given_up),
                 were,
-                span(model.DECIDED_WITHIN),
+                span(DECIDED_WITHIN),
                 given_up[0],
             )
         return ended
-
-    def _bring_near(self) -> int:
-        self.database.write(bring_near)
-        return 0
-
-    def _forget_records(self) -> int:
-        if time.monotonic() >= self._records_at:
-            self.database.write(_forget_records)
-            self._records_at = time.monotonic() + _RECORDS_EVERY
-        return 0
 
     def _resting(self) -> int:
         resting = f"state = {State.dead} AND reason = 'restored'"
@@ -243,8 +229,7 @@ def let_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT)
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
-    dropped = transitions.move(tx, "drop", ids, also=f"+state <> {State.claimed}", why="dropped")
-    return dropped + transitions.move(tx, "drop_ended", ids)
+    return transitions.move(tx, "drop", ids, also=f"+state <> {State.claimed}", why="dropped")
 
 
 def _drop_of_account(account: str, tx: Tx) -> int:
@@ -353,11 +338,6 @@ def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
 # -- dead letters that nobody decided on ---------------------------------------------------------
 
 
-def _waits_for_people(row: model.Row) -> bool:
-    """Whether a dead letter could be sent: those of dry runs, moved or damaged ones are nothing."""
-    return row.whole and not row.dry_run and row.reason not in ("moved", "damaged")
-
-
 def _give_up(tx: Tx, rows: Sequence[model.Row]) -> list[str]:
     """Take the content of dead letters away; what they died of stays. Returns their ids."""
     history.correct(tx, [row.id for row in rows])
@@ -418,4 +398,4 @@ def _forget_records(tx: Tx) -> None:
         # Of files that are gone with their host; a file's last position is known for long enough.
         "adroll_journal WHERE read_at < :long_ago",
     ):
-        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - 400 * DAY)
+        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - POSITIONS_KEPT)

@@ -21,16 +21,14 @@ from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from adroll_flask.forks import each
-from adroll_flask.times import DAY
 
 from . import model, schema
 from .model import ClaimedEvent, Counted, HistoryColumn, HistorySum, Row, State
+from .retention import HISTORY_KEPT
 from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
 UNITS: Final = 10_000
-#: Seconds that history is kept: 13 months.
-KEPT: Final = 400 * DAY
 #: Rows for the same on servers: workers that settle at once would wait for each other on one.
 _SLOTS: Final = 8
 _LARGEST: Final = 1 << 53
@@ -217,7 +215,7 @@ def _tell_apart(group: dict[Any, Any], side: str) -> None:
 def remove_old(tx: Tx, now: float) -> None:
     """Forget what is older than 13 months, but for sums over all of it: monitoring's only grow."""
     old = f"FROM adroll_history WHERE hour < :hour AND hour > {_OLD}"
-    hour = int((now - KEPT) // 3600)
+    hour = int((now - HISTORY_KEPT) // 3600)
     key = ", ".join(TOTALS)
     rows = tx.rows(f"SELECT {key}, {_ADDED} {old} GROUP BY {key}", hour=hour)
     sums: dict[tuple[object, ...], list[float]] = {

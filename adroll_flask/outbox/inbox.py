@@ -22,7 +22,6 @@ from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
 from . import location, schema
-from .journal import note_outbox, noted_outbox
 from .model import OutboxFailed
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ logger: Logger = get_logger("adroll_flask.outbox")
 PATIENCE: Final = 0.25
 #: Commits at a time: the connections that they take may be the shop's database's.
 _AT_ONCE: Final = 2
-#: Seconds between two looks which outbox it is that sessions have to be of.
-_COMPARE_EVERY: Final = 5.0
 _INSERT: Final = schema.insert_into("adroll_inbox", ("id", "line"))
 _OTHER: Final = (
     "session= takes a session bound to the outbox's database; this one is bound to another. Let"
@@ -49,18 +46,15 @@ class Inbox:
     """Puts entries into the table, in a transaction of their own or in somebody's.
 
     :param place: of the outbox: a SQLite file, or a server's URL.
-    :param folder: of the journal, where the outbox's id is noted.
     """
 
     database: schema.Database
     place: Path | URL
-    folder: Path
     #: Whose database is the outbox's.
     _engines: WeakSet[Engine] = field(default_factory=WeakSet)
-    #: Ids of outboxes that sessions had when nobody knew this one's.
-    _not_compared: set[str] = field(default_factory=set)
-    _has_sessions: bool = False
-    _compare_at: float = float("-inf")
+    #: By the id of each outbox that sessions were of: whether it is this one; ``None``: nobody has
+    #: looked yet.
+    _is_this: dict[str, bool | None] = field(default_factory=dict)
     #: Taken by the threads that commit alone, which no time limit of a call ends in their midst.
     _slots: PerProcess[threading.BoundedSemaphore] = field(
         default_factory=lambda: PerProcess(lambda: threading.BoundedSemaphore(_AT_ONCE))
@@ -151,42 +145,30 @@ class Inbox:
             _id_in(connection)
         else:
             theirs = _id_in_savepoint(connection)
-            ours = noted_outbox(self.folder, self._address)
-            is_ours = theirs == ours if theirs and ours else None
-            self._has_sessions = True
-            if is_ours is None and theirs:
-                self._not_compared.add(theirs)
+            is_ours = self._is_this.setdefault(theirs, None) if theirs else None
         if is_ours is False:
             raise location.wrong_url(_OTHER)
         if is_ours:
             self._engines.add(engine)
 
-    @property
-    def _address(self) -> str:
-        return str(self.place)  # with its password hidden
-
     def compare(self, now: float) -> None:
-        """Note which outbox this is, and tell of entries that went to another one's database.
+        """Look which outbox this is, and tell of entries that went to another one's database.
 
-        Where sessions are in use, the thread beside the requests calls it.
+        The thread beside the requests calls it.
 
         :raises OutboxFailed: the database cannot be worked with.
         """
-        if not self._has_sessions or time.monotonic() < self._compare_at:
-            return
-        self._compare_at = time.monotonic() + _COMPARE_EVERY
-        ours = self.database.read(lambda tx: schema.meta(tx, "outbox_id"))
+        new = [id for id, is_this in self._is_this.copy().items() if is_this is None]
+        ours = self.database.read(lambda tx: schema.meta(tx, "outbox_id")) if new else None
         if ours is None:
             return
-        note_outbox(self.folder, self._address, ours)
-        compared = set(self._not_compared)
-        if compared - {ours}:
+        if new != [ours]:
             logger.error(
                 "AdRoll: session= was of another outbox's database than ADROLL_OUTBOX_URL names; "
                 "what was reported with it is there [session-elsewhere]"
             )
             self.database.write(lambda tx: schema.set_meta(tx, schema.ELSEWHERE, repr(now)))
-        self._not_compared -= compared
+        self._is_this |= {id: id == ours for id in new}
 
 
 def _is_of_file(connection: Connection, path: Path) -> bool:

@@ -20,13 +20,12 @@ from typing import Final
 
 from msgspec import MsgspecError
 
-from adroll_flask import files
 from adroll_flask.counters import Counters
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
-from . import journal, model, schema, transitions
+from . import disk, holds, journal, model, schema
 from .model import BATCH, NewEvent, OutboxFailed, State
 from .rows import RowWriter, Written
 from .schema import T, Tx, first_value
@@ -153,28 +152,17 @@ class Ingest:
         """
         entries: list[model.Entry] = []
         end = begin
-        taken_in_to = note.positions.get(file.name, 0)
         while file.size > end and end - begin < room and len(entries) < most:
-            is_doubted = end < taken_in_to
-            until = taken_in_to if is_doubted else None
             wanted = most - len(entries)
             try:
-                part = journal.read_part(
-                    file, end, most=wanted, most_bytes=_READ_BYTES, until=until
-                )
-                new = self._entries(file, part)
+                part = journal.read_part(file, end, most=wanted, most_bytes=_READ_BYTES)
+                entries += self._entries(file, part, note)
             except OSError as problem:
                 self._complain(file.path, problem)
                 break
-            if is_doubted:
-                new = [doubted(entry, note) for entry in new]
-            entries += new
-            if part.end > end:
-                end = part.end
-            elif is_doubted:
-                taken_in_to = 0  # a power cut took its end: what is left of it is no whole entry
-            else:
+            if part.end == end:
                 break  # the last line is being written
+            end = part.end
         return entries, end
 
     def _clean(self, files: Sequence[journal.JournalFile]) -> None:
@@ -195,12 +183,17 @@ class Ingest:
             if removed:
                 self.database.write(lambda tx: tx.execute(forget, ids=removed))
 
-    def _entries(self, file: journal.JournalFile, read: journal.Part) -> list[model.Entry]:
+    def _entries(
+        self, file: journal.JournalFile, read: journal.Part, note: journal.Note
+    ) -> list[model.Entry]:
         for offset, data in read.damaged:
             self.counters.add("journal_corrupt")
             what = f"a line at {offset} of the file {file.name} is damaged"
             journal.keep_aside(self.folder, f"{file.name}-{offset}", data, what)
-        return [*self._decoded(read.bodies)]
+        taken_in_to = note.positions.get(file.name, 0)
+        before = [body for place, body in read.bodies if place < taken_in_to]
+        new = [body for _, body in read.bodies[len(before) :]]
+        return [*(doubted(entry, note) for entry in self._decoded(before)), *self._decoded(new)]
 
     def _decoded(self, bodies: Iterable[bytes]) -> Iterator[model.Entry]:
         for body in each(bodies):
@@ -342,10 +335,10 @@ def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
     is to be sent. A held event stays held: nothing sends it before its release, which is doubted
     in the same way.
     """
-    same_boot = note.boot == files.boot()
+    same_boot = note.boot == disk.boot()
     if isinstance(entry, NewEvent) and entry.dead is None:
         if same_boot and entry.held_for is None:
-            entry.dead = ("restored", transitions.DOUBT)
+            entry.dead = ("restored", holds.DOUBT)
         else:
             entry.unsure = True
     elif isinstance(entry, model.Verdict) and entry.kind == "release":

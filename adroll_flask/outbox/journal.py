@@ -24,7 +24,6 @@ to its end like any other. What is certain, and where:
 Reading needs no lock and disturbs no writer. The database has how far each file is read: the
 transaction that takes in the entries writes it. The reader also leaves ``adroll-reader.note`` (how
 far, and in which boot of the host): by it the next reader notices that its database is another one.
-``adroll-outbox.note`` has the database's id; ``session=`` reads it there, and asks no database.
 
 A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``.
 """
@@ -42,16 +41,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
-from weakref import ref
+from weakref import WeakSet
 
-from adroll_flask import files
 from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
+from . import disk
 from .model import OutboxFailed, body_of, line_of
 
 #: Seconds between two looks whether a file is still at its path.
@@ -79,52 +77,49 @@ _REASONS: Final[Mapping[int | None, str]] = {
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 
 
-@dataclass(slots=True)
-class _Handle:
-    """An open file's number.
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class _File:
+    """A journal file that is open for appending.
 
-    :param identity: has device and inode. The number may come to mean another file: a daemon closes
-        all files that it inherited, and opens its own.
+    It closes itself where an exception from outside ended an append just as it took the file or
+    gave it back: then nobody else has it.
+
+    :param number: of the open file. It may come to mean another one: a daemon closes all files that
+        it inherited, and opens its own.
+    :param identity: has device and inode.
+    :param created: milliseconds since the epoch.
+    :param look_at: when to look next whether it is at its path, by the monotonic clock.
     :param pid: of the process that opened it. A child that inherits the file does not unlock it.
+    :param size: bytes that were appended.
     """
 
     number: int
     identity: os.stat_result
+    path: Path
+    created: int
+    look_at: float
     pid: int
+    size: int = 0
     is_closed: bool = False
-
-    def is_ours(self) -> bool:
-        """False where the number is closed, or means another file by now."""
-        try:
-            return os.path.samestat(os.fstat(self.number), self.identity)
-        except OSError:
-            return False
 
     def close(self) -> None:
         """No more appends: a reader may remove the file once it has read it."""
         if self.is_closed:
             return
         self.is_closed = True
-        if self.is_ours():
+        if self._is_open():
             if self.pid == os.getpid():
-                files.let_go(self.number)
+                disk.let_go(self.number)
             os.close(self.number)
 
+    __del__ = close
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class _File:
-    """A journal file that is open for appending.
-
-    :param created: milliseconds since the epoch.
-    :param look_at: when to look next whether it is at its path, by the monotonic clock.
-    :param size: bytes that were appended.
-    """
-
-    handle: _Handle
-    path: Path
-    created: int
-    look_at: float
-    size: int = 0
+    def _is_open(self) -> bool:
+        """False where the number is closed, or means another file by now."""
+        try:
+            return os.path.samestat(os.fstat(self.number), self.identity)
+        except OSError:
+            return False
 
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
@@ -132,7 +127,7 @@ class _File:
         :raises OSError: nothing of it is in the file. ``EIO``: its beginning is, since it could not
             be cut off (a full disk may refuse that, too); then no entry may follow it.
         """
-        number = self.handle.number
+        number = self.number
         written = 0
         try:
             while written < len(line):
@@ -150,19 +145,16 @@ class _File:
         self.size += written
 
     def is_at_its_path(self) -> bool:
-        """False once the file, its folder or the handle was removed or replaced."""
+        """False once the file, its folder or the number was removed or replaced; it looks only
+        every :data:`LOOK_EVERY` seconds."""
+        if monotonic() < self.look_at:
+            return True
+        self.look_at = monotonic() + LOOK_EVERY
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except OSError:
             return False
-        return os.path.samestat(there, self.handle.identity) and self.handle.is_ours()
-
-    def seems_at_its_path(self) -> bool:
-        """Like :meth:`is_at_its_path`, but looks only every :data:`LOOK_EVERY` seconds."""
-        if monotonic() < self.look_at:
-            return True
-        self.look_at = monotonic() + LOOK_EVERY
-        return self.is_at_its_path()
+        return os.path.samestat(there, self.identity) and self._is_open()
 
 
 class _OpenFiles:
@@ -171,28 +163,20 @@ class _OpenFiles:
     def __init__(self) -> None:
         #: Files that nobody appends to at the moment.
         self.free: deque[_File] = deque()
-        #: The handles of all open files. A file may be gone: an exception from outside ended an
-        #: append just as it took its file or gave it back.
-        self.opened: dict[ref[_File], _Handle] = {}
+        #: Those, and what appends have at the moment.
+        self.opened: WeakSet[_File] = WeakSet()
         self.last_created = 0
 
     def end(self) -> None:
         """Finish the files that nobody appends to."""
         with suppress(IndexError):  # other threads take files, too
             while True:
-                self.free.pop().handle.close()
-
-    def close_lost(self) -> None:
-        """Close the handles whose files are gone."""
-        for reference, handle in list(self.opened.items()):
-            if handle.is_closed or reference() is None:
-                handle.close()
-                self.opened.pop(reference, None)
+                self.free.pop().close()
 
     def leave(self) -> None:
         """In a child: close all that it inherited, also a file that a thread of its parent had."""
-        for handle in list(self.opened.values()):
-            handle.close()
+        for file in list(self.opened):
+            file.close()
 
 
 class Journal:
@@ -247,8 +231,7 @@ class Journal:
         for file in due:
             with suppress(ValueError):  # an append has it just now
                 process.free.remove(file)
-                file.handle.close()
-        process.close_lost()
+                file.close()
 
     def close(self) -> None:
         """Finish this process's files. An append after it begins another one."""
@@ -266,7 +249,7 @@ class Journal:
             file.write(line)
             is_written = True
             if self._sync:
-                files.sync_data(file.handle.number)
+                disk.sync_data(file.number)
         except BaseException as exc:
             # Two files take no more entries: one whose sync failed, since the kernel says so only
             # once; and one in which an exception from outside ended a write. After a full disk
@@ -275,7 +258,7 @@ class Journal:
             if is_full and not is_written:
                 process.free.append(file)
             else:
-                file.handle.close()
+                file.close()
             raise
         process.free.append(file)
 
@@ -289,9 +272,9 @@ class Journal:
                 file = process.free.pop()
             except IndexError:
                 return self._make(process)
-            if file.size + length <= _FILE_BYTES and file.seems_at_its_path():
+            if file.size + length <= _FILE_BYTES and file.is_at_its_path():
                 return file
-            file.handle.close()
+            file.close()
 
     def _is_due(self, file: _File) -> bool:
         """Whether *file* is to be followed by another one."""
@@ -304,25 +287,24 @@ class Journal:
         :raises OSError: no file was made.
         """
         if not self.folder.is_dir():
-            files.make_folder(self.folder)
+            disk.make_folder(self.folder)
             if self._sync:
-                files.sync_folder(self.folder.parent)
+                disk.sync_folder(self.folder.parent)
         # Names of one process sort as they were made, whatever the clock does.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, os.getpid())
-        handle = files.make_file(path, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
+        number = disk.make_file(path, os.O_RDWR | os.O_APPEND | disk.BINARY | disk.NO_FOLLOW)
         try:
-            files.hold(handle)
-            identity = os.fstat(handle)
+            disk.hold(number)
+            identity = os.fstat(number)
             if self._sync:
-                files.sync_folder(self.folder)
+                disk.sync_folder(self.folder)
         except BaseException:
-            os.close(handle)
+            os.close(number)
             path.unlink(missing_ok=True)
             raise
-        opened = _Handle(handle, identity, os.getpid())
-        file = _File(opened, path, created, monotonic() + LOOK_EVERY)
-        process.opened[ref(file)] = opened
+        file = _File(number, identity, path, created, monotonic() + LOOK_EVERY, os.getpid())
+        process.opened.add(file)
         return file
 
 
@@ -344,18 +326,11 @@ _NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}\.j
 # Their names are ours: the folder may be one in which the site has files of its own.
 _TURN: Final = "adroll-reader.lock"
 _NOTE: Final = "adroll-reader.note"
-_OUTBOX: Final = "adroll-outbox.note"
-#: Seconds for which a note of the outbox's id counts: somebody writes it anew more often.
-_ID_COUNTS: Final = 15.0
 
 
 def _boot() -> str:
     """The boot of this host, in short. Locks tell only of files that this boot has made."""
-    return _short(files.boot())
-
-
-def _short(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(disk.boot().encode(), digest_size=4).hexdigest()
 
 
 def file_name(created: int, pid: int) -> str:
@@ -396,19 +371,17 @@ def files_of(folder: Path) -> list[JournalFile]:
 class Part:
     """A part of a file.
 
-    :param bodies: the JSON of whole entries.
+    :param bodies: the JSON of whole entries, each with its place.
     :param damaged: lines that are no whole entries, each with its place.
     :param end: where the next reading begins.
     """
 
-    bodies: list[bytes] = field(default_factory=list, repr=False)
+    bodies: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     damaged: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     end: int = 0
 
 
-def read_part(
-    file: JournalFile, offset: int, *, most: int, most_bytes: int, until: int | None = None
-) -> Part:
+def read_part(file: JournalFile, offset: int, *, most: int, most_bytes: int) -> Part:
     """Whole entries from *offset* on.
 
     A last line without an end is still being written, unless the writer has gone: then the line is
@@ -416,17 +389,16 @@ def read_part(
 
     :param most: entries that are read at most.
     :param most_bytes: bytes that are read at most, but for a single entry that is larger.
-    :param until: the offset at which reading ends.
     :raises OSError: the file cannot be read.
     """
     part = Part(end=offset)
     try:
-        handle = os.open(file.path, os.O_RDONLY | files.BINARY | files.NO_FOLLOW)
+        handle = os.open(file.path, os.O_RDONLY | disk.BINARY | disk.NO_FOLLOW)
     except FileNotFoundError:  # another reader was done with it
         return part
     with os.fdopen(handle, "rb", buffering=0) as source:
         source.seek(offset)
-        size = os.fstat(handle).st_size if until is None else until
+        size = os.fstat(handle).st_size
         data = b""
         while len(data) < size - offset and (len(data) < most_bytes or b"\n" not in data):
             more = source.read(min(most_bytes, size - offset - len(data)))
@@ -438,12 +410,12 @@ def read_part(
     for line in lines[:most]:
         body = body_of(line)
         if body is not None:
-            part.bodies.append(body)
+            part.bodies.append((part.end, body))
         else:
             part.damaged.append((part.end, line))
         part.end += len(line)
     reached_end = len(lines) <= most and part.end + len(rest) >= size
-    is_over = rest and until is None and reached_end and not is_alive(file)
+    is_over = rest and reached_end and not is_alive(file)
     # The writer may have ended its last line after the size was asked for, and then gone.
     if is_over and file.path.stat().st_size <= size:
         part.damaged.append((part.end, rest))
@@ -454,14 +426,14 @@ def read_part(
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file that is not may be removed."""
     try:
-        handle = os.open(file.path, os.O_RDONLY | files.BINARY | files.NO_FOLLOW)
+        handle = os.open(file.path, os.O_RDONLY | disk.BINARY | disk.NO_FOLLOW)
     except FileNotFoundError:
         return False
     try:
         status = os.fstat(handle)
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
         if is_quiet or status.st_size:  # the writer of an empty file may be about to lock it
-            held = files.is_held(handle)
+            held = disk.is_held(handle)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
         # No lock tells. To take a quiet writer for gone too early costs nothing: after a pause it
@@ -492,10 +464,10 @@ def keep_aside(folder: Path, name: str, data: bytes, what: str) -> None:
 
     :param what: what the bytes are, for the log.
     """
-    files.make_folder(folder)  # what the inbox held may be the first here
+    disk.make_folder(folder)  # what the inbox held may be the first here
     path = folder / f"{name}.corrupt"
-    flags = os.O_WRONLY | os.O_TRUNC | files.BINARY | files.NO_FOLLOW
-    with os.fdopen(files.open_file(path, flags), "wb") as file:
+    flags = os.O_WRONLY | os.O_TRUNC | disk.BINARY | disk.NO_FOLLOW
+    with os.fdopen(disk.open_file(path, flags), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -522,57 +494,27 @@ class Note(NamedTuple):
 
 
 def last_note(folder: Path) -> Note:
-    """What the last reader left."""
-    match _read_note(folder / _NOTE):
-        case [dict(positions), str(boot)]:
-            return Note(positions, boot)
-    return Note()
-
-
-def _read_note(path: Path, counts_for: float = inf) -> object:
-    """What a note says; ``None``: there is none, it is damaged, or it is too old."""
-    try:
-        if abs(time.time() - path.stat().st_mtime) > counts_for:
-            return None
+    """What the last reader left; an empty note where there is none, or it is damaged."""
+    with suppress(OSError, ValueError):
         # A kill during the writing may have left the end of a longer, older note behind it.
-        return json.loads(body_of(path.read_bytes().partition(b"\n")[0]) or b"null")
-    except (OSError, ValueError):
-        return None
+        line = (folder / _NOTE).read_bytes().partition(b"\n")[0]
+        match json.loads(body_of(line) or b"null"):
+            case [dict(positions), str(boot)]:
+                return Note(positions, boot)
+    return Note()
 
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
     """Leave a note for the next reader; only the reader in its turn does so."""
-    _write_note(folder / _NOTE, [dict(positions), files.boot()])
-
-
-def _write_note(path: Path, note: object) -> None:
-    line = line_of(json.dumps(note).encode())
-    flags = os.O_WRONLY | files.BINARY | files.NO_FOLLOW
+    line = line_of(json.dumps([dict(positions), disk.boot()]).encode())
+    flags = os.O_WRONLY | disk.BINARY | disk.NO_FOLLOW
     with suppress(OSError):  # on a full disk the last note stays
-        file = files.open_file(path, flags)
+        file = disk.open_file(folder / _NOTE, flags)
         try:
             os.write(file, line)
             os.ftruncate(file, len(line))
         finally:
             os.close(file)
-
-
-def note_outbox(folder: Path, address: str, id: str) -> None:
-    """Note which outbox was just seen at *address*."""
-    with suppress(OSError):
-        files.make_folder(folder)
-        _write_note(folder / _OUTBOX, [_short(address), id])
-
-
-def noted_outbox(folder: Path, address: str) -> str | None:
-    """The id of the outbox at *address*, as noted in the last :data:`_ID_COUNTS` seconds.
-
-    ``None``: nobody noted it. An older note does not count: the outbox may have been made anew.
-    """
-    match _read_note(folder / _OUTBOX, counts_for=_ID_COUNTS):
-        case [noted_for, str(id)] if noted_for == _short(address):
-            return id
-    return None
 
 
 @contextmanager
@@ -591,16 +533,16 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
     """
     lock = folder / _TURN
     try:
-        file = files.open_file(lock, os.O_RDWR | files.BINARY | files.NO_FOLLOW)
+        file = disk.open_file(lock, os.O_RDWR | disk.BINARY | disk.NO_FOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         yield ()
         return
     try:
         until = monotonic() + patience
-        is_ours = files.hold(file)
+        is_ours = disk.hold(file)
         while not is_ours and monotonic() < until:
             time.sleep(0.005)
-            is_ours = files.hold(file)
+            is_ours = disk.hold(file)
         if is_ours:
             with suppress(FileNotFoundError):  # the folder was removed
                 os.utime(lock)
@@ -610,7 +552,7 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
         else:
             yield ()
     finally:
-        files.let_go(file)
+        disk.let_go(file)
         os.close(file)
 
 

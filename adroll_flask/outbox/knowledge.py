@@ -20,10 +20,8 @@ from .schema import Tx
 
 _BEGAN: Final = "began"
 _GAP: Final = "gap:"
-#: That the site itself has reported here, and not an import alone.
-REPORTED: Final = "reported"
 #: That a visitor brought a cookie of ours that is older than the outbox.
-_OLDER: Final = "older:cookie"
+OLDER: Final = "older:cookie"
 #: Seconds by which clocks of hosts differ, and by which an order is older than its report.
 _MOMENT: Final = 60.0
 _LONG_AGO: Final = 3600.0
@@ -42,14 +40,12 @@ class Knowledge:
     :param began: since when.
     :param gaps: of which times after that it knows nothing: begin and end.
     :param kept: seconds for which the key of an order is kept.
-    :param has_reports: whether the site itself has reported here, and not an import alone.
     :param has_older_cookies: whether a visitor brought a cookie of ours that is older.
     """
 
     began: float
     gaps: tuple[tuple[float, float], ...]
     kept: float
-    has_reports: bool
     has_older_cookies: bool
 
     def covers(self, at: float | None, now: float) -> bool:
@@ -57,9 +53,9 @@ class Knowledge:
 
         :param at: ``None``: no time is known; then it may be as old as a key is kept.
 
-        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, True, False).covers(250.0, now=400.0)
+        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, False).covers(250.0, now=400.0)
         False
-        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, True, False).covers(None, now=351.0)
+        >>> Knowledge(100.0, ((200.0, 300.0),), 50.0, False).covers(None, now=351.0)
         True
         """
         if at is None:
@@ -78,19 +74,8 @@ def knowledge_of(tx: Tx) -> Knowledge:
         began=tx.now if began is None else float(began),
         gaps=tuple(sorted(gaps)),
         kept=tx.kept - tx.now,
-        has_reports=schema.meta(tx, REPORTED) is not None,
-        has_older_cookies=schema.meta(tx, _OLDER) is not None,
+        has_older_cookies=schema.meta(tx, OLDER) is not None,
     )
-
-
-def note_report(tx: Tx) -> None:
-    """Note that the site itself reports here."""
-    schema.insert(tx, "adroll_meta", name=REPORTED, value="1")
-
-
-def note_older_cookie(tx: Tx) -> None:
-    """Note that a visitor has a cookie of ours that is older than the outbox."""
-    schema.insert(tx, "adroll_meta", name=_OLDER, value=repr(tx.now))
 
 
 def add_gap(tx: Tx) -> None:
@@ -114,7 +99,7 @@ def _last_write(tx: Tx) -> float:
 def take_over(tx: Tx, metas: dict[str, str]) -> None:
     """Know what another outbox knew, whose *metas* these are, in the place of the own."""
     for name, value in metas.items():
-        if name in (_BEGAN, REPORTED, _OLDER) or name.startswith(_GAP):
+        if name in (_BEGAN, OLDER) or name.startswith(_GAP):
             schema.set_meta(tx, name, value)
 
 
@@ -143,7 +128,8 @@ def let_unknown_rest(tx: Tx, events: Iterable[NewEvent]) -> None:
     keyed = [
         event
         for event in events
-        if event.key and event.dead is None and event.held_for is None and not event.is_imported
+        if event.key and event.dead is None and event.held_for is None
+        if event.identifiers < model.IMPORTED
     ]
     old = [event for event in keyed if event.at - event.occurred_at > _LONG_AGO]
     if old:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,6 +27,14 @@ FILE: Final = "adroll-outbox.sqlite"
 wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
 _A_GROUP_S: Final = "is root's: its group, which may write there, cannot use what root makes in it"
+#: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
+MOUNTS: Final = "/proc/self/mountinfo"
+#: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
+#: network (https://sqlite.org/wal.html), and a lock of one machine may mean nothing on another.
+_NETWORK: Final = (
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs"
+    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|ceph|glusterfs|blobfuse2?|juicefs|davfs)"
+)
 #: By the kind of a server, the driver that is used.
 _DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 
@@ -102,6 +111,25 @@ def places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
             place = locate(settings.outbox_url, folder)
             if isinstance(place, Path):
                 yield _KEY, place
+
+
+def mount_of(path: Path) -> tuple[Path, str]:
+    """Where the file system of *path* is mounted, and its type; empty ones where nobody tells."""
+    mount = Path(), ""
+    with suppress(OSError):
+        for line in Path(MOUNTS).read_text("utf-8", "surrogateescape").splitlines():
+            about, _, kind = line.partition(" - ")
+            escaped = about.split(" ")[4]
+            place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
+            # The last one that is mounted at a place hides those before.
+            if path.is_relative_to(place) and len(place.parts) >= len(mount[0].parts):
+                mount = place, kind.partition(" ")[0]
+    return mount
+
+
+def is_network(kind: str) -> bool:
+    """Whether the files of a file system of this type are on another machine."""
+    return re.fullmatch(_NETWORK, kind) is not None
 
 
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:

@@ -100,16 +100,25 @@ class Lookups:
         """Of which times this outbox knows what was reported."""
         return self.database.read(knowledge.knowledge_of)
 
+    def has_reports(self) -> bool:
+        """Whether the site itself has reported here, and not an import alone."""
+        own = f"identifiers < {model.IMPORTED}"
+        # Of these the history does not tell whether they were imports, nor of what is too old.
+        others = "'suppressed', 'failed', 'unused'"
+        known = f"hour > 0 AND outcome NOT IN ({others}) AND {own}"
+        looks = f"adroll_history WHERE {known}", f"adroll_event WHERE {_EVENTS} AND {own}"
+        queries = [f"SELECT 1 FROM {look} LIMIT 1" for look in looks]
+        return self.database.read(lambda tx: any(map(tx.rows, queries)))
+
     def note_orders(self, name: str, keys: Sequence[str]) -> None:
         """Note that orders with these keys were paid at a time of which nothing is known."""
         self.database.write(lambda tx: knowledge.note_orders(tx, name, keys))
 
     def note_older_cookie(self, signed_at: float) -> None:
         """Note that a visitor has a cookie of ours from then, where that is before this outbox."""
-        knowledge_now = self.knowledge()
-        began = knowledge_now.began
-        if not knowledge_now.has_older_cookies and not knowledge_now.covers(signed_at, began):
-            self.database.write(knowledge.note_older_cookie)
+        known = self.knowledge()
+        if not known.has_older_cookies and not known.covers(signed_at, known.began):
+            self.replace_notes(knowledge.OLDER, {knowledge.OLDER: "1"})
 
     # -- events -----------------------------------------------------------------------------
 
@@ -221,12 +230,6 @@ class Lookups:
                 yield order, row
 
     # -- dead letters -----------------------------------------------------------------------
-
-    def session_elsewhere(self) -> float | None:
-        """When a session of another outbox's database was last reported with, seconds since the
-        epoch; ``None``: never."""
-        at = self.database.read(lambda tx: schema.meta(tx, schema.ELSEWHERE))
-        return None if at is None else float(at)
 
     def dead_letters(self, most: int) -> tuple[model.Row, ...]:
         """The newest *most* dead letters, newest first, without their payload."""
@@ -408,12 +411,12 @@ class Lookups:
         for (account, name), by_hour in sorted(numbers.items()):
             if self.other_side(account):
                 continue
-            event = too_few.watch(name, account, by_hour, tx.now, self.zone)
+            event = too_few.watched(name, account, by_hour, tx.now, self.zone)
             if event is not None and event.has_stopped:
                 # What was reported lately and happened long before is in none of these hours.
                 last_reports = last_reports or _last_reports(tx)
                 last = last_reports.get((account, name), 0.0)
-                event = too_few.watch(name, account, by_hour, tx.now, self.zone, last)
+                event = too_few.watched(name, account, by_hour, tx.now, self.zone, last)
             if event is not None:
                 watched.append(event)
         return tuple(watched)

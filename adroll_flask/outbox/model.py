@@ -25,7 +25,6 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.forks import PerProcess
-from adroll_flask.times import DAY
 
 HistoryColumn: TypeAlias = Literal[
     "at", "advertisable_eid", "event_name", "outcome", "reason", "identifiers", "currency"
@@ -66,9 +65,6 @@ ERROR_LENGTH: Final = 1000
 #: Seconds by which a clock may be corrected without a lease or a pause ending early.
 SKEW: Final = 1.0
 
-#: Seconds for which a dead letter keeps its content, so that it can still be sent; for as long its
-#: key stays after that.
-DECIDED_WITHIN: Final = 90 * DAY
 #: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
 RISKY: Final = ("restored", "moved", "unsure", "before_outbox")
 #: Reasons of dead letters that nobody decided on in time: they were never sent, or may have been.
@@ -527,11 +523,6 @@ class NewEvent:
         if self.key is None:
             return None
         return OrderKey(self.advertisable_eid, self.dry_run, self.name, self.key)
-
-    @property
-    def is_imported(self) -> bool:
-        """Whether somebody has imported it: it is to be sent, however old it is."""
-        return self.identifiers >= IMPORTED
 
 
 @dataclass(frozen=True, slots=True)

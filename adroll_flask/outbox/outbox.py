@@ -12,20 +12,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from adroll_flask import files
-from adroll_flask.counters import Counters, Tally
+from adroll_flask.counters import Counted, Counters
 from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess, made_once
 from adroll_flask.times import DAY
 
-from . import location, model, schema
-from .bell import Bell
+from . import disk, location, model, schema
 from .inbox import Inbox, after_commit
 from .journal import Journal, waiting_bytes
 from .model import OutboxFailed
 from .recent_keys import RecentKeys
+from .wake_up import Bell
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -35,18 +34,15 @@ if TYPE_CHECKING:
     from .admin import Admin
     from .clocks import Clocks
     from .destination import DestinationState
+    from .holds import Amend
     from .ingest import Ingest
     from .lookups import Lookups
     from .queue import Queue
-    from .transitions import Amend
 
 #: Bytes of one event; AdRoll's are about one thousand.
 PAYLOAD_BYTES: Final = 1 << 20
 #: Seconds between two measurements of what waits in the database, which count its rows.
 _WEIGH_EVERY: Final = 5.0
-
-#: A report that failed: the event's name, why, and its account.
-_Failed: TypeAlias = tuple[str, str, str]
 
 
 def _no_changes(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
@@ -85,9 +81,9 @@ class Outbox:
         self._journal = Journal(self.folder, sync=settings.outbox_sync == "full", clock=clock)
         self._recent = RecentKeys()
         #: Failed reports by name, reason and account; a fork's parent writes its own down.
-        self._failures: PerProcess[Tally[_Failed]] = PerProcess(Tally)
+        self._failures: PerProcess[Counters] = PerProcess(Counters)
         #: How many of them are written down.
-        self._failures_kept: PerProcess[dict[_Failed, int]] = PerProcess(dict)
+        self._failures_kept: PerProcess[dict[Counted, int]] = PerProcess(dict)
         #: What waits in the database, bytes; and with the journal, as a share of the size bound.
         self._weight = 0
         self._used = 0.0
@@ -152,7 +148,7 @@ class Outbox:
 
     def note_failure(self, name: str, reason: str, account: str = "") -> None:
         """Count a report that failed; written as soon as the journal takes something again."""
-        self._failures.own().add((name, reason, account))
+        self._failures.own().add(name, reason, account=account)
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
@@ -239,9 +235,9 @@ class Outbox:
     @made_once
     def ingest(self) -> Ingest:
         """The way of what was reported into the database."""
+        from .holds import Holds
         from .ingest import Ingest
         from .rows import RowWriter
-        from .transitions import Holds
 
         settings = self._settings
         holds = Holds(self._counters, self._amend, settings.hold_max)
@@ -284,7 +280,7 @@ class Outbox:
 
     @made_once
     def _inbox(self) -> Inbox:
-        return Inbox(self.database, self.place, self.folder)
+        return Inbox(self.database, self.place)
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
@@ -296,11 +292,27 @@ class Outbox:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
         place = self.place
         try:
-            return (
-                not isinstance(place, Path) or files.is_there(place) or files.is_there(self.folder)
-            )
+            return not isinstance(place, Path) or disk.is_there(place) or disk.is_there(self.folder)
         except OSError:  # a folder that may not be entered: who works with it tells of that
             return True
+
+    def is_made(self) -> bool:
+        """Whether its tables are there, in a database that can be written; looking makes none.
+
+        :raises OutboxFailed: the database cannot be worked with.
+        :raises ConfigurationError: there is no outbox over such a database.
+        """
+        place = self.place
+        try:
+            if isinstance(place, Path) and not place.exists():
+                # What waits in the journal makes it, as soon as somebody looks.
+                return self.exists()
+        except OSError as problem:
+            raise OutboxFailed("read_only", type(problem).__name__) from None
+        # So it is while somebody else is about to make its tables.
+        is_new = isinstance(place, Path) and self.lookups.bytes_waiting() > 0
+        self.database.try_writing()
+        return self.database.has_tables() or is_new
 
     def close(self) -> None:
         """Close this process's files and connections; the next call opens them again."""

@@ -12,17 +12,17 @@ from operator import attrgetter
 from typing import Any, Final
 
 from . import destination, history, lookups, model, schema, transitions
+from .holds import taken_out
 from .ingest import Ingest, Intake, is_inbox_full
 from .journal import waiting_bytes
 from .model import Claim, ClaimedEvent, OutboxFailed, Outcome, State
+from .retention import KEYLESS_KEPT
 from .schema import STEP, Tx, of_account
 
 #: Seconds that a retry may be put off; more, also of a lease, comes from a clock that was wrong.
 LONGEST_DELAY: Final = 900.0
 #: Seconds after which what was put off for longer is due. A worker may still be at it.
 _NEAR: Final = 120.0
-#: Seconds that a delivered event without a key is kept, for those who look at what was sent.
-KEYLESS_KEPT: Final = 600.0
 #: Seconds that a claim waits for who takes in at the moment: else it would find nothing, and rest.
 _TURN: Final = 0.1
 #: Entries that a claim takes in with one transaction.
@@ -351,14 +351,13 @@ class Queue:
             verdict = None
             if met is not None and "decided" in (row.state, met.state):
                 # Held before the EID was set, released or cancelled after it; or as yet unheld.
-                verdict = transitions.taken_out(tx, row.id if row.state == "decided" else met.id)
+                verdict = taken_out(tx, row.id if row.state == "decided" else met.id)
             elif met is not None:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
                 if (row.state, met.state) == ("waiting", "held"):
                     holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
-                transitions.move(tx, "drop_ended", [row.id])
                 self.ingest.counters.add("event_duplicate", "adopted")
             theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id"
             tx.execute(theirs, account=account, id=row.id)

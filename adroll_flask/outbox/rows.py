@@ -6,22 +6,20 @@ knows says of an event is done in the same transaction, whichever came first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Final
 
 from adroll_flask.forks import each
 
-from . import destination, history, knowledge, model, schema, transitions
+from . import destination, erasure, history, knowledge, model, retention, schema
+from .holds import Holds, taken_out
 from .model import NewEvent, OutboxFailed, State
 from .schema import T, Tx
 
 #: Of what before_report has yet to pass.
 _NOT_PASSED: Final = ("invalid:before_report", "invalid:held:before_report")
-#: Seconds that count as one moment with a visitor's no: clocks of two hosts are not quite alike,
-#: and a transaction has the time of its beginning.
-_MOMENT: Final = 1.0
 #: The number alone: to ask the state for it takes as long as half of a row.
 _WAITING: Final = State.waiting.value
 
@@ -48,11 +46,11 @@ class RowWriter:
     :param clock: the host's, by which entries have their times; the database has its own.
     """
 
-    holds: transitions.Holds
+    holds: Holds
     withdrawals_kept: float
     clock: Callable[[], float]
-    #: What the outbox has noted of itself, and the host's time, as one transaction has them.
-    _notes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: The outbox's id, and the host's time, as one transaction has them.
+    _outbox_id: str = field(default="", repr=False)
     _read_at: float = 0.0
 
     def write(self, tx: Tx, entries: Sequence[model.Entry], written: Written) -> None:
@@ -60,26 +58,27 @@ class RowWriter:
 
         :param written: to which is added what came of it.
         """
-        query = "SELECT name, value FROM adroll_meta WHERE name {in_ids}"
-        notes = dict(tx.rows(query, ids=["outbox_id", knowledge.REPORTED]))
+        outbox_id = schema.meta(tx, "outbox_id") or ""
         # Once: events keep their order. And of this transaction alone: another thread may write
         # meanwhile, while this one waits for a lock.
-        replace(self, _notes=notes, _read_at=self.clock())._write(tx, entries, written)
+        replace(self, _outbox_id=outbox_id, _read_at=self.clock())._write(tx, entries, written)
 
     def _write(self, tx: Tx, entries: Sequence[model.Entry], written: Written) -> None:
         events = _those(entries, NewEvent)
         if events:
             self._insert(tx, events, written)
         for withdrawal in _those(entries, model.Withdrawal):
-            self._withdraw(tx, withdrawal, written)
+            visitor = erasure.visitor_hash(withdrawal.record_id, self._outbox_id)
+            at = self._time(tx, withdrawal.at)
+            written.erased += erasure.withdraw(tx, visitor, at, self.withdrawals_kept)
         if events:
-            self._stop_withdrawn(tx, events, written)
+            written.erased += erasure.stop_withdrawn(tx, [event.id for event in events])
         self.holds.decide(tx, _those(entries, model.Verdict))
         counted = _those(entries, model.Counted)
         for entry in counted:
             if entry.order:  # nothing else of it is kept
                 at = self._time(tx, entry.at)
-                _mark(tx, entry.order, entry.reason[:40], at, history.KEPT)
+                schema.mark(tx, entry.order, entry.reason[:40], at, retention.HISTORY_KEPT)
         history.add(tx, [replace(entry, at=self._time(tx, entry.at)) for entry in counted])
 
     def _time(self, tx: Tx, at: float) -> float:
@@ -90,9 +89,6 @@ class RowWriter:
 
     def _insert(self, tx: Tx, events: Sequence[NewEvent], written: Written) -> None:
         destination.know(tx, {event.advertisable_eid for event in events})
-        is_own = any(not event.is_imported for event in events)
-        if is_own and knowledge.REPORTED not in self._notes:
-            knowledge.note_report(tx)
         knowledge.let_unknown_rest(tx, events)
         dead = [event.id for event in events if event.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
@@ -135,7 +131,7 @@ class RowWriter:
             if value is not None:
                 row[name] = value
         if event.record_id is not None:
-            row["record_hash"] = self._hash(event.record_id)
+            row["record_hash"] = erasure.visitor_hash(event.record_id, self._outbox_id)
         if event.known_since is not None:
             row["learnt_at"] = self._time(tx, event.known_since)
         if event.dead is not None:
@@ -144,7 +140,7 @@ class RowWriter:
             row["reason"] = reason[:40]
             row["error"] = error[: model.ERROR_LENGTH]
             row["settled_at"] = queued_at
-            row["due_at"] = tx.now + model.DECIDED_WITHIN
+            row["due_at"] = tx.now + retention.DECIDED_WITHIN
         elif event.held_for is not None:
             row["state"] = State.held.value
             row["due_at"] = queued_at + event.held_for
@@ -162,7 +158,7 @@ class RowWriter:
                 raise OutboxFailed("data")
             kept = rows[order]
             if kept.state == "decided":
-                verdict = transitions.taken_out(tx, kept.id)
+                verdict = taken_out(tx, kept.id)
                 if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, event)):
                     raise OutboxFailed("locked", "another process has taken the same order in")
                 self._count_dead(tx, [event])
@@ -189,69 +185,6 @@ class RowWriter:
                 reason = "another_value" if is_changed else ""
                 duplicates.append(history.of(event, "duplicate", reason))
         history.add(tx, duplicates)
-
-    # -- visitors who said no ---------------------------------------------------------------
-
-    def _hash(self, record_id: str) -> str:
-        """The hash of a record's id, with the outbox's id as its key; a hash, which an export has,
-        stays what it is."""
-        if record_id.startswith(model.VISITOR_HASH):
-            return record_id[:32]
-        return model.keyed_hash(model.VISITOR_HASH, record_id, self._notes["outbox_id"])
-
-    def _withdraw(self, tx: Tx, withdrawal: model.Withdrawal, written: Written) -> None:
-        """Erase what waits of a visitor, and remember that they said no."""
-        at = self._time(tx, withdrawal.at) + _MOMENT
-        visitor = self._hash(withdrawal.record_id)
-        _mark(tx, visitor, "withdrawn", at, self.withdrawals_kept)
-        theirs = "record_hash = :visitor AND coalesce(learnt_at, queued_at) <= :at"
-        theirs += " AND payload IS NOT NULL"
-        self._erase_withdrawn(tx, schema.ids_of(tx, theirs, visitor=visitor, at=at), written)
-
-    def _stop_withdrawn(self, tx: Tx, events: Sequence[NewEvent], written: Written) -> None:
-        """Erase what has just come in of visitors who said no since it was learnt.
-
-        Another process's file may be read after the withdrawal, and a token may come back days
-        after it.
-        """
-        if not tx.rows(f"SELECT 1 FROM adroll_mark WHERE hash >= '{model.VISITOR_HASH}' LIMIT 1"):
-            return
-        rows = tx.rows(
-            "SELECT e.id FROM adroll_event e JOIN adroll_mark m"
-            " ON m.hash = e.record_hash WHERE e.id {in_ids}"
-            " AND coalesce(e.learnt_at, e.queued_at) <= m.marked_at",
-            ids=[event.id for event in events],
-        )
-        self._erase_withdrawn(tx, [row[0] for row in rows], written)
-
-    def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Written) -> None:
-        written.erased += self.erase(tx, ids, "suppressed", "consent_withdrawn")
-
-    def erase(self, tx: Tx, ids: Sequence[str], outcome: str, why: str) -> int:
-        """Remove the data of events that are not delivered; how many there were.
-
-        Keys stay, so that a reload does not report the visitor again. Of what is being sent, the
-        outcome is still awaited; it is never sent again.
-
-        :param outcome: what the history counts of those that waited, with the reason *why*.
-        """
-        # What moves at this moment, from one of the states below to another, is waited for.
-        schema.ids_of(tx, "id {in_ids} {lock}", ids=ids)
-        keyless = "dedupe_key IS NULL AND payload IS NOT NULL"
-        move = transitions.move
-        erased = move(tx, "drop", ids, also=keyless, outcome=outcome, why=why)
-        erased += move(tx, "drop_ended", ids, also=keyless)
-        erased += move(tx, "erase_dead", ids, reason="forgotten")
-        erased += move(tx, "erase", ids, outcome=outcome, why=why, reason="forgotten")
-        return erased + move(tx, "empty", ids, reason="forgotten")
-
-
-def _mark(tx: Tx, hash: str, reason: str, at: float, kept: float) -> None:
-    """Remember of an order or a visitor, for *kept* seconds, why it is not to be sent."""
-    # Files are read in any order: a later withdrawal, which stops more, stays.
-    tx.execute("DELETE FROM adroll_mark WHERE hash = :hash AND marked_at <= :at", hash=hash, at=at)
-    mark = {"hash": hash, "reason": reason, "marked_at": at, "forget_at": tx.now + kept}
-    schema.insert(tx, "adroll_mark", **mark)
 
 
 def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:

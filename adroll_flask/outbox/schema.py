@@ -399,6 +399,14 @@ def metas(tx: Tx, prefix: str) -> dict[str, str]:
     return dict(tx.rows(query, pattern=f"{prefix}%"))
 
 
+def mark(tx: Tx, hash: str, reason: str, at: float, kept: float) -> None:
+    """Remember of an order or a visitor, for *kept* seconds, why it is not to be sent."""
+    # Files are read in any order: a later withdrawal, which stops more, stays.
+    tx.execute("DELETE FROM adroll_mark WHERE hash = :hash AND marked_at <= :at", hash=hash, at=at)
+    values = {"hash": hash, "reason": reason, "marked_at": at, "forget_at": tx.now + kept}
+    insert(tx, "adroll_mark", **values)
+
+
 def in_states(*states: State) -> str:
     """The condition that an event is in one of *states*."""
     return f"state IN ({', '.join(map(str, states))})"

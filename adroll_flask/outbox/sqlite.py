@@ -20,12 +20,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from adroll_flask import files
 from adroll_flask.forks import PerProcess, at_fork, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
-from . import schema
+from . import disk, schema
 from .location import FILE
 from .model import ForeignFile, OutboxFailed
 from .schema import T, Tx
@@ -297,7 +296,7 @@ class SqliteDatabase(schema.Database):
 
         :raises ForeignFile: its database was moved away, and what is beside it is not ours.
         """
-        files.make_folder(self.path.parent)
+        disk.make_folder(self.path.parent)
         beside = [Path(f"{self.path}{suffix}") for suffix in _BESIDE]
         with self._alone():
             if self.path.exists():
@@ -309,7 +308,7 @@ class SqliteDatabase(schema.Database):
                 raise self._foreign("log")
             for path in beside:
                 path.unlink(missing_ok=True)
-            os.close(files.make_file(self.path, os.O_RDWR | files.BINARY))
+            os.close(disk.make_file(self.path, os.O_RDWR | disk.BINARY))
 
     def create_tables(self) -> None:
         self.write(_make_tables)
@@ -317,11 +316,11 @@ class SqliteDatabase(schema.Database):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time makes or replaces the file."""
-        flags = os.O_RDWR | files.BINARY | files.NO_FOLLOW
-        lock = files.open_file(Path(f"{self.path}-adroll.lock"), flags)
+        flags = os.O_RDWR | disk.BINARY | disk.NO_FOLLOW
+        lock = disk.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
             until = time.monotonic() + PATIENCE
-            while not files.hold(lock):
+            while not disk.hold(lock):
                 if time.monotonic() > until:
                     raise OutboxFailed("locked")
                 time.sleep(0.002)

@@ -213,7 +213,7 @@ def _on_the_wall(at: float, zone: tzinfo) -> float:
     return (at + (offset.total_seconds() if offset else 0.0)) / 3600
 
 
-def watch(
+def watched(
     name: str,
     account: str,
     by_hour: Mapping[int, int],
@@ -227,9 +227,9 @@ def watch(
     :param reported: when one was reported last, seconds since the epoch, where that is known.
 
     >>> daily = {day * 24 + 12: 1 for day in range(60)}
-    >>> watch("purchase", "EID", daily, now=(59 * 24 + 37) * 3600).level
+    >>> watched("purchase", "EID", daily, now=(59 * 24 + 37) * 3600).level
     ''
-    >>> watch("purchase", "EID", daily, now=(79 * 24) * 3600).level
+    >>> watched("purchase", "EID", daily, now=(79 * 24) * 3600).level
     'silent'
     """
     if not by_hour:

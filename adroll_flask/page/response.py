@@ -18,9 +18,9 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
-from .caching import HeaderView, may_be_shared, read_headers, vary_by_cookie
-from .cookies import update_cookies
+from .cookies import may_be_shared, update_cookies
 from .placement import CHARSET, INJECTED, PRESENT, Placer, Places, ascii_compatible
+from .shared_caches import HeaderView, read_headers, vary_by_cookie
 
 logger: Logger = get_logger("adroll_flask.page")
 
@@ -39,7 +39,7 @@ def prepare_response(
     tag: Callable[[TrackedRequest], bytes],
     places: Places,
     is_buffered: bool,
-) -> Page | None:
+) -> OutgoingPage | None:
     """Change a response's headers as the visitor's state asks.
 
     :param status: the HTTP status code.
@@ -64,7 +64,7 @@ def prepare_response(
     elif charset is not None and tracked.visitors.settings.inject:
         why = _why_not(tracked, status, view, charset) if is_buffered else "passthrough"
         if why is None:
-            return Page(tracked, headers, view, tag(tracked), charset, places)
+            return OutgoingPage(tracked, headers, view, tag(tracked), charset, places)
         if tracked.visitors.counters.add("page_untouched", why) and why == "encoded":
             logger.warning(
                 "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
@@ -116,7 +116,7 @@ def charset_of_page(kind: str | None) -> str | None:
 
 
 @dataclass(eq=False, repr=False)
-class Page:
+class OutgoingPage:
     """Places the snippet into one response.
 
     A fault of ours gives the page as the site made it (promise 1).

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from werkzeug.wrappers import Response
 
+from adroll_flask.accounts import Account
 from adroll_flask.host_names import host_of
-from adroll_flask.settings import Account, Settings
+from adroll_flask.settings import Settings
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
 _NONCE = re.compile(r"[A-Za-z0-9+/_=-]{1,256}\Z")

@@ -15,9 +15,10 @@ from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.admin import Changed
 from adroll_flask.outbox.lookups import order_id_of
-from adroll_flask.outbox.model import DECIDED_WITHIN, GIVEN_UP, Row, SuppressedOrder
+from adroll_flask.outbox.model import GIVEN_UP, Row, SuppressedOrder
+from adroll_flask.outbox.retention import DECIDED_WITHIN
 from adroll_flask.plurals import counted
-from adroll_flask.redaction import redact_event
+from adroll_flask.redaction import redact_event, short_key
 
 from .lists import searched
 from .reporter import Reporter
@@ -30,6 +31,8 @@ HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
 )
+#: Newest orders that are looked through for one like an unknown one.
+_LOOKED_THROUGH: Final = 500
 #: What may be set to one value in many dead letters: nothing of the visitor's.
 FIELDS: Final = ("currency", "value", "order_id", "page_location")
 
@@ -44,7 +47,7 @@ def matched_by(row: Row) -> str:
     """
     if row.state != "delivered" and not row.whole:
         return ""  # cancelled, or of a visitor who asked to be forgotten
-    titles = [one.title for one in names.IDENTIFIERS.values() if row.identifiers & one.bits]
+    titles = [each.title for each in names.IDENTIFIERS.values() if row.identifiers & each.bits]
     if len(titles) < 2:
         return "".join(titles)
     return f"{', '.join(titles[:-1])} and {titles[-1]}"
@@ -53,7 +56,7 @@ def matched_by(row: Row) -> str:
 # -- an order's life -------------------------------------------------------------------------------
 
 
-class Step(NamedTuple):
+class LifeStep(NamedTuple):
     """One step of an event's life.
 
     :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
@@ -94,28 +97,35 @@ def find_order(
     """
     lookups = reporter.outbox.lookups.of(account)
     secret = reporter.visitors.dedupe_secret
-    for one in searched(typed):
-        rows = lookups.find(names.kept_key(one, secret), names.EVENT_NAMES)
-        rows += lookups.dead_letters_of(one, most)
-        hashes = {names.suppressed_key(name, one, secret): name for name in names.EVENT_NAMES}
+    for spelling in searched(typed):
+        rows = lookups.find(names.kept_key(spelling, secret), names.EVENT_NAMES)
+        rows += lookups.dead_letters_of(spelling, most)
+        hashes = {names.suppressed_key(name, spelling, secret): name for name in names.EVENT_NAMES}
         suppressed = lookups.suppressed(list(hashes))
         if rows or suppressed:
             return FoundOrder(rows, {hashes[hashed]: why for hashed, why in suppressed.items()})
     return FoundOrder()
 
 
-def life(row: Row) -> list[Step]:
+def alike(reporter: Reporter, typed: str, account: str | None = None) -> dict[str, str]:
+    """The newest orders that somebody can have meant who typed *typed*: ids of their events."""
+    rows = reporter.outbox.lookups.of(account).newest_events(_LOOKED_THROUGH, "purchase")
+    newest = {short_key(row.key): row.id for row in reversed(rows) if row.key}
+    return {order: newest[order] for order in names.alike(typed, newest)}
+
+
+def life(row: Row) -> list[LifeStep]:
     """The life of one event, oldest step first; without the visitor's values."""
     # Whether one that was cancelled was held is not known; it was kept here and told to nobody.
     began = "kept" if row.state == "cancelled" else "reported"
     if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
         began = "held"
-    steps = [Step("happened", row.occurred_at), Step(began, row.reported_at)]
+    steps = [LifeStep("happened", row.occurred_at), LifeStep(began, row.reported_at)]
     if row.released_at is not None:
-        steps.append(Step("released", row.released_at))
+        steps.append(LifeStep("released", row.released_at))
     for attempt in row.attempt_log:
         unsure = "; it may have arrived" if attempt.unsure else ""
-        steps.append(Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure))
+        steps.append(LifeStep("attempt", attempt.at, (attempt.words or attempt.answer) + unsure))
     ended = {
         "delivered": "maybe more than once" if row.unsure else "",
         "dead": row.why,
@@ -123,21 +133,21 @@ def life(row: Row) -> list[Step]:
     }
     is_retry = row.reported_at < row.queued_at
     if is_retry:
-        steps.append(Step("sent_again", row.queued_at, "it had been given up"))
+        steps.append(LifeStep("sent_again", row.queued_at, "it had been given up"))
     if row.released_at is not None or is_retry:
         # A release with the present time makes an event happen after it was held. Within a second
         # nothing tells that: events have their times in milliseconds, and clocks are set.
         steps.sort(key=lambda step: (step.at or 0.0) - (step.kind == "happened"))
     if row.reason in GIVEN_UP:
         end = "never sent" if row.reason == "given_up" else "AdRoll may have it"
-        steps.append(Step("dead", row.settled_at, row.error))
-        steps.append(Step("given_up", row.due_at - DECIDED_WITHIN, end))
+        steps.append(LifeStep("dead", row.settled_at, row.error))
+        steps.append(LifeStep("given_up", row.due_at - DECIDED_WITHIN, end))
     elif row.state in ended:
-        steps.append(Step(row.state, row.settled_at, ended[row.state]))
+        steps.append(LifeStep(row.state, row.settled_at, ended[row.state]))
         if row.refunded_at is not None:
-            steps.append(Step("refunded", row.refunded_at, refund_told(row)))
+            steps.append(LifeStep("refunded", row.refunded_at, refund_told(row)))
     else:
-        steps.append(Step("now", None, row.state))
+        steps.append(LifeStep("now", None, row.state))
     return steps
 
 
@@ -216,9 +226,8 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
         if not reporter.outbox.admin.drop([id]).events:
             return _why_not_fixed(reporter, id)
         done.suppressed += 1
-        reporter.suppressed(
-            row.name, "before_report", built.key, account=row.advertisable_eid, dry_run=row.dry_run
-        )
+        eid = row.advertisable_eid
+        reporter.suppressed(row.name, "before_report", built.key, eid, row.dry_run)
     elif why := _fixed(reporter, id, passed if row.reason.startswith("invalid") else built):
         return why
     else:
@@ -226,27 +235,24 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
     return ""
 
 
-def fix_dead(reporter: Reporter, id: str, payload: bytes) -> str:
-    """Give a dead letter the event *payload* and let it be sent; why not (empty: it will be).
+def fix_dead(reporter: Reporter, row: Row, payload: bytes) -> str:
+    """Give the dead letter *row* another event and let it be sent; why not (empty: it will be).
 
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
     built = rebuilt(payload, reporter.bare({}))
-    row = reporter.outbox.lookups.show(id)
-    if row is not None and row.key:
-        order = order_id_of(row.payload or b"")
-        secret = reporter.visitors.dedupe_secret
-        # A key that is not just the order's id is the shop's own: two orders may have one id.
-        if order is None or names.kept_key(order, secret) != row.key:
-            built.key = row.key
-    return _fixed(reporter, id, built)
+    order = order_id_of(row.payload) or ""
+    # A key that is not just the order's id is the shop's own: two orders may have one id.
+    if row.key and row.key != names.kept_key(order, reporter.visitors.dedupe_secret):
+        built.key = row.key
+    return _fixed(reporter, row.id, built)
 
 
 def _fixed(reporter: Reporter, id: str, built: Built) -> str:
     """Why a dead letter is not sent as the event *built*; empty: it will be."""
     # It stays the dry run that it is, or none.
-    if reporter.outbox.admin.fix(id, reporter.new_event(built, None, dry_run=False)):
+    if reporter.outbox.admin.fix(id, reporter.new_event(built)):
         return ""
     return _why_not_fixed(reporter, id)
 

@@ -60,30 +60,24 @@ class Lines:
     It is JSON where its first line begins as such; else CSV, with the delimiter that the header has
     most of.
 
-    :param texts: its lines, as :func:`texts_of` reads them.
     :raises ReconcileError: also while iterating: it is neither.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        texts = iter(texts)
+    def __init__(self, file: IO[str]) -> None:
+        #: Characters that were read since the last row.
+        self._characters = 0
+        # Of a line that is too long no more is read than shows that it is.
+        texts = iter(partial(file.readline, MOST_CHARACTERS + 1), "")
         first = next((text for text in texts if text.strip()), "")
-        if first.startswith("PK\x03\x04"):
-            raise ReconcileError("this is an Excel file; save it as CSV")
         if first.lstrip()[:1] == "[":
             raise ReconcileError(
                 "this is a JSON array, and not a JSON object in each line: jq -c '.[]' makes these"
                 " of it"
             )
-        begin = [first, next(texts, "")]
-        # What no text has, and a picture has within its first two lines.
-        if re.search(r"[\0-\x08\x0e-\x1f]", "".join(begin)):
-            raise ReconcileError("this is no CSV, and no text in UTF-8")
         self.columns: list[str] = [JSON_COLUMN]
         # Of the header's names some have commas.
         self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
-        #: Characters that were read since the last row.
-        self._characters = 0
-        texts = self._bounded(chain(begin, texts))
+        texts = self._checked(chain([first], texts))
         if first.lstrip()[:1] != "{":
             self._rows = self._csv(texts)
             _, header = next(self._rows, (0, []))
@@ -92,6 +86,22 @@ class Lines:
         else:
             self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
         self.has_json: bool = self.columns[-1:] == [JSON_COLUMN]
+
+    def _checked(self, texts: Iterable[str]) -> Iterator[str]:
+        """*texts*; those of a row are held in memory, and quoted cells may go over many."""
+        for number, text in enumerate(texts, 1):
+            # What no text has, and a picture or an Excel file has within its first two lines.
+            if number <= 2 and re.search(r"[\0-\x08\x0e-\x1f]", text):
+                raise ReconcileError(
+                    "this is no CSV, and no text in UTF-8 (an Excel file: save it as CSV)"
+                )
+            self._characters += len(text)
+            if self._characters > MOST_CHARACTERS:
+                raise ReconcileError(
+                    f"line {number} has more than {MOST_CHARACTERS:,} characters, with the lines "
+                    "before it that a quote joins to it"
+                )
+            yield text
 
     def _csv(self, texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         # Strict, or a quote that is not closed takes all the lines behind it for one cell.
@@ -103,17 +113,6 @@ class Lines:
                 f"line {rows.line_num} is no CSV ({problem}): is a quote in it, or before it, not "
                 "closed?"
             ) from None
-
-    def _bounded(self, texts: Iterable[str]) -> Iterator[str]:
-        """*texts*; those of a row are held in memory, and quoted cells may go over many."""
-        for number, text in enumerate(texts, 1):
-            self._characters += len(text)
-            if self._characters > MOST_CHARACTERS:
-                raise ReconcileError(
-                    f"line {number} has more than {MOST_CHARACTERS:,} characters, with the lines "
-                    "before it that a quote joins to it"
-                )
-            yield text
 
     def __iter__(self) -> Iterator[Line]:
         for number, cells in self._rows:
@@ -132,20 +131,16 @@ class Lines:
             yield Line(number, cells, values, problem)
 
 
-def texts_of(file: IO[str]) -> Iterator[str]:
-    """The lines of *file*; of one that is too long as much as shows that it is."""
-    return iter(partial(file.readline, MOST_CHARACTERS + 1), "")
-
-
-def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def read_orders(file: IO[str]) -> Iterator[Mapping[str, Any]]:
     """The orders of a list: CSV with a line of names, or JSON lines.
 
     :raises ReconcileError: while iterating: a line is neither.
 
-    >>> [dict(order) for order in read_orders(iter(["order;total\\n", "1001;59,90\\n"]))]
+    >>> from io import StringIO
+    >>> [dict(order) for order in read_orders(StringIO("order;total\\n1001;59,90\\n"))]
     [{'order': '1001', 'total': '59,90'}]
     """
-    for line in Lines(lines):
+    for line in Lines(file):
         if not isinstance(line.values, dict):
             raise ReconcileError(f"line {line.number}: {line.problem}")
         yield line.values
@@ -192,8 +187,10 @@ def find_columns(
     plain = {
         re.sub(r"[\W_]+", "", name).lower(): name for name in header if name not in given.values()
     }
-    found = {what: [plain[one] for one in names if one in plain] for what, names in known.items()}
-    return {what: names[0] for what, names in found.items() if names} | dict(given)
+    columns = {
+        what: [plain[name] for name in names if name in plain] for what, names in known.items()
+    }
+    return {what: names[0] for what, names in columns.items() if names} | dict(given)
 
 
 def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
@@ -234,7 +231,6 @@ def read_amount(text: str) -> Decimal | None:
         digits = digits.replace(".", "").replace(",", ".")
     else:
         digits = digits.replace(",", "")
-    try:
+    with suppress(InvalidOperation):
         return Decimal(digits)
-    except InvalidOperation:
-        return None
+    return None

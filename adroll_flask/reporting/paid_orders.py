@@ -24,7 +24,7 @@ from adroll_flask.redaction import describe
 from adroll_flask.times import DAY, HOUR, span
 
 from .lists import read_amount, searched, spellings
-from .reconciliation import EVENT_NAME, Order, Reconciliation, line_of
+from .reconciliation import EVENT_NAME, Order, Reconciliation, status_and_reason
 from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
@@ -53,7 +53,6 @@ _NOTE: Final = "paid:"
 #: How a comparison does, and when one came to its end, seconds since the epoch.
 _STATE: Final = "paid-orders:at-work"
 _DONE: Final = "paid-orders-done"
-_RAISED: Final = "it raised "
 #: Seconds after which the function is taken to hang.
 _SLOW: Final = 60.0
 
@@ -85,12 +84,10 @@ class PaidOrders:
         is_busy = thread is not None and thread.is_alive()
         if is_busy or not self.is_known:
             return
-        lookups = self.reporter.outbox.lookups
-        state = lookups.notes(_STATE).get(_STATE, "")
         # A new process may have a function that was corrected.
-        is_doubtful = thread is None and (state.startswith(_RAISED) or not self.told()["all"])
+        is_doubtful = thread is None and (self.trouble() or not self.told()["all"])
         soonest = _SOON if is_doubtful else DAY
-        turn = lookups.take_turn
+        turn = self.reporter.outbox.lookups.take_turn
         due = [days for days, every in _LOOKS if turn(f"paid-orders:{days}", min(every, soonest))]
         if due:
             self._thread = threading.Thread(
@@ -105,8 +102,8 @@ class PaidOrders:
         try:
             lookups.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
             #: By kind and day, and by event, currency and group: how many, and their money.
-            found: dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, Decimal]]]
-            found = defaultdict(dict)
+            sums: dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, Decimal]]]
+            sums = defaultdict(dict)
             unknown: list[str] = []
             for order in self.compared(days):
                 if order.status == "unknown":
@@ -116,12 +113,12 @@ class PaidOrders:
                 at = self.reporter.clock() if order.time is None else order.time
                 day = f"{self._day(at).timestamp():.0f}"
                 kinds = {"all": ("", "", "")}
-                if kind := _LACKING.get(line_of(order)):
-                    event = order.event if len(found[kind, day]) < _ALONE else ""
+                if kind := _LACKING.get(status_and_reason(order)):
+                    event = order.event if len(sums[kind, day]) < _ALONE else ""
                     kinds[kind] = event, order.currency[:8], order.group
                 for kind, of in kinds.items():
-                    number, value = found[kind, day].get(of, (0, Decimal()))
-                    found[kind, day][of] = number + 1, value + (read_amount(order.value) or 0)
+                    number, value = sums[kind, day].get(of, (0, Decimal()))
+                    sums[kind, day][of] = number + 1, value + (read_amount(order.value) or 0)
             secret = self.reporter.visitors.dedupe_secret
             keys = [kept_key(id, secret) for order in unknown for id in spellings(order)]
             # So that a reload of an old order's page does not send it once more.
@@ -130,12 +127,12 @@ class PaidOrders:
             oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (DAYS, days))
             notes = lookups.notes(_NOTE)
             notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
-            for (kind, day), groups in found.items():
+            for (kind, day), groups in sums.items():
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
                 for place, ((event, currency, group), (number, value)) in enumerate(most):
                     # The group last: a note is cut where it is too long.
-                    told = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
-                    notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{told}{group}"
+                    numbers = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
+                    notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{numbers}{group}"
             lookups.replace_notes(_NOTE, notes)
             lookups.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             lookups.replace_notes(_STATE, {})
@@ -146,7 +143,7 @@ class PaidOrders:
                 "The shop's paid orders cannot be compared: %s [paid-orders-failed]", detail
             )
             with suppress(AdRollError):  # the outbox is away: its own finding
-                lookups.replace_notes(_STATE, {_STATE: f"{_RAISED}{type(problem).__name__}"})
+                lookups.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
 
     def told(self) -> dict[str, list[HistorySum]]:
         """What the last comparisons found, by day (``at``) and group (``reason``).
@@ -155,18 +152,18 @@ class PaidOrders:
         are ``held`` still, whose hold has ``expired``, or of which nothing is known here
         (``unknown``), each group of it.
         """
-        found: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
+        by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
         rows = lookups.those([id for *_, id in notes if is_id(id)])
         now = {row.id: (row.state, row.reason) for row in rows}
         for (_, noted, day, id), text in notes.items():
             kind = _LACKING.get(now.get(id, ("", ""))) if is_id(id) else noted
-            if kind in found:
+            if kind in by_kind:
                 (number, value, currency), end = json.JSONDecoder().raw_decode(text)
                 sums = {"reason": text[end:], "currency": currency, "value": Decimal(value)}
-                found[kind].append(HistorySum(int(day), EVENT_NAME, kind, events=number, **sums))
-        return found
+                by_kind[kind].append(HistorySum(int(day), EVENT_NAME, kind, events=number, **sums))
+        return by_kind
 
     def trouble(self) -> str:
         """Why the shop's list could not be compared lately; empty: it could."""
@@ -177,14 +174,19 @@ class PaidOrders:
         takes = self.reporter.clock() - float(begun)
         return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
 
-    def told_until(self) -> float:
-        """Before when the list tells what is missing, seconds since the epoch; 0: it does not."""
+    def compared_at(self) -> float | None:
+        """When the list was compared last, seconds since the epoch; ``None``: nobody knows."""
         outbox = self.reporter.outbox
         if not self.is_known or not outbox.exists() or self.trouble():
-            return 0.0
+            return None
         done = outbox.lookups.notes(_DONE).get(_DONE)
+        return float(done) if done else None
+
+    def told_until(self) -> float:
+        """Before when the list tells what is missing, seconds since the epoch; 0: it does not."""
+        compared_at = self.compared_at()
         # What was lost within an hour counts at its beginning.
-        return float(done) - _GRACE - 3600 if done else 0.0
+        return 0.0 if compared_at is None else compared_at - _GRACE - 3600
 
     def compared(self, days: int) -> Reconciliation:
         """What became of each paid order of the last *days*; iterate over it."""
@@ -212,8 +214,8 @@ class PaidOrders:
         since, until = self._span(days)
         with self.context():
             for row in function(since, until):
-                known = {name: row.get(name) for name in ("order_id", "value", "currency")}
-                yield known | {"time": row.get("at"), "group": row.get("group") or ""}
+                columns = {name: row.get(name) for name in ("order_id", "value", "currency")}
+                yield columns | {"time": row.get("at"), "group": row.get("group") or ""}
 
     def _span(self, days: int) -> tuple[datetime, datetime]:
         """The last *days*, whole ones of the shop's zone."""

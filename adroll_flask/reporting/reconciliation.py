@@ -5,18 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC
+from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from adroll_flask.errors import EventError
-from adroll_flask.events.fields import LIMIT, accept_amount, rounded
+from adroll_flask.events.fields import LIMIT, rounded
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.outbox.knowledge import Knowledge
 from adroll_flask.outbox.model import OrderKey, Row, SuppressedOrder, worst
-from adroll_flask.times import DAY
 
 from .lists import COLUMNS, ReconcileError, find_columns, read_amount, read_time, spellings
 from .reporter import Reporter
@@ -126,10 +125,10 @@ class Reconciliation:
             self.differing += bool(order.reported) and order.status != "not_listed"
             self.refunded += bool(order.refunded)
             if order.status in _REASONED:
-                self.reasons[line_of(order)] += 1
+                self.reasons[status_and_reason(order)] += 1
             elif order.status == "missing" and self.group:
-                known = order.group in self.groups or len(self.groups) < _TOLD_APART
-                self.groups[order.group if known else "…"] += 1
+                has_line = order.group in self.groups or len(self.groups) < _TOLD_APART
+                self.groups[order.group if has_line else "…"] += 1
             yield order
 
     def sums(self) -> dict[str, Any]:
@@ -157,12 +156,14 @@ class Reconciliation:
         invalid = {order: replace(row, payload=b"") for order, row in keyless}
         times: list[float] = []
         # A temporary file of SQLite's, removed when it is closed.
-        with closing(sqlite3.connect("")) as seen:
-            seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        with closing(sqlite3.connect("")) as store:
+            store.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
             while batch := list(islice(listed, _BATCH)):
                 times += [order.time for order in batch if order.time is not None]
                 times = [min(times), max(times)] if times else []
-                keys = {i: kept_key(i, secret) for one in batch for i in spellings(one.order_id)}
+                keys = {
+                    i: kept_key(i, secret) for order in batch for i in spellings(order.order_id)
+                }
                 hashes = {id: suppressed_key(EVENT_NAME, id, secret) for id in keys}
                 # Of one that has several events, the first account's, and none's at last.
                 all_keys = keys.values()
@@ -174,17 +175,17 @@ class Reconciliation:
                     id: events.get(key) or why.get(hashes[id]) or invalid.get(id)
                     for id, key in keys.items()
                 }
-                for one in batch:
-                    ids = spellings(one.order_id)
+                for order in batch:
+                    ids = spellings(order.order_id)
                     id = next((id for id in ids if kept[id] is not None), ids[0])
-                    is_new = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
-                    became = self._became(one, kept[id], stopped, knowledge)
-                    yield became if is_new.rowcount else one._replace(status="duplicate")
+                    is_new = store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
+                    became = self._became(order, kept[id], stopped, knowledge)
+                    yield became if is_new.rowcount else order._replace(status="duplicate")
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
             for row in lookups.reported(EVENT_NAME, *times) if times else ():
                 key = row.key or ""
-                if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
+                if store.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
                     yield Order(
                         key, "not_listed", reported=row.digest, time=row.occurred_at, event=row.id
                     )
@@ -198,10 +199,10 @@ class Reconciliation:
         :param stopped: why nothing is sent at present.
         """
         if kept is None:
-            oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * DAY
-            is_old = one.time is not None and one.time < oldest
-            knows = knowledge.covers(one.time, self.reporter.clock())
-            return one if knows and not is_old else one._replace(status="unknown")
+            now = self.reporter.clock()
+            is_old = one.time is not None and one.time < now - knowledge.kept
+            is_known = knowledge.covers(one.time, now) and not is_old
+            return one if is_known else one._replace(status="unknown")
         if isinstance(kept, SuppressedOrder):
             return one._replace(status="suppressed", why=kept.reason)
         if kept.state == "dead" and kept.reason == "forgotten":
@@ -211,7 +212,7 @@ class Reconciliation:
         return one._replace(
             status=state if state in why else "waiting",
             why=why.get(state, stopped or kept.error),
-            reported="" if _is_same(one, kept.digest) or _is_net(one, kept) else kept.digest,
+            reported="" if _is_same(one, kept) else kept.digest,
             event=kept.id,
             refunded=kept.refund,
         )
@@ -222,54 +223,47 @@ class Reconciliation:
         for row in self.orders:
             names = names or self._names(row)
             columns: dict[str, Any] = {what: _text(row.get(name)) for what, name in names.items()}
-            with suppress(EventError):
-                if not isinstance(value := row.get(names.get("value", "")), str):
-                    columns["value"] = f"{accept_amount(value):f}"  # none such as 1E+3
-            at = None
-            with suppress(ValueError):
-                at = read_time(_text(row.get(names.get("time", ""))), UTC)  # where it has no zone
-            self.has_times |= at is not None
-            if order_id := columns.pop("order_id"):
-                yield Order(order_id, "missing", **columns | {"time": at})
+            order_id = columns.pop("order_id")
+            try:
+                columns["time"] = read_time(columns.get("time", ""), UTC)
+                self.has_times = True
+            except ValueError:
+                columns["time"] = None
+            if order_id:
+                yield Order(order_id, "missing", **columns)
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
         found = find_columns(row, self.columns or {}, COLUMNS)
-        there = f"; there are: {', '.join(map(str, row))}"
         if "order_id" not in found:
             raise ReconcileError(
                 "no column is known to hold the order's id: name it (in the form, or with --column "
-                f"order_id=NAME){there}"
+                f"order_id=NAME); there are: {', '.join(map(str, row))}"
             )
-        if self.group and self.group not in row:
-            raise ReconcileError(f"there is no column {self.group!r} to group by{there}")
-        return found | ({"group": self.group} if self.group else {})
+        return found | find_columns(row, {"group": self.group} if self.group else {}, {})
 
 
-def line_of(order: Order) -> tuple[Status, str]:
+def status_and_reason(order: Order) -> tuple[Status, str]:
     """What tells an order's line of a summary from others: its status, and of some the reason."""
     return order.status, order.why.partition(": ")[0] if order.status in _REASONED else ""
 
 
 def _text(value: object) -> str:
+    # No such number as 1E+3.
+    text = f"{value:f}" if isinstance(value, Decimal) else str(value)
     # JSON can hold half of a surrogate pair, and no database or hash can.
-    return "" if value is None else str(value).strip().encode(errors="replace").decode()
+    return "" if value is None else text.strip().encode(errors="replace").decode()
 
 
-def _is_same(one: Order, digest: str) -> bool:
-    """Whether the list's value is the one reported, as far as it says one."""
-    reported, _, currency = digest.partition(" ")
+def _is_same(one: Order, kept: Row) -> bool:
+    """Whether the list's value is the one reported, or what a refund left of it; as far as the list
+    says one."""
+    amount, _, currency = kept.digest.partition(" ")
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
         return False
     ours = read_amount(one.value)
+    reported = read_amount(amount)
+    if ours is None or reported is None:
+        return ours is None
+    left = reported - (read_amount(kept.refund.partition(" ")[0]) or 0)
     # It was rounded when it was reported.
-    return ours is None or (abs(ours) < LIMIT and rounded(ours, currency) == read_amount(reported))
-
-
-def _is_net(one: Order, kept: Row) -> bool:
-    """Whether the list's value is what is left of the one reported, after a refund."""
-    gross, _, currency = kept.digest.partition(" ")
-    before = read_amount(gross)
-    back = read_amount(kept.refund.partition(" ")[0])
-    if before is None or back is None:
-        return False
-    return _is_same(one, f"{before - back} {currency}")
+    return abs(ours) < LIMIT and rounded(ours, currency) in (reported, left)

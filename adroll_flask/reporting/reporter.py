@@ -2,7 +2,7 @@
 
 A fault of ours does not reach the caller. A good event goes straight through ``_report``: whose
 event it is, the checked event, the site's own functions, one entry in the journal, a receipt. What
-is wrong with an event is raised on that way, and handled once, at the end of ``_report``.
+is wrong with an event is raised on that way, and handled once: it goes the rest as a dead letter.
 :meth:`Reporter.decide` is the way of a release or a cancellation.
 """
 
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from adroll_flask.errors import AdRollError, EventError, TokenError, TokenExpiredError, let_through
 from adroll_flask.events import names
-from adroll_flask.events.names import Coverage, EventDefaults, kept_key
+from adroll_flask.events.names import EventDefaults, kept_key
 from adroll_flask.events.products import listed
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 logger: Logger = get_logger("adroll_flask.reporting")
 
-#: Arguments that say whose event it is.
-_CALLERS_IDENTIFIERS = ("email", "user_id", "device_id", "adct", "first_party_cookie")
+#: The request in which a call is made; ``None``: outside of one.
+CurrentRequest: TypeAlias = "TrackedRequest | None"
 
 #: Arguments that say nothing about the visitor.
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
@@ -94,13 +94,8 @@ class Reporter:
 
         return build
 
-    def report(
-        self, name: str, fields: Mapping[str, Any], tracked: TrackedRequest | None
-    ) -> Receipt:
-        """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
-
-        :param tracked: the current request's, or ``None`` outside of one.
-        """
+    def report(self, name: str, fields: Mapping[str, Any], tracked: CurrentRequest) -> Receipt:
+        """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`."""
         if not self.settings.enabled:
             return DISABLED
         strict = self.strict()
@@ -116,9 +111,9 @@ class Reporter:
             return receipt
 
     def _report(
-        self, name: str, fields: Mapping[str, Any], tracked: TrackedRequest | None, strict: bool
+        self, name: str, fields: Mapping[str, Any], tracked: CurrentRequest, strict: bool
     ) -> Receipt:
-        """The way of one event; an event that is wrong becomes a dead letter."""
+        """The way of one event; one that is wrong goes it as a dead letter."""
         arguments = {name: value for name, value in fields.items() if value is not None}
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
@@ -126,24 +121,25 @@ class Reporter:
         # With visitor= the current request is not the visitor's: it is a payment provider's. So it
         # is with visitor=None, which says that there is no visitor.
         own = None if "visitor" in fields else tracked
+        page: object = arguments.get("page_location")
         context: EventDefaults | None = None
         built: Built | None = None
-        sender: str | None = None
+        dead = ("", "")
         try:
             if subject is not None:
                 context = self.of_token(subject, arguments, tracked, strict=strict)
             elif own is not None:
                 context = self._of_request(own, arguments, strict)
-                # The orders of an app that is being debugged come from its developer's address.
-                if not strict and "ip" not in arguments:
-                    sender = own.sender_note
             else:
                 context = self.bare(arguments)
+            page = page or context.page_location
             passed: Built | None = None
             if not context.refusal:
-                if hasattr(type(arguments.get("products")), "__next__"):
-                    # An iterator is read once, and a dead letter reads the products again.
-                    arguments["products"] = listed(arguments["products"])
+                products: Any = arguments.get("products")
+                # An iterator is read once, and a dead letter reads the products again. (To ask a
+                # list's type costs an AttributeError.)
+                if type(products) is not list and hasattr(type(products), "__next__"):
+                    arguments["products"] = listed(products)
                 built = self._build(name, arguments, context, strict=strict)
                 if context.token_problem:
                     built.dropped = (("visitor", context.token_problem), *built.dropped)
@@ -155,43 +151,54 @@ class Reporter:
             if passed is None:
                 why = context.refusal or "before_report"
                 key = arguments.get("deduplication_key") or arguments.get("order_id")
-                page = arguments.get("page_location") or context.page_location
-                account = self._account_at(page, None)
-                dry_run = self.is_dry_run(page, tracked)
-                return self.suppressed(name, why, key, account=account, dry_run=dry_run)
+                account = context.advertisable_eid or ""
+                return self.suppressed(name, why, key, account, self.is_dry_run(page, tracked))
             built = passed
             if built.dropped or built.hidden:
                 self._log_what_is_missing(name, built.dropped, built.hidden)
-            new = self.new_event(built, tracked)
+            new = self.new_event(built)
+            page = built.event.page_location
             if hold is not False:
                 new.held_for = self._held_for(hold, built, strict)
-            new.sender = sender
-            kept = self.outbox.put(new, session=session)
-            if kept != new.id:
-                return self._duplicate(name, kept, built.coverage)
-            status: Status = "queued" if hold is False else "held"
-            self.counters.add(f"event_{status}")
-            reason = left_out(built.dropped) if built.dropped else ""
-            receipt = Receipt(kept, status, reason, built.coverage)
-            if session is None:
-                self._committed(receipt, built)
-            else:
-                after_commit(session, self._committed, receipt, built)
-            return receipt
         except EventError as problem:
             # The programmer cannot help it that a browser keeps no cookies.
             by_visitor = own is not None and built is None and problem.field == "visitor"
             if strict and not by_visitor:
                 raise
             if built is not None:
-                new = self.new_event(built, tracked)
-            else:
-                new = self._draft(name, arguments, context, tracked)
-            new.sender = sender
+                new = self.new_event(built)
+            elif context is not None:
+                new = self._draft(name, arguments, context)
+            else:  # the token cannot be read, which had the visitor's answer: it may be a no
+                if self.settings.consent is not None:
+                    arguments = {name: arguments[name] for name in _NOT_PERSONAL & arguments.keys()}
+                new = self._draft(name, arguments, self.bare(arguments))
             # Nobody knows whether an event with hold= was paid. The reason of its dead letter
             # begins with "held:", and no retry sends it.
             reason = problem.field if hold is False else f"held:{problem.field}"
-            return self._dead(name, new, reason, problem, built, session)
+            dead = (f"invalid:{reason}", str(problem))
+            new.dead = dead
+            self.counters.add("event_invalid", problem.field.partition("[")[0])
+        new.dry_run = self.is_dry_run(page, tracked)
+        # The orders of an app that is being debugged come from its developer's address.
+        if own is not None and not strict and "ip" not in arguments:
+            new.sender = own.sender_note
+        kept = self.outbox.put(new, session=session)
+        coverage = names.Coverage() if built is None else built.coverage
+        if kept != new.id:
+            self.announce(event_suppressed, name=name, reason="duplicate")
+            return Receipt(kept, "duplicate", "reported before", coverage)
+        if built is None or new.dead:
+            return self._rejected(name, kept, dead, session)
+        status: Status = "queued" if hold is False else "held"
+        self.counters.add(f"event_{status}")
+        reason = left_out(built.dropped) if built.dropped else ""
+        receipt = Receipt(kept, status, reason, coverage)
+        if session is None:
+            self._committed(receipt, built)
+        else:
+            after_commit(session, self._committed, receipt, built)
+        return receipt
 
     # -- on the way ------------------------------------------------------------------------
 
@@ -250,35 +257,24 @@ class Reporter:
                     field,
                     why,
                 )
-
-        has_identity = bool(fields.keys() & {"email", "user_id"})
-        is_nobodys = by_token and self.functions.identity is not None and not has_identity
-        if is_nobodys and self.counters.add("identity_not_asked"):
+        if not by_token or self.functions.identity is None or fields.keys() & {"email", "user_id"}:
+            return
+        if self.counters.add("identity_not_asked"):
             logger.warning(
                 "AdRoll: an order with visitor=<token> does not ask the identity function, since "
                 "the current request may be somebody else's; pass email= and user_id= with it "
                 "(this is logged once and counted) [identity-not-asked]"
             )
 
-    def new_event(
-        self, built: Built, browser: TrackedRequest | None, *, dry_run: bool | None = None
-    ) -> model.NewEvent:
-        """A good event, as the outbox takes it.
-
-        :param browser: the current request.
-        :param dry_run: whether it is a dry run; ``None``: its page and the request decide.
-        """
+    def new_event(self, built: Built) -> model.NewEvent:
+        """A good event, as the outbox takes it; whether it is a dry run the caller says."""
         event = built.event
-        if dry_run is None:
-            dry_run = self.is_dry_run(event.page_location, browser)
-        eid = event.advertisable_eid
-        if eid is None:  # an imported event, or no account is configured yet
-            eid = self.settings.account_of(host_of(event.page_location)).advertisable_eid
         return model.NewEvent(
             id=model.new_id(self.clock()),
             name=event.event_name,
-            advertisable_eid=eid or "",
-            dry_run=dry_run,
+            # An imported event may have none, nor has any before an account is configured.
+            advertisable_eid=event.advertisable_eid or self._account_at(event.page_location, None),
+            dry_run=False,
             key=built.kept_key,
             payload=built.payload,
             occurred_at=event.timestamp,
@@ -291,12 +287,7 @@ class Reporter:
     # -- whose event it is, and why it may not be reported ---------------------------------
 
     def of_token(
-        self,
-        subject: object,
-        fields: Mapping[str, Any],
-        browser: TrackedRequest | None,
-        *,
-        strict: bool,
+        self, subject: object, fields: Mapping[str, Any], browser: CurrentRequest, *, strict: bool
     ) -> EventDefaults:
         """What *subject* says of the visitor, and whether their event may be reported.
 
@@ -324,7 +315,7 @@ class Reporter:
                 problem = unreadable
         else:
             raise EventError("visitor", "takes a Visitor or the text of Visitor.token()")
-        if problem is not None and not any(fields.get(name) for name in _CALLERS_IDENTIFIERS):
+        if problem is not None and not any(map(fields.get, names.IDENTIFIERS)):
             raise problem
         context = self.bare(fields, f"https://{visitor.host}/" if visitor.host else None)
         context.ip = visitor.ip
@@ -364,17 +355,12 @@ class Reporter:
             if self.counters.add("identity_failed", why) or why == "raised":
                 detail = describe_lines(problem)
                 logger.error("The identity function failed: %s [identity-function-failed]", detail)
-        identified = self.functions.known()
         context = self.bare(fields, tracked.page_url)
-        for name, value in identified.items():
+        for name, value in self.functions.known().items():
             setattr(context, name, value)
         context.ip = tracked.ip
         context.user_agent = tracked.user_agent
-        # With a user's or a device's id a cookie is not needed: its value is derived.
-        assume_cookie = self.assume_cookie and not any(
-            values.get(name) for values in (fields, identified) for name in ("user_id", "device_id")
-        )
-        record = tracked.reported_record(assume_cookie=assume_cookie)
+        record = tracked.reported_record(assume_cookie=self.assume_cookie)
         cookie = tracked.seen.record
         if cookie is not None and 0 < cookie.signed_at < self.outbox.oldest_cookie:
             self.outbox.oldest_cookie = cookie.signed_at
@@ -406,7 +392,7 @@ class Reporter:
         defaults.dedupe_secret = visitors.dedupe_secret
         return defaults
 
-    def is_dry_run(self, location: object, browser: TrackedRequest | None) -> bool:
+    def is_dry_run(self, location: object, browser: CurrentRequest) -> bool:
         """True where AdRoll is to forget the event: a setting says so, or a host is not real.
 
         Both the page's host and the current request's have to be real: a staging site with a copied
@@ -436,84 +422,47 @@ class Reporter:
         if receipt.status == "queued" and event_queued.receivers:
             self.announce(event_queued, receipt=receipt, event=built.event)
 
-    def _duplicate(self, name: str, id: str, coverage: Coverage) -> Receipt:
-        self.announce(event_suppressed, name=name, reason="duplicate")
-        return Receipt(id, "duplicate", "reported before", coverage)
+    def _rejected(self, name: str, id: str, dead: tuple[str, str], session: Any) -> Receipt:
+        """The receipt of an event that is kept, and cannot be sent before somebody fixes it."""
+        reason, text = dead
+        logger.error("AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", id, text)
+        rejected = {"id": id, "name": name, "reason": reason}
+        after_commit(session, partial(self.announce, event_rejected, **rejected))
+        return Receipt(id, "invalid", text)
 
-    def _account_at(self, location: object, browser: TrackedRequest | None) -> str:
+    def _account_at(self, location: object, browser: CurrentRequest) -> str:
         """The advertisable EID of the page's host, else of the current request's; empty: none."""
         host = host_of(location) or (browser.hostname if browser is not None else "")
         return self.settings.account_of(host).advertisable_eid or ""
 
-    def suppressed(
-        self, name: str, why: str, key: object, *, account: str, dry_run: bool
-    ) -> Receipt:
+    def suppressed(self, name: str, why: str, key: object, account: str, dry_run: bool) -> Receipt:
         """Count an event that is not to be reported, and keep the reason; of a dry run only count.
 
         :param key: the caller's order id or deduplication key; ``None``: there is none.
         """
         self.counters.add("event_suppressed", why)
         self.announce(event_suppressed, name=name, reason=why)
-        order: str | None = None
+        outcome, reason = model.outcome_of("suppressed", why, dry_run)
+        counted = model.Counted(self.clock(), _kept_name(name), outcome, reason)
+        counted.advertisable_eid = account
         secret = self.visitors.dedupe_secret
+        # A hash without a secret gives order numbers away: one could try them all.
+        if self.settings.remember_suppressed and not dry_run and secret is not None:
+            with suppress(EventError):  # there is no id, or none that a report takes
+                counted.order = names.suppressed_key(name, accept_id(key), secret)
         with suppress(model.OutboxFailed):  # counted above; history does without it
-            is_kept = self.settings.remember_suppressed and not dry_run
-            # A hash without a secret gives order numbers away: one could try them all.
-            if is_kept and key is not None and secret is not None:
-                text = str(key)
-                with suppress(EventError):
-                    text = accept_id(key)  # a report has it in this form
-                order = names.suppressed_key(name, text, secret)
-            outcome, reason = model.outcome_of("suppressed", why, dry_run)
-            counted = model.Counted(self.clock(), _kept_name(name), outcome, reason, order=order)
-            counted.advertisable_eid = account
             self.outbox.record(counted)
         return Receipt(None, "suppressed", why)
 
-    def _dead(
-        self,
-        name: str,
-        new: model.NewEvent,
-        reason: str,
-        problem: EventError,
-        built: Built | None,
-        session: Any,
-    ) -> Receipt:
-        """Keep an event that cannot be sent as it is, so that somebody can fix it."""
-        text = str(problem)
-        self.counters.add("event_invalid", problem.field.partition("[")[0])
-        new.dead = f"invalid:{reason}", text
-        kept = self.outbox.put(new, session=session)
-        if kept != new.id and built is not None:
-            return self._duplicate(name, kept, built.coverage)
-        logger.error(
-            "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
-        )
-        rejected = {"id": new.id, "name": name, "reason": f"invalid:{reason}"}
-        after_commit(session, partial(self.announce, event_rejected, **rejected))
-        return Receipt(new.id, "invalid", text)
-
-    def _draft(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        context: EventDefaults | None,
-        browser: TrackedRequest | None,
-    ) -> model.NewEvent:
+    def _draft(self, name: str, fields: dict[str, Any], context: EventDefaults) -> model.NewEvent:
         """An event that is wrong, as the outbox keeps it: a draft without a key."""
         from adroll_flask.events.fix import draft
 
-        page = fields.get("page_location")
-        if context is None:  # the token cannot be read
-            context = self.bare(fields)
-            if self.settings.consent is not None:
-                # The visitor's answer was in the token: they may have said no.
-                fields = {name: fields[name] for name in _NOT_PERSONAL & fields.keys()}
         return model.NewEvent(
             id=model.new_id(self.clock()),
             name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
-            dry_run=self.is_dry_run(page or context.page_location, browser),
+            dry_run=False,
             key=None,
             payload=draft(name, fields, context),
             occurred_at=context.now,

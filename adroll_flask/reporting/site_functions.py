@@ -64,19 +64,16 @@ class SiteFunctions:
 
         :raises EventError: the function said something else than who somebody is.
         """
-        if self.identity is None:
-            return {}
-        identity = self.identity(*self.arguments(tracked.environ))
+        function = self.identity
+        identity = None if function is None else function(*self.arguments(tracked.environ))
         if identity is None:
             return {}
         if not isinstance(identity, Mapping):
             what = "has to return a dict of email, user_id, device_id, or None"
             raise EventError("identity", what + nothing_to_await(identity))
         if unknown := [str(key) for key in identity if key not in _IDENTITY]:
-            raise EventError(
-                "identity",
-                f"has to return email, user_id, device_id; {names.shown(unknown[0])} is none",
-            )
+            what = f"has to return email, user_id, device_id; {names.shown(unknown[0])} is none"
+            raise EventError("identity", what)
         return {key: value for key, value in identity.items() if value not in (None, "")}
 
     def passed(self, built: Built, *, strict: bool = False) -> Built | None:

@@ -47,30 +47,30 @@ def main(
     add("--allow-production", action="store_true", help="also run in production")
     add("--quiet", action="store_true", help="do not say where it is, nor what was sent")
     add("--verbose", action="store_true", help="print each request, without its query")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         totals = serve(
-            given.host,
-            given.port,
-            quiet=not given.verbose,
-            announce=None if given.quiet else _announce,
-            account=Account(given.advertisable, given.pixel, given.token),
-            keep=given.keep,
-            state_file=given.state,
-            shop_url=given.shop,
-            hosts=frozenset(given.host_name),
-            strict=given.strict,
-            allow_remote=given.allow_remote,
-            allow_production=given.allow_production,
+            options.host,
+            options.port,
+            quiet=not options.verbose,
+            announce=None if options.quiet else _announce,
+            account=Account(options.advertisable, options.pixel, options.token),
+            keep=options.keep,
+            state_file=options.state,
+            shop_url=options.shop,
+            hosts=frozenset(options.host_name),
+            strict=options.strict,
+            allow_remote=options.allow_remote,
+            allow_production=options.allow_production,
         )
     except (Unsafe, OSError, ValueError) as exc:
         taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
         print(
-            f"sandbox: {_TAKEN.format(given.port, given.port + 1) if taken else exc}",
+            f"sandbox: {_TAKEN.format(options.port, options.port + 1) if taken else exc}",
             file=sys.stderr,
         )
         return 1
-    if not given.quiet:
+    if not options.quiet:
         print(f"Ended: {totals['accepted']} of {totals['events']} events accepted.", flush=True)
     return 0
 

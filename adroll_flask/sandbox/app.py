@@ -16,7 +16,7 @@ from .event_checks import Account
 from .faults import FAULT, Fault, Faults, FaultyApp
 from .journeys import Record
 from .parts import Sandbox
-from .state import State
+from .state import SandboxState
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -63,7 +63,7 @@ def create_app(
     app = Flask(__name__, static_folder=None, template_folder="templates")
     journal = None if state_file is None else Path(state_file)
     sandbox = Sandbox(
-        state=State(keep=keep, journal=journal, clock=clock),
+        state=SandboxState(keep=keep, journal=journal, clock=clock),
         faults=Faults(),
         account=account or Account(),
         shop_url=shop_url,
@@ -126,7 +126,7 @@ def _api(sandbox: Sandbox) -> Response:
     reading = event_api.Reading(strict=sandbox.strict)
     try:
         status, answer = _take(sandbox, record, reading)
-    except event_api.Refused as refused:
+    except event_api.RequestRefused as refused:
         status = refused.status
         answer = {"errors": [refused.error]}
     sandbox.state.note(
@@ -149,7 +149,7 @@ def _take(
 ) -> tuple[int, dict[str, Any]]:
     event_api.check_path(request.path, reading)
     if request.method != "POST":
-        raise event_api.Refused(405, "method", "the event API takes POST", "method")
+        raise event_api.RequestRefused(405, "method", "the event API takes POST", "method")
     event_api.authorise(request.headers.get("Authorization"), sandbox.account, reading)
     query = parse_qs(request.query_string.decode("latin-1"), keep_blank_values=True)
     account, dry_run = event_api.check_query(query, sandbox.account)
@@ -168,7 +168,7 @@ def _take(
         now=sandbox.state.clock(),
         reading=reading,
     )
-    record["dry_run"] = dry_run = all(one.dry_run for one in batch.events)
+    record["dry_run"] = dry_run = all(judged.dry_run for judged in batch.events)
     status = 400 if batch.errors else 200
     sandbox.state.add_batch(batch, status=status, request=record["id"])
     if batch.errors:

@@ -19,7 +19,7 @@ MOST_UNPACKED = 16 * 1024 * 1024
 _DRY = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request as a whole is not taken."""
 
     def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
@@ -37,7 +37,7 @@ class Reading:
     strict: bool = False
     warnings: list[str] = field(default_factory=list)
 
-    def depart(self, warning: str, refusal: Refused) -> None:
+    def depart(self, warning: str, refusal: RequestRefused) -> None:
         if self.strict:
             raise refusal
         self.warnings.append(warning)
@@ -66,7 +66,7 @@ def check_path(path: str, reading: Reading) -> None:
     if path.endswith("/"):
         reading.depart(
             "the path is /api/, as in AdRoll's samples; the documentation has /api",
-            Refused(404, "unknown", "there is no such path; the event API is /api", "path"),
+            RequestRefused(404, "unknown", "there is no such path; the event API is /api", "path"),
         )
 
 
@@ -84,34 +84,34 @@ def authorise(header: str | None, account: Account, reading: Reading) -> None:
             refusal = "The scheme is not Token. It must be 'Token <access token>'."
             reading.depart(
                 f"the scheme is written {scheme}; the documentation writes Token",
-                Refused(401, "unauthorized", refusal, "Authorization"),
+                RequestRefused(401, "unauthorized", refusal, "Authorization"),
             )
         return
-    raise Refused(401, "unauthorized", problem, "Authorization")
+    raise RequestRefused(401, "unauthorized", problem, "Authorization")
 
 
 def check_query(query: Mapping[str, Sequence[str]], account: Account) -> tuple[Account, bool]:
     """Check the query parameters; whose request it is, and whether it is a dry run."""
     for name, values in query.items():
         if name not in ("advertisable", "dry_run"):
-            raise Refused(400, "unknown", "there is no such query parameter", name[:40])
+            raise RequestRefused(400, "unknown", "there is no such query parameter", name[:40])
         if len(values) != 1:
-            raise Refused(400, "invalid", "must be given once", name)
+            raise RequestRefused(400, "invalid", "must be given once", name)
     advertisable = query.get("advertisable", ("",))[0]
     if not advertisable:
-        raise Refused(
+        raise RequestRefused(
             400, "required", "the query parameter advertisable is missing", "advertisable"
         )
     if wrong := value_checks.eid(advertisable):
-        raise Refused(400, "invalid", wrong, "advertisable")
+        raise RequestRefused(400, "invalid", wrong, "advertisable")
     own = account.of(advertisable)
     if own is None:
-        raise Refused(
+        raise RequestRefused(
             403, "forbidden", "the access token is not for this advertisable", "advertisable"
         )
     dry_run = _DRY.get(query.get("dry_run", ("false",))[0])
     if dry_run is None:
-        raise Refused(400, "invalid", "must be true, false, 1 or 0", "dry_run")
+        raise RequestRefused(400, "invalid", "must be true, false, 1 or 0", "dry_run")
     return own, dry_run
 
 
@@ -119,34 +119,34 @@ def check_type(content_type: str | None, encoding: str | None) -> bool:
     """Check the headers that describe the body and return whether it is gzipped."""
     kind, _, parameters = (content_type or "").partition(";")
     if kind.strip().lower() != "application/json":
-        raise Refused(415, "unsupported", "must be application/json", "Content-Type")
+        raise RequestRefused(415, "unsupported", "must be application/json", "Content-Type")
     charset = parameters.strip().lower().partition("charset=")[2].strip('" ')
     if charset not in ("", "utf-8", "utf8"):
-        raise Refused(415, "unsupported", "JSON is UTF-8", "Content-Type")
+        raise RequestRefused(415, "unsupported", "JSON is UTF-8", "Content-Type")
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return False
     if encoding.strip().lower() != "gzip":
-        raise Refused(415, "unsupported", "must be gzip or absent", "Content-Encoding")
+        raise RequestRefused(415, "unsupported", "must be gzip or absent", "Content-Encoding")
     return True
 
 
 def unpack(body: bytes, *, gzipped: bool) -> bytes:
     """Return the JSON text, never more than :data:`MOST_UNPACKED` bytes of it."""
     if len(body) > MOST_BYTES:
-        raise Refused(413, "too_large", f"must have at most {MOST_BYTES} bytes", "body")
+        raise RequestRefused(413, "too_large", f"must have at most {MOST_BYTES} bytes", "body")
     if not gzipped:
         return body
     reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         text = reader.decompress(body, MOST_UNPACKED + 1)
     except zlib.error as exc:
-        raise Refused(400, "invalid", "is not gzip", "body") from exc
+        raise RequestRefused(400, "invalid", "is not gzip", "body") from exc
     if len(text) > MOST_UNPACKED:
-        raise Refused(
+        raise RequestRefused(
             413, "too_large", f"must have at most {MOST_UNPACKED} bytes when unpacked", "body"
         )
     if not reader.eof or reader.unused_data:
-        raise Refused(400, "invalid", "is not one complete gzip member", "body")
+        raise RequestRefused(400, "invalid", "is not one complete gzip member", "body")
     return text
 
 
@@ -159,8 +159,8 @@ def parse(text: bytes, reading: Reading) -> list[Any]:
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as exc:
-        raise Refused(400, "invalid", "is not JSON (RFC 8259, UTF-8)", "body") from exc
-    refusal = Refused(400, "invalid", "must be a JSON array, even for one event", "body")
+        raise RequestRefused(400, "invalid", "is not JSON (RFC 8259, UTF-8)", "body") from exc
+    refusal = RequestRefused(400, "invalid", "must be a JSON array, even for one event", "body")
     if isinstance(value, dict):
         reading.depart(
             "the body is one event, as in AdRoll's samples; the documentation has an array of them",
@@ -170,9 +170,9 @@ def parse(text: bytes, reading: Reading) -> list[Any]:
     if not isinstance(value, list):
         raise refusal
     if not value:
-        raise Refused(400, "invalid", "must hold at least one event", "body")
+        raise RequestRefused(400, "invalid", "must hold at least one event", "body")
     if len(value) > MOST_EVENTS:
-        raise Refused(400, "too_many", f"must hold at most {MOST_EVENTS} events", "body")
+        raise RequestRefused(400, "too_many", f"must hold at most {MOST_EVENTS} events", "body")
     return value
 
 
@@ -187,8 +187,8 @@ def judge(
             "code": code,
             "field": f"[{index}].{path}" if path else f"[{index}]",
         }
-        for index, one in enumerate(judged)
-        for path, code, message in one.faults
+        for index, verdict in enumerate(judged)
+        for path, code, message in verdict.faults
     ]
     return Batch(dry_run, judged, errors)
 
@@ -209,10 +209,10 @@ def _judged(event: Any, account: Account, dry_run: bool, now: float, reading: Re
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError("a key is repeated")
-    return made
+    return members
 
 
 def _finite(text: str) -> float:

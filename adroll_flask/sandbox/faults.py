@@ -157,7 +157,7 @@ class Faults:
         return fault
 
     def describe(self, fault: Fault) -> dict[str, Any]:
-        return next((one for one in self.list() if one["id"] == fault.id), asdict(fault))
+        return next((shown for shown in self.list() if shown["id"] == fault.id), asdict(fault))
 
     def list(self) -> list[dict[str, Any]]:
         """Describe the faults that are set; ``left`` is how many seconds each has to go."""
@@ -191,7 +191,7 @@ class Faults:
             pending = [pair[0] for pair in self._faults if _fits(pair[0], method, path)]
         if not pending:
             return None
-        needs_body = any(one.order_id or one.event_name for one in pending)
+        needs_body = any(fault.order_id or fault.event_name for fault in pending)
         events = _events(body()) if needs_body else []
         with self._lock:
             for fault in pending:
@@ -215,7 +215,7 @@ def _over(fault: Fault, since: float) -> bool:
 def _fits(fault: Fault, method: str, path: str) -> bool:
     # The event API answers under /api/ as well.
     paths = (path, path.removesuffix("/"))
-    fits = any(fnmatch.fnmatchcase(one, fault.path) for one in paths)
+    fits = any(fnmatch.fnmatchcase(form, fault.path) for form in paths)
     return fits and (fault.method or method) == method
 
 
@@ -223,7 +223,7 @@ def _events(body: bytes) -> list[Any]:
     """Read the events leniently: a fault may be about a body that is itself at fault."""
     try:
         value = json.loads(event_api.unpack(body, gzipped=body[:2] == b"\x1f\x8b"))
-    except (ValueError, RecursionError, event_api.Refused):
+    except (ValueError, RecursionError, event_api.RequestRefused):
         return []
     return value if isinstance(value, list) else [value]
 

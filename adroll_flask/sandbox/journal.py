@@ -12,7 +12,7 @@ from typing import Any
 _HEAD = '["adroll sandbox"]\n'
 
 
-class Journal:
+class SandboxJournal:
     """An append-only file of the newest entries, readable by its owner alone.
 
     :param path: the file; made when missing.

@@ -63,36 +63,43 @@ class Journeys:
             visitor.steps.append({"what": what, "at": at, "detail": name})
         click = self.clicks.get(adct) if adct else None
         clicked = any(step["what"] == "click" for step in steps)
+        matched_by = None
+        if click:
+            matched_by = "click id"
+        elif clicked:
+            matched_by = "first-party cookie"
         return {
-            "matched_by": "click id" if click else "first-party cookie" if clicked else None,
+            "matched_by": matched_by,
             "click": self._click(adct) if adct else None,
             "cookie": self._cookie(cookie) if cookie else None,
             "steps": [step for step in steps if step["at"] <= at],
         }
 
     def _click(self, adct: str) -> Record:
-        seen = self.clicks.get(adct, {})
-        return {"adct": adct, "known": bool(seen), "at": seen.get("at"), "to": seen.get("to")}
+        click = self.clicks.get(adct, {})
+        return {"adct": adct, "known": bool(click), "at": click.get("at"), "to": click.get("to")}
 
     def _cookie(self, value: str) -> Record:
-        seen = self._cookies.get(value, {})
+        cookie = self._cookies.get(value, {})
         return {
             "value": value,
-            "seen_by_pixel": bool(seen),
-            "at": seen.get("at"),
-            "made_by": seen.get("by"),
-            "pages": seen.get("pages", 0),
+            "seen_by_pixel": bool(cookie),
+            "at": cookie.get("at"),
+            "made_by": cookie.get("by"),
+            "pages": cookie.get("pages", 0),
         }
 
     def _visitor(self, adct: str | None, cookie: str | None) -> _Visitor:
         keys = [kind + value for kind, value in (("a:", adct), ("c:", cookie)) if value]
         known_visitors = {
-            id(one): one for key in keys if (one := self._visitors.get(key)) is not None
+            id(self._visitors[key]): self._visitors[key] for key in keys if key in self._visitors
         }
         visitor = next(iter(known_visitors.values()), None) or _Visitor()
         if len(known_visitors) == 2:
             # A click and a cookie that were strangers until now: one visitor, one line of steps.
-            steps = sorted((step for one in known_visitors.values() for step in one.steps), key=_at)
+            steps = sorted(
+                (step for stranger in known_visitors.values() for step in stranger.steps), key=_at
+            )
             visitor.steps = deque(steps, maxlen=_STEPS)
         for key in keys:
             remember(self._visitors, key, visitor, 2 * self._keep)

@@ -29,11 +29,11 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     def events() -> Response:
         match = {name: request.args[name] for name in _MATCHES if name in request.args}
         after = request.args.get("after", 0, int)
-        found = state.events(after=after, **match)
-        limit = request.args.get("limit", len(found), int)
+        matching = state.events(after=after, **match)
+        limit = request.args.get("limit", len(matching), int)
         return _json(
             {
-                "events": found[max(0, len(found) - max(0, limit)) :],
+                "events": matching[max(0, len(matching) - max(0, limit)) :],
                 "tracked": state.tracked(),
                 "totals": state.totals(),
                 "meter": state.meter(),

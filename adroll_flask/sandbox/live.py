@@ -10,7 +10,7 @@ from flask import Blueprint, Response, abort, render_template, request
 
 from .journeys import Record
 from .parts import Sandbox
-from .state import State
+from .state import SandboxState
 
 _ASSETS = {
     "live.css": "text/css; charset=utf-8",
@@ -76,13 +76,13 @@ def _watched(sandbox: Sandbox, viewers: list[None]) -> Iterator[bytes]:
 
 def _stream(sandbox: Sandbox) -> Iterator[bytes]:
     state = sandbox.state
-    seen = generation = version = -1
+    last_revision = generation = version = -1
     while not state.closed:
         with state.changed:
             reset = generation != state.generation
             generation = state.generation
-            events = state.events(after=-1 if reset else seen)
-            seen = state.revision
+            events = state.events(after=-1 if reset else last_revision)
+            last_revision = state.revision
             version = state.version
             news = {
                 "reset": reset,
@@ -100,7 +100,7 @@ def _stream(sandbox: Sandbox) -> Iterator[bytes]:
         sandbox.faults.wait(_BREATH)
 
 
-def _changed(state: State, version: int) -> bool:
+def _changed(state: SandboxState, version: int) -> bool:
     with state.changed:
         return state.changed.wait_for(
             lambda: state.closed or state.version != version, timeout=_HEARTBEAT

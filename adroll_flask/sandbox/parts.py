@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from .event_checks import Account
 from .faults import Faults
-from .state import State
+from .state import SandboxState
 
 
 @dataclass(slots=True)
 class Sandbox:
     """The parts of one sandbox; ``app.extensions["adroll_sandbox"]``."""
 
-    state: State
+    state: SandboxState
     faults: Faults
     account: Account
     shop_url: str

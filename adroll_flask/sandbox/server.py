@@ -363,12 +363,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Read what the application left of the body, so that the next request can follow."""
         if self.close_connection:
             return
-        left = _LEFT_UNREAD
-        while left > 0:
-            data = body.read(min(left, 16384))
+        bytes_to_read = _LEFT_UNREAD
+        while bytes_to_read > 0:
+            data = body.read(min(bytes_to_read, 16384))
             if not data:
                 return
-            left -= len(data)
+            bytes_to_read -= len(data)
         self.close_connection = True
 
     def version_string(self) -> str:

@@ -188,11 +188,11 @@ class RunningSandbox:
             state.changed.wait_for(
                 lambda: len(self.accepted(event_name, **match)) >= count, timeout
             )
-            found = self.accepted(event_name, **match)
-        if len(found) < count:
+            accepted = self.accepted(event_name, **match)
+        if len(accepted) < count:
             what = "event" if count == 1 else "events"
-            raise TimeoutError(f"{len(found)} of {count} {what} after {timeout:g} s")
-        return found
+            raise TimeoutError(f"{len(accepted)} of {count} {what} after {timeout:g} s")
+        return accepted
 
 
 @contextmanager

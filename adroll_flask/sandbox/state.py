@@ -12,7 +12,7 @@ from typing import Any
 
 from . import event_checks
 from .event_api import Batch
-from .journal import Journal
+from .journal import SandboxJournal
 from .journeys import Journeys, Record, remember
 
 #: Orders whose ids are remembered for duplicates; each takes about 200 bytes.
@@ -33,7 +33,7 @@ _COUNTED = (
 )
 
 
-class State:
+class SandboxState:
     """Everything that the sandbox remembers.
 
     :param keep: how many events, requests and visitors are kept in full; ids for duplicates and
@@ -62,9 +62,9 @@ class State:
         #: Grows with every :meth:`clear`.
         self.generation: int = 0
         self._clear()
-        self._journal: Journal | None = None
+        self._journal: SandboxJournal | None = None
         if journal is not None:
-            opened = Journal(journal, keep=keep)
+            opened = SandboxJournal(journal, keep=keep)
             for entry in opened.read():
                 self._replay(entry)
             self._journal = opened
@@ -89,11 +89,13 @@ class State:
         taken = 200 <= status < 300
         with self.changed:
             now = self.clock()
-            for one in batch.events:
+            for item in batch.events:
                 # AdRoll takes a batch or refuses it: what is in order goes down with the rest.
-                verdict = "accepted" if taken else "rejected" if one.faults else "held_back"
+                verdict = "accepted"
+                if not taken:
+                    verdict = "rejected" if item.faults else "held_back"
                 self._add_event(
-                    one.event, one.faults, verdict, one.dry_run, request, now, one.warnings
+                    item.event, item.faults, verdict, item.dry_run, request, now, item.warnings
                 )
             self.touch()
 
@@ -288,8 +290,8 @@ class State:
         if kind == "event":
             # A file of a former version has no warnings.
             event, faults, verdict, dry_run, *warnings = rest
-            found = [(path, code, message) for path, code, message in faults]
-            self._add_event(event, found, verdict, dry_run, 0, now, *warnings)
+            fault_tuples = [(path, code, message) for path, code, message in faults]
+            self._add_event(event, fault_tuples, verdict, dry_run, 0, now, *warnings)
         elif kind == "click":
             self._add_click(rest[0], rest[1], now)
         elif kind == "pixel":

@@ -41,6 +41,12 @@ def record_cookie(settings: Settings, *, secure: bool) -> str:
     return f"__Host-{settings.cookie_name}" if is_of_this_host else settings.cookie_name
 
 
+def cookie_names(settings: Settings) -> set[str]:
+    """The names of all cookies of ours that responses may set."""
+    records = {record_cookie(settings, secure=secure) for secure in (True, False)}
+    return {FIRST_PARTY_COOKIE, *records}
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class RequestCookies:
     """What a request's ``Cookie`` header says of the visitor."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hmac
 import re
 from typing import Literal, TypeAlias
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 from wsgiref.types import WSGIEnvironment
 
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import NAME, host_of, is_loopback
 from adroll_flask.logs import logger
 
+from .click_in_url import click_id_in
 from .consent import Decision, decide
 from .identifiers import (
-    accept_adct,
     accept_user_agent,
     is_public_ip,
     new_first_party_cookie,
@@ -32,7 +32,6 @@ Sender: TypeAlias = Literal["none", "local", "private", "proxy", "visitor"]
 
 #: How private, loopback and link-local addresses begin: a look before the exact question.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
-_ADCT = re.compile(r"(?:^|&)adct=([^&]+)")
 _HOST = re.compile(rf"(?:{NAME}|\[[a-f0-9]*:[a-f0-9.:]{{1,44}}\])(?::[1-9][0-9]{{0,4}})?\Z")
 #: Where Dash's script asks for what a callback gives.
 _DASH_CALLBACK = "/_dash-update-component"
@@ -235,22 +234,12 @@ class TrackedRequest:
 
     @made_once
     def adct(self) -> str | None:
-        """The first click id that can be taken in the URL of a navigation.
-
-        A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
-        """
+        """The click id of the request's URL, where it counts (:mod:`.click_in_url`)."""
         query = self.environ.get("QUERY_STRING", "")
         if "adct=" not in query or self.method != "GET":
             return None
-        if not self.is_navigation:
-            self.visitors.counters.add("adct_ignored", "no_navigation")
-            return None
-        texts = [unquote(text, errors="replace") for text in _ADCT.findall(query)]
-        accepted = [accept_adct(text) for text in texts]
-        adct = next(filter(None, accepted), None)
-        if accepted and adct is None:
-            self.visitors.counters.add("adct_ignored", "malformed")
-        return adct
+        counters = self.visitors.counters
+        return click_id_in(query, counters, is_navigation=self.is_navigation)
 
     @made_once
     def decision(self) -> Decision:

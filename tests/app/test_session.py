@@ -210,42 +210,6 @@ def test_the_site_s_own_key_comes_first(shop: Flask) -> None:
     assert visit(client, "/without").get_json() == [{"campaign": "spring"}, "click123"]
 
 
-def test_who_takes_it_out_finds_it_gone_and_nothing_is_saved_for_that(shop: Flask) -> None:
-    def gone() -> list[Any]:
-        return ["adroll" in session, session.get("adroll"), session.pop("adroll", "gone")]
-
-    @shop.get("/<how>")
-    def take(how: str) -> Response:
-        if how == "pop":
-            assert session.pop("adroll")["adct"] == "click123"
-            return jsonify(gone())
-        if how == "del":
-            del session["adroll"]
-            return jsonify(gone())
-        if how == "twice":
-            del session["adroll"]
-            with pytest.raises(KeyError):
-                del session["adroll"]
-            with pytest.raises(KeyError):
-                session.pop("adroll")
-            return jsonify(gone())
-        if how == "setdefault":
-            assert session.setdefault("adroll", 1)["adct"] == "click123"
-            return jsonify([False, None, "gone"])
-        session.clear()
-        return jsonify([session["adroll"]["adct"] != "click123", None, "gone"])
-
-    client = shop.test_client()
-    visit(client, "/?adct=click123")
-    for how in ("pop", "del", "twice", "setdefault", "clear"):
-        response = visit(client, f"/{how}")
-        assert response.get_json() == [False, None, "gone"], how
-        lines = response.headers.getlist("Set-Cookie")
-        begun = [line for line in lines if line.startswith("session=number")]
-        assert not begun, how
-    assert client.get_cookie("session", domain="shop.example") is None
-
-
 @pytest.mark.parametrize("no", ["gpc", "forget"])
 def test_a_withdrawal_forces_one_save_without_it(shop: Flask, no: str) -> None:
     shop.add_url_rule("/forget", "forget", forget)

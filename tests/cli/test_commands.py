@@ -15,6 +15,7 @@ from adroll_flask import AdRoll, cancel_conversion, release_conversion, report_e
 from adroll_flask.cli import worker as cli_worker
 from adroll_flask.events.event import Event
 from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.findings.finding import meaning
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Caplog, Patch
@@ -229,7 +230,7 @@ def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: st
     all_dead = run("outbox", "retry", "--all-dead", code=0)
     assert "2 dead letters restored, moved or unsure: not sent unless an id or" in all_dead.output
     assert all_dead.output.endswith("\n1 event will be sent again\n")
-    assert reason in run("outbox", "list", "--dead").output
+    assert meaning("dead", reason).title in run("outbox", "list", "--dead").output
     by_id = run("outbox", "retry", "ffff", doubtful, code=1)
     assert "ffff: is no dead letter" in by_id.output
     assert "what it has is counted twice if it is sent again" in by_id.output
@@ -377,7 +378,8 @@ def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: R
     assert "kept back" not in run("outbox").output
     settle(app, o1001={"kind": "retry", "reason": "throttled", "delay": 14 * 60 + 20})
     _, line = run("outbox", "list").output.splitlines()
-    assert line.split()[-6:-1] == ["0", "1001", "in", "14", "minutes"]
+    assert line.split("  ")[-1] == "AdRoll does not take it at present (throttled)"
+    assert line.split("  ")[-2] == "in 14 minutes"
     assert "kept back   the next is due in 14 minutes\n" in run("outbox").output
     report(app, order_id="2" * 60)
     report(app, order_id="jo@example.com", user_id=42)

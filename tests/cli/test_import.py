@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask.cli import import_command
-from adroll_flask.outbox.model import OutboxFailed, Withdrawal
+from adroll_flask.outbox.model import OutboxFailed
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, eventually
@@ -154,35 +154,13 @@ def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
     assert len(kept(app)) == 3
 
 
-@pytest.mark.parametrize("reason", ["restored", "unsure"])
-def test_a_line_of_an_export_stays_what_it_was(app: Flask, run: Run, reason: str) -> None:
-    """A trial order makes no sale, and what AdRoll may have is not sent by itself."""
+def test_what_another_outbox_held_is_no_line(app: Flask, run: Run) -> None:
+    """A trial order would become a sale, and what AdRoll may have would be sent once more."""
     report(app)
     (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
-    assert run("-", input=line).output == "1 duplicate\n"
-    told = json.loads(line) | {"dry_run": True, "unsure": True, "record_hash": "w" + "a" * 31}
-    dead = json.dumps(told | {"state": "dead", "reason": reason})
-    assert "line 1: reason: AdRoll may have" in run("-", input=dead, code=1).output
-    assert "line 1: key: " in run("-", input=json.dumps(told | {"key": 1.5}), code=1).output
-    assert run("-", input=json.dumps(told)).output == "1 queued\n"
-    row = app.extensions["adroll"].outbox.lookups.list(newest=True)[0]
-    assert (row.dry_run, row.unsure) == (True, True)
-    # Nor is what the visitor has said no to since.
-    app.extensions["adroll"].outbox.record(Withdrawal(row.queued_at - 30, "w" + "a" * 31))
-    run("-", input=json.dumps(told | {"key": "2", "queued_at": row.queued_at - 60}))
-    assert app.extensions["adroll"].outbox.lookups.list(newest=True)[0].reason == "forgotten"
-
-
-@pytest.mark.parametrize("wrong", [{}, {"currency": "EURO"}])
-def test_an_unpaid_order_of_an_export_is_held(app: Flask, run: Run, wrong: dict[str, Any]) -> None:
-    report(app, hold=True, **wrong)
-    (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
-    invoke(app, "outbox", "drop", json.loads(line)["id"])
-    assert run("-", input=line.replace("EURO", "EUR")).output == "1 queued\n"
-    [held] = app.extensions["adroll"].outbox.lookups.list()
-    assert (held.state, held.key) == ("held", "1001")
-    invoke(app, "outbox", "release", "1001")
-    assert app.extensions["adroll"].outbox.lookups.show(held.id).state == "waiting"
+    for text in (line, json.dumps(json.loads(line)["event"])):
+        assert run("-", *SET, input=text, code=1).output.startswith("line 1: ")
+    assert len(kept(app)) == 1
 
 
 def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:

@@ -219,50 +219,6 @@ def test_an_app_that_cannot_be_imported_says_where(run: Run, tmp_path: Path) -> 
     assert (result.returncode, "broken.py" in result.stderr) == (1, True)
 
 
-MOUNTS = """
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Mount, Router
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from adroll_flask import AdRollASGIMiddleware, AdRollMiddleware
-
-def settings(name):
-    return {"sandbox": True, "secret_key": "a key for tests", "folder": __file__ + name}
-
-def wsgi(environ, start_response): ...
-async def asgi(scope, receive, send): ...
-
-ours = Middleware(AdRollASGIMiddleware, **settings("1"))
-inner = Starlette(routes=[Mount("/shop", Starlette(middleware=[ours]))])
-in_app = Starlette(routes=[Mount("/in", inner)])
-in_mount = Starlette(routes=[Mount("/shop", asgi, middleware=[ours])])
-in_router = Router([Mount("/shop", Router(middleware=[ours]))])
-shops = [AdRollMiddleware(wsgi, **settings(name)) for name in "23"]
-one = DispatcherMiddleware(wsgi, {"/fr": shops[0], "/de": wsgi})
-several = DispatcherMiddleware(wsgi, {"/fr": shops[0], "/de": shops[1]})
-"""
-
-
-@pytest.mark.parametrize(
-    ("app", "code", "said"),
-    [
-        ("in_app", 0, ""),
-        ("in_mount", 0, ""),
-        ("in_router", 0, ""),
-        ("one", 0, ""),
-        ("several", 1, "several apps that are mounted in this one have an AdRoll each"),
-    ],
-)
-def test_the_middleware_of_a_mounted_app_is_found(
-    run: Run, tmp_path: Path, app: str, code: int, said: str
-) -> None:
-    pytest.importorskip("starlette")
-    (tmp_path / "site_of_apps.py").write_text(MOUNTS)
-    result = run("--app", f"site_of_apps:{app}", "outbox")
-    assert result.returncode == code, result.stderr
-    assert said in result.stderr
-
-
 def test_what_litestar_makes_for_each_route_is_refused_with_the_way_out(
     run: Run, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -225,7 +226,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
         (b"", "no column is known to hold the order"),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
         (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
-        (b"PK\x03\x04" + b"\0" * 200, "this is an Excel file; save it as CSV"),
+        (b"PK\x03\x04" + b"\0" * 200, "an Excel file: save it as CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
         (b'"' + b"x" * 200_000, "is no CSV"),
         (b"order\n" + b"y" * 200_000, "is no CSV"),
@@ -333,7 +334,7 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
     assert said.endswith("there are: Bestellung, Summe.")
     said = shop.said(shop.upload("order;Zahlart\n1001;card\n", group="payment"))
     assert said.endswith(
-        "there is no column &#39;payment&#39; to group by; there are: order, Zahlart."
+        "there is no column &#39;payment&#39;; the file has &#39;order&#39;, &#39;Zahlart&#39;."
     )
     page = shop.upload("order;Date\n1001;16.11.2026 14:30\n").text
     assert "the list has no times that can be read" in page
@@ -349,11 +350,12 @@ def test_an_order_is_found_as_people_write_it_or_others_are_named(shop: Dashboar
     shop.report("2026-4826")
     for typed in ("#2026-4826", " 2026-4826 ", "# 2026-4826", "Order 2026-4826"):
         assert '<h1>Order <span class="id">2026-4826<' in find(shop, typed)
-    for typed in ("2026-4862", "#2026-4862", "Order 2026-4862"):
+    for typed in ("4826", "#2026-04826", "Order 2026-4826-B"):
         page = find(shop, typed)
         assert "It is unknown here" in page
         assert "Did you mean" in page
         assert ">2026-4826</a>" in page
+    assert "Did you mean" not in find(shop, "2026-4827"), "another order's number says nothing"
 
 
 def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardShop) -> None:
@@ -367,7 +369,7 @@ def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardS
         assert "It was paid and never reported" in page
         assert "own list of paid orders has it, with <strong>59.90 EUR" in page
         assert "Did you mean" not in page
-    page = find(shop, "1003")
+    page = find(shop, "1001-B")
     assert "It is unknown here" in page
     assert "Did you mean" in page
     assert "of the last 14 days has none of this id" in page
@@ -410,3 +412,19 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     chosen = shop.post("orders/missing", only="paypal").text
     assert 'value="paypal" class="plain" aria-pressed="true"' in chosen
     assert "1002" not in chosen
+
+
+def test_a_dry_run_is_nothing_that_adroll_has(new_shop: Callable[..., DashboardShop]) -> None:
+    """The page said that AdRoll had it."""
+    shop = new_shop(ADROLL_DRY_RUN=True)
+    shop.deliver("1001")
+    page = find(shop, "1001")
+    assert "A dry run: AdRoll checked the event and did not keep it." in page
+    assert "AdRoll has it" not in page
+
+
+def test_an_order_that_is_unknown_may_be_older_than_the_outbox(shop: DashboardShop) -> None:
+    shop.deliver("1001")
+    page = find(shop, "1002")
+    assert "paid before this outbox began" in page
+    assert "AdRoll may have it" in page

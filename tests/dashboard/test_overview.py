@@ -82,7 +82,7 @@ def test_what_was_refused_and_is_over_asks_for_nothing(shop: Shop) -> None:
     assert shop.json()["verdict"]["level"] == "bad"
     page = shop.html()
     assert "do this first" in page
-    assert "In the time that this page shows, <b>106 of 109 orders reached AdRoll; 3 could" in page
+    assert "In the time that this page shows: <b>106 of 109 orders reached AdRoll; 3 could" in page
     shop.press("problems/drop", **shop.open_problem(), sure="yes")
     found, page = shop.json(), shop.html()
     assert found["verdict"]["level"] == "good"
@@ -120,6 +120,22 @@ def test_how_many_orders_did_not_arrive_is_a_sentence(shop: Shop) -> None:
         "refused",
         "cancelled",
     }
+
+
+def test_not_all_have_reached_adroll_while_one_is_on_the_way(shop: Shop) -> None:
+    """All 14 orders reached AdRoll, the page said, and two more waited."""
+    shop.report("1001")
+    assert shop.json()["answer"]["sentence"] == (
+        "No order is known to have reached AdRoll: 1 is on the way."
+    )
+    shop.happened("delivered", 14, delay=1.0)
+    assert shop.json()["verdict"]["sentence"] == (
+        "Yes. 14 orders reached AdRoll, and 1 is on the way."
+    )
+    shop.happened("dead", 2, reason="unsure")
+    assert shop.json()["answer"]["sentence"] == (
+        "14 orders reached AdRoll, 1 is on the way, and 2 may have arrived."
+    )
 
 
 def test_a_hold_that_nobody_released_is_no_loss_to_adroll(shop: Shop) -> None:

@@ -15,6 +15,7 @@ import pytest
 from adroll_flask.dashboard import problems
 from adroll_flask.dashboard.page import for_lookers
 from adroll_flask.findings import finding
+from adroll_flask.outbox.model import Attempt
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import eventually
 from tests.support.dashboard_shop import DELIVERED, NOW, DashboardShop
@@ -197,6 +198,22 @@ def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     page = shop.html("problems")
     assert page.count("AdRoll has refused the access token") == 1
     assert "http_401: no such token" in page
+
+
+def test_an_answer_that_did_not_come_is_told_in_words(shop: DashboardShop) -> None:
+    """The page said "reset", which is a name of ours."""
+    words = "The connection ended before AdRoll answered. It may have the events"
+    asked = Attempt(shop.now, "unsure", None, "reset", True)
+    shop.bury("1001", error="reset", asked=asked)
+    shop.destination.failed("reset")
+    assert f"<dd>{words}, " in shop.html("problems")
+    [order] = shop.json("orders")["newest"]
+    assert f'<span class="said">{words}</span>' in shop.html("orders", event=order["id"])
+
+
+def test_who_only_looks_reads_no_code() -> None:
+    """A marketer read ``app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)``."""
+    assert for_lookers(finding.SHARED["proxy_fix"]) == for_lookers("")
 
 
 def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:

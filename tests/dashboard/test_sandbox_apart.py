@@ -68,6 +68,8 @@ def test_each_account_has_one_of_its_own_in_the_sandbox(
     found = overview(tried)
     assert "reached the sandbox" in found["verdict"]["sentence"]
     assert (found["health"]["delivered"], set(found["apart"].values())) == (2, {0})
+    page = tried.test_client().get("/adroll-dashboard/").text
+    assert "that the sandbox should have reached it" in page
 
 
 def test_what_the_sandbox_accepted_is_told_apart_after_going_live(live: Flask) -> None:
@@ -88,6 +90,17 @@ def test_what_the_sandbox_accepted_is_told_apart_after_going_live(live: Flask) -
     compared = visits.invoke(live, "reconcile", "-", "--json", input="order\n1\n").output
     assert "delivered" not in json.loads(compared), "AdRoll never had it"
     assert "2 events of the sandbox" in visits.invoke(live, "go-live").output
+
+
+def test_the_page_of_an_order_says_who_had_it(tried: Flask, live: Flask) -> None:
+    """Of an order of the sandbox it said that AdRoll had it."""
+    for app, tags, told in ((tried, 0, False), (live, 2, True)):
+        client = app.test_client()
+        listed = client.get("/adroll-dashboard/orders.json").get_json()["newest"]
+        page = client.get(f"/adroll-dashboard/orders?event={listed[0]['id']}").text
+        assert page.count('<span class="tag">sandbox</span>') == tags
+        assert ("The sandbox had the event. AdRoll does not have it." in page) == told
+        assert "AdRoll has it" not in page
 
 
 def test_an_order_of_the_sandbox_is_reported_to_adroll_as_any_other(live: Flask) -> None:

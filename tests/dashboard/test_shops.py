@@ -15,7 +15,14 @@ from tests.support import PATIENCE, visits
 from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop
 from tests.support.outbox_engines import ENGINES, database
 
+from .conftest import Shop
+
 FRENCH = "FRENCHADVERTISABLE0001"
+#: The account of its own that the shop for France has.
+ACCOUNTS = {
+    "shop.fr": {"advertisable_eid": FRENCH, "pixel_eid": "FRENCHPIXEL00000000001"}
+    | {"access_token": "another"}
+}
 #: What became of each shop's orders.
 ORDERS = {"shop.test": ("1", "2", "3"), "shop.fr": ("1", "4")}
 
@@ -24,9 +31,7 @@ class Shops(DashboardShop):
     """A site with a shop of its own for France; the outbox has both shops' orders."""
 
     def __init__(self, make_app: AppMaker, **config: Any) -> None:
-        account = {"advertisable_eid": FRENCH, "pixel_eid": "FRENCHPIXEL00000000001"}
-        accounts = {"shop.fr": account | {"access_token": "another"}}
-        config |= {"ADROLL_ACCOUNTS": accounts, "ADROLL_HOSTS": ["shop.test", "shop.fr"]}
+        config |= {"ADROLL_ACCOUNTS": ACCOUNTS, "ADROLL_HOSTS": ["shop.test", "shop.fr"]}
         super().__init__(make_app, **config)
         for host, orders in ORDERS.items():
             visit = visits.VISIT | {"base_url": f"https://{host}"}
@@ -118,6 +123,33 @@ def test_an_order_is_found_in_the_shop_that_is_looked_at(shops: Shops) -> None:
     found = shops.post("orders/find?shop=shop.fr", order="1")
     assert found.status_code == 303
     assert "shop=shop.fr" in found.location
+
+
+def test_where_all_shops_are_looked_at_an_order_names_its_shop(shops: Shops) -> None:
+    """Two orders 1 were alike, and a stop was nobody's."""
+    named = {(one["order"], one["shop"]) for one in shops.json("orders")["newest"]}
+    assert {("1", "shop.test"), ("1", "shop.fr")} <= named
+    html = shops.html("orders")
+    assert html.count('<span class="tag">shop.fr</span>') == 2
+    assert '<span class="tag">shop.fr</span>' not in shops.html("orders", shop="shop.fr")
+    assert '<span class="tag">shop.fr</span>' in shops.post("orders/find", order="1").text
+
+
+def test_where_all_shops_are_looked_at_a_stop_names_its_shop(shops: Shops) -> None:
+    shops.runtime.outbox.destination(FRENCH).stop("http_401", "print")
+    assert shops.json("problems")["destination"]["shop"] == "shop.fr"
+    assert ", shop.fr</dd>" in shops.html("problems")
+    assert ", shop.fr</dd>" not in shops.html("problems", shop="shop.fr")
+
+
+def test_where_all_shops_are_looked_at_what_is_watched_names_its_shop(make_app: AppMaker) -> None:
+    shops = Shop(make_app, ADROLL_ACCOUNTS=ACCOUNTS, ADROLL_HOSTS=["shop.test", "shop.fr"])
+    for hours in range(1, 35 * 24, 6):
+        for eid in (ADVERTISABLE, FRENCH):
+            shops.happened("delivered", ago=hours * 3600.0, delay=1.0, advertisable_eid=eid)
+    watched = [one["shop"] for one in shops.json("problems")["watched"]]
+    assert sorted(watched) == ["shop.fr", "shop.test"]
+    assert '<span class="tag">shop.fr</span>' in shops.html("problems")
 
 
 def test_commands_are_of_one_shop(any_shops: Shops, tmp_path: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.settings import Account
+from adroll_flask.accounts import Account
 from benchmarks.accounts import latencies
 from tests.conftest import Caplog
 from tests.support import PATIENCE, eventually

@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adroll_flask.accounts import Account
 from adroll_flask.delivery.client import Answer, Client
 from adroll_flask.delivery.transport import Transport
-from adroll_flask.settings import Account, Settings
+from adroll_flask.settings import Settings
 from tests.support.anything import JSON
 from tests.support.delivery_kit import EID, PIXEL, AdRoll, refusal
 

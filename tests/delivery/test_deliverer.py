@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from adroll_flask.accounts import Account
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.turns import Progress
 from adroll_flask.outbox.model import Counted
-from adroll_flask.settings import Account
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import OK, AdRoll, Clock, NoAnswer, Reply, Shop, orders, refusal

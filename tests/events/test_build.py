@@ -12,12 +12,12 @@ from uuid import UUID
 import jsonschema
 import pytest
 
+from adroll_flask.accounts import Account
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import Built, build, trial_event
 from adroll_flask.events.event import json_schema, wire_bytes
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
-from adroll_flask.settings import Account
 from tests.conftest import Caplog
 from tests.support.event_kit import (
     BARE,

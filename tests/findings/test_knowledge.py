@@ -166,7 +166,7 @@ def test_a_disk_that_goes_with_the_next_deploy_is_told_before_the_first_order(
 ) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text("1 0 0:1 / / rw - overlay overlay rw\n")
-    monkeypatch.setattr("adroll_flask.findings.site_settings.MOUNTS", mounts)
+    monkeypatch.setattr("adroll_flask.outbox.location.MOUNTS", mounts)
     app = make_app()
     assert "disk-not-kept" not in codes(visits.invoke(app, "check", "--json"))
     for name, value in HOSTS[host].items():

@@ -310,3 +310,18 @@ def test_an_order_lost_just_before_a_span_takes_nothing_from_it(make_app: AppMak
     shop.look()
     shop.deliver("1001")
     assert shop.json("overview", period="days")["health"]["could"] == 1
+
+
+def test_the_answer_says_whether_it_was_compared_with_the_shops_list(
+    make_app: AppMaker, shop: PayingShop
+) -> None:
+    """All orders had reached AdRoll, and nobody had looked which had been paid."""
+    assert "not compared with the shop's own list of paid orders yet" in shop.html()
+    shop.look()
+    found, html = shop.json(period="today"), shop.html(period="today")
+    assert found["compared"] == shop.now
+    assert "is compared with the shop's own list of paid orders, last on" in html
+    bare = dashboard_shop.DashboardShop(make_app)
+    bare.deliver("1001")
+    assert bare.json(period="today")["compared"] is None
+    assert "An order that the shop did not report is unknown here" in bare.html(period="today")

@@ -14,7 +14,7 @@ from flask import Flask
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox.model import OutboxFailed
-from adroll_flask.sandbox.journal import Journal as SandboxJournal
+from adroll_flask.sandbox.journal import SandboxJournal
 from tests.conftest import AppMaker, Caplog
 from tests.support import PATIENCE, visits
 from tests.support.outbox_engines import Bench, damage, deliver, status

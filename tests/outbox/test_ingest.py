@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask import files
-from adroll_flask.outbox import journal, model
+from adroll_flask.outbox import disk, journal, model
 from adroll_flask.outbox.journal import Journal, files_of
+from adroll_flask.outbox.model import OrderKey, Verdict
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.rows import Written
 from adroll_flask.outbox.schema import Tx
@@ -333,7 +333,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     writer.append(model.encode(bench.event("1")))
     assert bench.open().queue.waiting() == 1
     put_back(bench)
-    monkeypatch.setattr(files, "boot", lambda: "after the cut")
+    monkeypatch.setattr(disk, "boot", lambda: "after the cut")
 
     (event,) = bench.open().queue.claim(EID).events
 
@@ -615,19 +615,22 @@ def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: 
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
 
 
-def test_that_the_site_reports_is_noted_though_the_first_transaction_was_lost(
+def test_whether_the_site_itself_reports_is_told_by_what_it_reported(
     bench: Bench, outbox: Outbox
 ) -> None:
     outbox.database.create_tables()
-    assert not outbox.lookups.knowledge().has_reports
-    outbox.put(bench.event("1001"))
-    bench.execute("ALTER TABLE adroll_event RENAME TO elsewhere")
-    with pytest.raises(model.OutboxFailed):
-        outbox.queue.waiting()
-    bench.execute("ALTER TABLE elsewhere RENAME TO adroll_event")
-
+    outbox.put(bench.event("1001", identifiers=model.IMPORTED | 1))
+    outbox.decide(Verdict(bench.now(), "release", OrderKey(EID, False, "purchase", "to come")))
+    settle(outbox, claimed(outbox))
+    assert not outbox.lookups.has_reports(), "an import alone"
+    outbox.put(bench.event(None))
     assert outbox.queue.waiting() == 1
-    assert outbox.lookups.knowledge().has_reports
+    assert outbox.lookups.has_reports()
+    settle(outbox, claimed(outbox))
+    bench.pass_time(601)
+    outbox.admin.keep_house()
+    assert [row.key for row in outbox.lookups.list()] == ["1001"]
+    assert outbox.lookups.has_reports(), "its row has gone"
 
 
 class WaitingEntries(list[Any]):

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import files
+from adroll_flask.outbox import disk
 from adroll_flask.outbox import journal as journals
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read_part, remove
 from adroll_flask.outbox.model import OutboxFailed
@@ -101,6 +101,9 @@ def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Jour
     found = texts_of(folder)
     assert [text for text in found if text.startswith(b"after")] == acknowledged
     assert len(set(found)) == len(found), "an entry was kept twice"
+    journal.close()
+    lost = [file.name for file in files_of(folder) if file.size and is_alive(file)]
+    assert lost == [], "a file that nobody has any more is still open"
 
 
 # -- damage -------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
     assert journals.last_note(tmp_path).positions == {"a": 7}
     journals.leave_note(tmp_path, {})
     assert journals.last_note(tmp_path).positions == {}
-    assert journals.last_note(tmp_path).boot == files.boot()
+    assert journals.last_note(tmp_path).boot == disk.boot()
     path = tmp_path / "adroll-reader.note"
     path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
     assert journals.last_note(tmp_path) == journals.Note()
@@ -269,8 +272,8 @@ def test_with_sync_the_disk_has_an_entry_and_its_names_when_a_call_returns(
     folder: Path, monkeypatch: Patch, sync: bool
 ) -> None:
     synced: list[object] = []
-    monkeypatch.setattr(files, "sync_folder", synced.append)
-    monkeypatch.setattr(files, "sync_data", lambda _: synced.extend(texts_of(folder)))
+    monkeypatch.setattr(disk, "sync_folder", synced.append)
+    monkeypatch.setattr(disk, "sync_data", lambda _: synced.extend(texts_of(folder)))
     Journal(folder, sync=sync).append(line(b"x"))
 
     assert synced == ([folder.parent, folder, b"x"] if sync else [])
@@ -289,7 +292,7 @@ def test_a_failed_sync_fails_and_ends_the_file(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "sync_data", fail)
+        patch.setattr(disk, "sync_data", fail)
         with pytest.raises(OutboxFailed, match=reason):
             journal.append(line(b"two"))
     journal.append(line(b"three"))
@@ -377,7 +380,7 @@ def test_no_append_loses_its_file(
         with folder.with_name("other").open("w"):
             is_its_own.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 
-    interrupt(monkeypatch, call, os if call == "write" else files, meanwhile)
+    interrupt(monkeypatch, call, os if call == "write" else disk, meanwhile)
     journal.append(line(b"two"))
 
     assert is_its_own == [True]

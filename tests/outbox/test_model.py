@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from adroll_flask.outbox import model
 from adroll_flask.outbox.model import NewEvent, OutcomeKind, new_id
 from adroll_flask.outbox.outbox import Outbox
-from adroll_flask.outbox.queue import KEYLESS_KEPT
+from adroll_flask.outbox.retention import KEYLESS_KEPT
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, retry, told
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from adroll_flask.outbox import lookups
 from adroll_flask.outbox.model import OrderKey, Verdict, Watched
 from adroll_flask.outbox.outbox import Outbox
-from adroll_flask.outbox.too_few import watch
+from adroll_flask.outbox.too_few import watched
 from benchmarks.too_few import KNOWN, Shop, wrong_alarms
 from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench
@@ -58,7 +58,7 @@ RARE = {NOON - day * 24: 1 for day in range(35)}
 def test_too_few_is_told_by_the_shops_own_hours(
     by_hour: dict[int, int], later: int, level: str
 ) -> None:
-    found = watch("purchase", EID, by_hour, (NOON + later) * HOUR)
+    found = watched("purchase", EID, by_hour, (NOON + later) * HOUR)
     assert (found.level if found else "") == level
 
 
@@ -67,7 +67,7 @@ def test_it_is_over_when_as_many_come_again_and_not_before() -> None:
     broken = by_day(until=NOON - 3)  # since nine o'clock
     for hours, level in ((0, "low"), (1, ""), (8, "")):
         mended = broken | {NOON + hour: 5 for hour in range(hours)}
-        found = watch("purchase", EID, mended, (NOON + hours) * HOUR)
+        found = watched("purchase", EID, mended, (NOON + hours) * HOUR)
         assert found is not None
         assert found.level == level, hours
 
@@ -81,7 +81,7 @@ def test_a_day_follows_the_clock_on_the_wall() -> None:
         here = datetime.fromtimestamp(hour * HOUR, zone).hour
         by_hour[hour] = 60 * (9 <= here < 18)
     for its, level in ((zone, ""), (UTC, "low")):
-        found = watch("purchase", EID, by_hour, opens + 120, its)
+        found = watched("purchase", EID, by_hour, opens + 120, its)
         assert found is not None
         assert found.level == level
 

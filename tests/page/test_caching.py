@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import Client, TestResponse
 
 from adroll_flask import AdRollMiddleware, forget_visitor
-from adroll_flask.page.caching import TARGETED, is_shared_cacheable, read_headers
+from adroll_flask.page.shared_caches import TARGETED, is_shared_cacheable, read_headers
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
 
 NOW = 1_790_000_000.0

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from adroll_flask.sandbox import create_app, event_checks, running, value_checks
-from adroll_flask.sandbox.state import State
+from adroll_flask.sandbox.state import SandboxState
 from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, NOW, Api, purchase
 
 IDS = "identifiers"
@@ -301,7 +301,7 @@ def test_state_survives_in_a_bounded_file(tmp_path: Path) -> None:
         before = state.events(), state.totals(), state.meter()
         state.close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    state = State(journal=file)
+    state = SandboxState(journal=file)
     after = state.events(), state.totals(), state.meter()
     state.close()
     # Requests are not written down, so their numbers are not the same.
@@ -313,13 +313,13 @@ def test_state_survives_in_a_bounded_file(tmp_path: Path) -> None:
     assert [one["duplicate"] for one in after[0]] == [False, True]
     assert after[0][-1]["journey"]["matched_by"] == "first-party cookie"
     # It is bounded, and a line that is cut short is skipped.
-    state = State(journal=file, keep=10)
+    state = SandboxState(journal=file, keep=10)
     for number in range(95):
         state.add_click(f"click{number}", "http://shop.test/")
     state.close()
     assert len(file.read_text().splitlines()) <= 20
     file.write_text(file.read_text()[:-10])
-    state = State(journal=file, keep=10)
+    state = SandboxState(journal=file, keep=10)
     assert state.clicks()[-1]["adct"] == "click93"
     state.clear()
     state.close()

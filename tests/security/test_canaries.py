@@ -389,7 +389,7 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
 
 
 COMMANDS = [
-    *("check", "check --last 20", "explain", "go-live", "history", "worker --once", "send-test"),
+    *("check", "check --since 1h", "explain", "go-live", "history", "worker --once", "send-test"),
     *("outbox", "outbox list", "outbox list --dead", "outbox export", "outbox find 1003"),
     *("outbox release 1003", "outbox cancel 1003", "outbox show ID", "outbox show nonsense"),
     *("outbox retry --all-dead", "outbox retry --reason invalid"),

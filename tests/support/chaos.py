@@ -35,12 +35,13 @@ from typing import Any
 from flask.cli import FlaskGroup
 
 from adroll_flask import report_conversion
+from adroll_flask.accounts import SANDBOX_ACCOUNT
 from adroll_flask.delivery import batch
 from adroll_flask.delivery.transport import RequestsTransport, Timeouts
 from adroll_flask.events.build import warm
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import running
-from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
+from adroll_flask.settings import Settings
 from tests.support import started
 from tests.support.server_shop import make_shop
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
-from adroll_flask.outbox import model, transitions
+from adroll_flask.outbox import holds, model
 from adroll_flask.outbox.model import Claim, NewEvent, Outcome, Row, new_id
 from adroll_flask.outbox.outbox import Outbox
 from tests.support import eventually, lacking
@@ -64,7 +64,7 @@ class Bench:
     opened: list[Outbox] = field(default_factory=list)
     plain: sa.Engine | None = None
 
-    def open(self, amend: transitions.Amend = amend_wire, **config: Any) -> Outbox:
+    def open(self, amend: holds.Amend = amend_wire, **config: Any) -> Outbox:
         """Another outbox object on the same database: another process's, as far as it goes."""
         values = {f"ADROLL_{name.upper()}": value for name, value in config.items()}
         if self.url is not None:

@@ -6,14 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
-
-from adroll_flask.visitor.tracked_request import TrackedRequest
 
 #: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
 #: list, and raises and catches within, for each question; here one walk answers all.
@@ -73,21 +69,6 @@ class Said(Enum):
     NOTHING = "nothing"
     #: Anything else.
     SHARED = "shared"
-
-
-def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
-    """True where a cache between the site and its visitors may keep the response.
-
-    That is told by ``ADROLL_CACHED_PATHS`` and by the headers. A cookie of ours, or one that is
-    taken back, leaves on no such response.
-    """
-    patterns = tracked.visitors.settings.cached_paths
-    if patterns and tracked.method in ("GET", "HEAD"):
-        # Whoever lists a path may write it as people do, or as browsers send it.
-        path = unquote(tracked.path)
-        if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
-            return True
-    return is_shared_cacheable(seen, tracked.visitors.clock())
 
 
 def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
@@ -166,17 +147,6 @@ def _is_future(date: str, now: float) -> bool:
     except (ValueError, TypeError, OverflowError):
         # RFC 9111, section 5.3: an invalid date, "0" above all, is in the past.
         return False
-
-
-def keep_private(tracked: TrackedRequest, headers: Headers) -> None:
-    """Keep a response that sets a visitor's cookies, or takes them back, out of shared caches."""
-    tracked.carries_cookies = True
-    # What comes after us would add to a "private" of ours, which would be taken for the site's.
-    if not tracked.is_last:
-        return
-    control = read_headers(headers).get("cache-control", "")
-    if what_is_said(control) is not Said.FORBIDDEN:
-        headers["Cache-Control"] = f"{control}, private" if control else "private"
 
 
 def vary_by_cookie(headers: Headers, seen: HeaderView) -> None:

@@ -1,4 +1,11 @@
-"""What ends a wait for work in this process."""
+"""What wakes delivery in this process, which rests between two steps.
+
+An outbox's bell is rung by each report while somebody waits, by a flush, by the end of a stop, and
+by the signal that ends a worker; after it delivery lingers, for other reports to come along. The
+thread has one of its own, which ends a rest at once: for a flush, at the exit, and at each
+hundredth report. Of what another process reports no bell tells: delivery looks again after ``poll``
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""How long the outbox keeps what it has, in seconds, where no setting says it.
+
+Settings say how long a key is kept after its event was delivered or cancelled
+(``ADROLL_DEDUPE_DAYS``), an order that is held and a release that came before its order
+(``ADROLL_HOLD_MAX``), and a visitor's no (``Settings.withdrawals_kept``). What is over goes bit by
+bit, with :meth:`.Admin.keep_house`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from adroll_flask.times import DAY
+
+from . import model
+
+#: A dead letter keeps its content for so long, so that it can still be sent; for as long its key
+#: stays after that.
+DECIDED_WITHIN: Final = 90 * DAY
+#: A delivered event without a key, for those who look at what was sent.
+KEYLESS_KEPT: Final = 600.0
+#: History, and why an order was suppressed: 13 months.
+HISTORY_KEPT: Final = 400 * DAY
+#: How far the journal's file of a host that is gone was read.
+POSITIONS_KEPT: Final = 400 * DAY
+
+
+def waits_for_people(row: model.Row) -> bool:
+    """Whether a dead letter could be sent: those of dry runs, moved or damaged ones are nothing."""
+    return row.whole and not row.dry_run and row.reason not in ("moved", "damaged")
