@@ -152,10 +152,13 @@ class Ingest:
         """
         entries: list[model.Entry] = []
         end = begin
+        known_to = note.positions.get(file.name, 0)
         while file.size > end and end - begin < room and len(entries) < most:
             wanted = most - len(entries)
             try:
-                part = journal.read_part(file, end, most=wanted, most_bytes=_READ_BYTES)
+                part = journal.read_part(
+                    file, end, most=wanted, most_bytes=_READ_BYTES, known_to=known_to
+                )
                 entries += self._entries(file, part, note)
             except OSError as problem:
                 self._complain(file.path, problem)
@@ -190,10 +193,9 @@ class Ingest:
             self.counters.add("journal_corrupt")
             what = f"a line at {offset} of the file {file.name} is damaged"
             journal.keep_aside(self.folder, f"{file.name}-{offset}", data, what)
-        taken_in_to = note.positions.get(file.name, 0)
-        before = [body for place, body in read.bodies if place < taken_in_to]
-        new = [body for _, body in read.bodies[len(before) :]]
-        return [*(doubted(entry, note) for entry in self._decoded(before)), *self._decoded(new)]
+        before = self._decoded(read.bodies[: read.known])
+        new = self._decoded(read.bodies[read.known :])
+        return [*(doubted(entry, note) for entry in before), *new]
 
     def _decoded(self, bodies: Iterable[bytes]) -> Iterator[model.Entry]:
         for body in each(bodies):

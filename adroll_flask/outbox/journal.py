@@ -371,17 +371,21 @@ def files_of(folder: Path) -> list[JournalFile]:
 class Part:
     """A part of a file.
 
-    :param bodies: the JSON of whole entries, each with its place.
+    :param bodies: the JSON of whole entries.
+    :param known: how many of them, the first ones, were read before.
     :param damaged: lines that are no whole entries, each with its place.
     :param end: where the next reading begins.
     """
 
-    bodies: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
+    bodies: list[bytes] = field(default_factory=list, repr=False)
+    known: int = 0
     damaged: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     end: int = 0
 
 
-def read_part(file: JournalFile, offset: int, *, most: int, most_bytes: int) -> Part:
+def read_part(
+    file: JournalFile, offset: int, *, most: int, most_bytes: int, known_to: int = 0
+) -> Part:
     """Whole entries from *offset* on.
 
     A last line without an end is still being written, unless the writer has gone: then the line is
@@ -389,6 +393,7 @@ def read_part(file: JournalFile, offset: int, *, most: int, most_bytes: int) -> 
 
     :param most: entries that are read at most.
     :param most_bytes: bytes that are read at most, but for a single entry that is larger.
+    :param known_to: up to which offset it was read before.
     :raises OSError: the file cannot be read.
     """
     part = Part(end=offset)
@@ -410,7 +415,8 @@ def read_part(file: JournalFile, offset: int, *, most: int, most_bytes: int) -> 
     for line in lines[:most]:
         body = body_of(line)
         if body is not None:
-            part.bodies.append((part.end, body))
+            part.bodies.append(body)
+            part.known += part.end < known_to
         else:
             part.damaged.append((part.end, line))
         part.end += len(line)

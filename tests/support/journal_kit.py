@@ -14,9 +14,9 @@ def line(text: bytes) -> bytes:
     return line_of(json.dumps(text.decode("latin-1")).encode())
 
 
-def texts(bodies: list[tuple[int, bytes]]) -> list[bytes]:
+def texts(bodies: list[bytes]) -> list[bytes]:
     """What entries say."""
-    return [json.loads(body).encode("latin-1") for _place, body in bodies]
+    return [json.loads(body).encode("latin-1") for body in bodies]
 
 
 def read_file(file: JournalFile, *, most: int = 100, most_bytes: int = 1 << 16) -> Part:
