@@ -14,9 +14,8 @@ from hashlib import sha256
 
 from . import host_names
 
-#: How the sandbox's advertisable EIDs begin, and how its pixels' EIDs do.
+#: How the sandbox's EIDs begin.
 _SANDBOX_BEGIN = "SANDBOX"
-_SANDBOX_PIXEL = "SANDBOXPIXEL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Account:
             return SANDBOX_ACCOUNT
         if not is_of_sandbox(eid):
             eid = _SANDBOX_BEGIN + b32encode(sha256(eid.encode()).digest()).decode()[:15]
-        pixel = _SANDBOX_PIXEL + eid.removeprefix(_SANDBOX_BEGIN)[:10]
+        pixel = _SANDBOX_BEGIN + "PIXEL" + eid.removeprefix(_SANDBOX_BEGIN)[:10]
         return Account(eid, pixel, SANDBOX_ACCOUNT.access_token)
 
 
@@ -69,8 +68,7 @@ class AccountsOfHosts:
     def served_accounts(self) -> dict[str, Account]:
         """All accounts that this process serves, by advertisable EID."""
         accounts = (self.account, *self.accounts.values())
-        by_eid = {account.advertisable_eid: account for account in accounts}
-        return {eid: account for eid, account in by_eid.items() if eid}
+        return {own.advertisable_eid: own for own in accounts if own.advertisable_eid}
 
     def serves(self, eid: str) -> bool:
         """Whether this process sends the events of the account *eid* (empty: of none yet).

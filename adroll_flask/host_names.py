@@ -18,9 +18,8 @@ is_name: Callable[[str], re.Match[str] | None] = re.compile(NAME, re.IGNORECASE)
 
 def is_loopback(host: str) -> bool:
     """True for ``localhost`` and loopback addresses."""
-    if is_ip(host):
-        return ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
+    is_named = host == "localhost" or host.endswith(".localhost")
+    return is_named or (is_ip(host) and ip_address(host).is_loopback)
 
 
 def is_listed(host: str, listed: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Times and lengths of time: as people and lists write them, and pauses that become longer."""
+"""Times and lengths of time, as people and lists write them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,3 @@ def written(form: str, at: float, zone: tzinfo) -> str:
     """
     moment = datetime.fromtimestamp(at, zone)
     return moment.strftime(form.replace("%-d", str(moment.day)))
-
-
-def doubled(first: float, times: int, most: float) -> float:
-    """The pause after something failed *times* times: *first* seconds, twice as many each time.
-
-    >>> [doubled(2.0, times, 30.0) for times in (1, 2, 3, 9)]
-    [2.0, 4.0, 8.0, 30.0]
-    """
-    return min(most, first * 2.0 ** min(times - 1, 10))

@@ -27,7 +27,7 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.events.names import BITS, FORM_NAMES, coverage_of
 from adroll_flask.findings import site_settings
 from adroll_flask.findings.finding import Finding, finding_of, ok
-from adroll_flask.outbox.model import OutboxFailed, Row
+from adroll_flask.outbox.model import HistorySum, OutboxFailed, Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
 from adroll_flask.reporting.kept_events import find_order
@@ -129,11 +129,13 @@ def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) ->
         words = "; ".join(result.answer.get("errors", ()))
         yield finding_of("send-test-failed", meaning=result.meaning, answer=words)
     yield from result.clock_findings()
+    rows: Sequence[HistorySum] = ()
     with suppress(OutboxFailed):  # which the rest says
-        rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
-        number = sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid))
-        if number:  # they stay here, and are told apart from now on
-            yield finding_of("sandbox-apart", events=number)
+        if runtime.outbox.exists():
+            rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
+    if number := sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid)):
+        # They stay here, and are told apart from now on.
+        yield finding_of("sandbox-apart", events=number)
     if not runtime.settings.hosts:
         yield finding_of("hosts-not-set")
     if url is None:

@@ -18,7 +18,6 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.clocks import AGREES, Clocks
 from adroll_flask.outbox.destination import DestinationState
 from adroll_flask.outbox.model import Destination, OutboxFailed
-from adroll_flask.times import doubled
 
 from .client import Answer, Client
 
@@ -214,7 +213,7 @@ class Gate:
         if pause is None:
             # From the beginning of one request to that of the next: one that hung until its
             # time-out has waited already.
-            pause = self.spread(doubled(2.0, failures, MAX_PAUSE))
+            pause = self.spread(_doubled(2.0, failures, MAX_PAUSE))
             pause = max(LEAST_PAUSE, pause - (self.monotonic() - self._asked_at))
         if permit.probing == "other":  # which no pause of the destination's keeps
             self._refused = (permit.fingerprint, self.monotonic() + pause)
@@ -273,3 +272,12 @@ class Gate:
             if not self.destination.try_probe(_PROBE_LEASE):
                 return None
         return permit
+
+
+def _doubled(first: float, times: int, most: float) -> float:
+    """The pause after something failed *times* times: *first* seconds, twice as many each time.
+
+    >>> [_doubled(2.0, times, 30.0) for times in (1, 2, 3, 9)]
+    [2.0, 4.0, 8.0, 30.0]
+    """
+    return min(most, first * 2.0 ** min(times - 1, 10))

@@ -301,7 +301,7 @@ def shown_by(kind: type[Any]) -> list[str]:
     """The sensitive fields that the representation of a dataclass shows."""
     thing = object.__new__(kind)
     for field in fields(kind):
-        told = CANARIES["click"] if SENSITIVE.fullmatch(field.name) else None
+        told = CANARIES["click"] if SENSITIVE.fullmatch(field.name) else True
         object.__setattr__(thing, field.name, told)
     return re.findall(rf"(\w+)='{CANARIES['click']}", repr(thing))
 
