@@ -181,7 +181,7 @@ def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
 # -- a buyer ------------------------------------------------------------------------------------
 
 
-class Step(NamedTuple):
+class BuyerStep(NamedTuple):
     """One step of a buyer, or an identifier of its event; whether it is as it should be."""
 
     name: str
@@ -213,7 +213,7 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
     console.show(data, f"{table}\n{last}", failed=bool(missing))
 
 
-def _steps(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[Step]:
+def _steps(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[BuyerStep]:
     """What a buyer sees, up to the first step that fails, and what became of the order."""
     import requests
 
@@ -234,50 +234,50 @@ def _steps(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
         try:
             page = shop.get(site)
             snippet = "data-adroll" in page.text
-            said = f"{page.status_code}, {'with' if snippet else 'without'} the snippet"
-            yield Step(name, page.ok and snippet, said)
+            words = f"{page.status_code}, {'with' if snippet else 'without'} the snippet"
+            yield BuyerStep(name, page.ok and snippet, words)
             name = "click"  # on an ad that leads there
             shop.get(site, params={"adct": probe})
             cookies = "; ".join(f"{key}={value}" for key, value in shop.cookies.items())
             secure = are_secure(runtime.settings, over_https=site.lower().startswith("https:"))
             record = runtime.visitors.read(cookies, secure=secure).record
             kept = record is not None and record.adct == probe
-            said = "the click id is in the visitor's cookie"
+            words = "the click id is in the visitor's cookie"
             if not kept:
-                said = "the visitor's cookie has no click id: a redirect, a cache, or no consent"
-            yield Step(name, kept, said)
+                words = "the visitor's cookie has no click id: a redirect, a cache, or no consent"
+            yield BuyerStep(name, kept, words)
             if recipe is None or not (page.ok and snippet and kept):
                 return
             name = "order"
             order = str(_function_of(recipe)(shop))
         except requests.RequestException as problem:
             answer = problem.response
-            said = describe(problem) if answer is None else f"answered {answer.status_code}"
-            yield Step(name, False, said)
+            words = describe(problem) if answer is None else f"answered {answer.status_code}"
+            yield BuyerStep(name, False, words)
             return
-    yield Step("order", True, order)
+    yield BuyerStep("order", True, order)
     yield from _steps_of_event(runtime, order, wait)
 
 
-def _steps_of_event(runtime: Runtime, order: str, wait: float) -> Iterator[Step]:
+def _steps_of_event(runtime: Runtime, order: str, wait: float) -> Iterator[BuyerStep]:
     """Whether the order's event reached AdRoll, and what it lacks."""
     row = _event_of(runtime, order, wait)
     if row is None:
         why = f"no report of it within {wait:g} seconds: is the order id the one that it reports?"
-        yield Step("report", False, why)
+        yield BuyerStep("report", False, why)
         return
-    said = f"{row.state}: {row.why}" if row.why else row.state
+    words = f"{row.state}: {row.why}" if row.why else row.state
     if row.state == "held":
-        said = "is held: the recipe has to call the webhook, or the webhook to release it"
+        words = "is held: the recipe has to call the webhook, or the webhook to release it"
     elif row.settled_at is None:
-        said += f" after {wait:g} seconds; `flask adroll check` says why"
-    yield Step("report", row.state == "delivered", said)
+        words += f" after {wait:g} seconds; `flask adroll check` says why"
+    yield BuyerStep("report", row.state == "delivered", words)
     has = tuple(bool(row.identifiers & bit) for bit in BITS.values())
     # Whoever clicked on an ad has a click id.
     coverage = coverage_of(has, runtime.settings.email, is_derived=True, is_app=False)
-    yield Step("identifiers", bool(coverage.carried), ", ".join(coverage.carried) or "none")
+    yield BuyerStep("identifiers", bool(coverage.carried), ", ".join(coverage.carried) or "none")
     for name in coverage.missing:
-        yield Step(name, False, _FIXES[name])
+        yield BuyerStep(name, False, _FIXES[name])
 
 
 def _function_of(name: str) -> Any:

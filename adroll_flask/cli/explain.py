@@ -61,7 +61,7 @@ def settings() -> Mapping[str, tuple[str, str]]:
     >>> settings()["ADROLL_ENABLED"]
     ('Off: the API is there and does nothing.', '``True``')
     """
-    defaults = {one.name: one.default for one in fields(Settings)}
+    defaults = {setting.name: setting.default for setting in fields(Settings)}
     texts = {}
     for comment, name in _SETTING.findall(inspect.getsource(Settings)):
         text = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
@@ -84,8 +84,8 @@ def explain(code: str | None) -> None:
     findings = _findings_here()
     if code is None:
         here = {finding.code for finding in findings}
-        codes = sorted(entries, key=lambda one: (one not in here, one))
-        rows = [(one, entries[one].title, "yes" if one in here else "") for one in codes]
+        codes = sorted(entries, key=lambda code: (code not in here, code))
+        rows = [(code, entries[code].title, "yes" if code in here else "") for code in codes]
         listed = [dict(zip(("code", "title", "here"), row, strict=True)) for row in rows]
         console.show(listed, console.table(("code", "meaning", "here"), rows))
         return
@@ -134,11 +134,11 @@ def _of_reason(reason: str, entries: Mapping[str, Entry]) -> Entry:
     :raises click.UsageError: it is none.
     """
     # Of several the first: events die of the reasons that are told before.
-    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
+    outcomes = {key.partition("/")[2]: key.partition("/")[0] for key in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
     kinds = ("", "*", "unpaid", "settable", "invalid:")
     if outcome == "answer" or reason in kinds:
-        reasons = [one for one, of in outcomes.items() if of != "answer" and one not in kinds]
+        reasons = [code for code, of in outcomes.items() if of != "answer" and code not in kinds]
         near = suggestion(reason, [*entries, *reasons, *settings()])
         raise click.UsageError(f"there is no code {reason!r}{near or '; explain lists all'}")
     what = meaning(outcome, reason)

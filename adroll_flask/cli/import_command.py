@@ -340,12 +340,12 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
         lines = counted(summary.rejected, "line")
         text += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
     if summary.stopped:
-        told = "nothing was kept"
+        outcome = "nothing was kept"
         if summary.kept:
-            told = f"{summary.kept:,} of {summary.good:,} events are kept"
+            outcome = f"{summary.kept:,} of {summary.good:,} events are kept"
         if summary.stopped != "interrupted":
-            told += f"; the journal takes no more ({summary.stopped}): see flask adroll check"
-        click.echo(console.as_typed(f"stopped: {told}"), err=True)
+            outcome += f"; the journal takes no more ({summary.stopped}): see flask adroll check"
+        click.echo(console.as_typed(f"stopped: {outcome}"), err=True)
         click.echo("to go on, run the same command again: what is kept is a duplicate", err=True)
     return text or "nothing to do"
 

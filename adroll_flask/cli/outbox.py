@@ -82,7 +82,7 @@ def _status(account: str | None) -> None:
     lookups = runtime.outbox.lookups.of(account)
     counts = lookups.counts()
     version = int(lookups.notes("schema_version").get("schema_version", 0))
-    made = f"schema {version}" if version else "not there yet; the first report makes it"
+    tables = f"schema {version}" if version else "not there yet; the first report makes it"
     verdicts = counts.pop("decided")
     size = lookups.bytes_waiting()
     late = runtime.outbox.queue.oldest_due(None if account is None else [account])
@@ -90,7 +90,7 @@ def _status(account: str | None) -> None:
     accounts = {eid: number for eid, number in by_account.items() if account in (None, eid)}
     moment = Moment(runtime, account=account)
     lines: list[tuple[str, object]] = [
-        ("engine", f"{database.dialect}, {made}"),
+        ("engine", f"{database.dialect}, {tables}"),
         *counts.items(),
         ("no hold yet", counted(verdicts, "verdict") if verdicts else ""),
         ("oldest due", "" if late is None else span(late)),

@@ -490,15 +490,17 @@ def _too_few(moment: Moment) -> Iterator[Finding]:
     for event in moment.watched:
         if not event.level:
             continue
-        told = sentence_of(event, moment.now, moment.settings.time_zone)
+        sentence = sentence_of(event, moment.now, moment.settings.time_zone)
         shop = _shop_of(moment, [event.account])
-        told = f"{shop}: {told}" if shop else told
+        sentence = f"{shop}: {sentence}" if shop else sentence
         is_only = [other.name for other in moment.watched].count(event.name) == 1
         key = event.name if is_only else f"{event.name}:{event.account}"
         since = event.last if event.has_stopped else None
         code = "reports-silent" if event.level == "silent" else "reports-low"
         name = f"{code}/{event.name}"
-        yield finding_of(name, key=key, shop=shop, since=since, told=told[0].upper() + told[1:])
+        yield finding_of(
+            name, key=key, shop=shop, since=since, told=sentence[0].upper() + sentence[1:]
+        )
 
 
 def _addresses(moment: Moment) -> Iterator[Finding]:

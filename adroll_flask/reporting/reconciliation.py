@@ -191,28 +191,28 @@ class Reconciliation:
                     )
 
     def _became(
-        self, one: Order, kept: Row | SuppressedOrder | None, stopped: str, knowledge: Knowledge
+        self, order: Order, kept: Row | SuppressedOrder | None, stopped: str, knowledge: Knowledge
     ) -> Order:
-        """*one*, and what became of it.
+        """*order*, and what became of it.
 
         :param kept: what is kept of it.
         :param stopped: why nothing is sent at present.
         """
         if kept is None:
             now = self.reporter.clock()
-            is_old = one.time is not None and one.time < now - knowledge.kept
-            is_known = knowledge.covers(one.time, now) and not is_old
-            return one if is_known else one._replace(status="unknown")
+            is_old = order.time is not None and order.time < now - knowledge.kept
+            is_known = knowledge.covers(order.time, now) and not is_old
+            return order if is_known else order._replace(status="unknown")
         if isinstance(kept, SuppressedOrder):
-            return one._replace(status="suppressed", why=kept.reason)
+            return order._replace(status="suppressed", why=kept.reason)
         if kept.state == "dead" and kept.reason == "forgotten":
-            return one._replace(status="suppressed", why="forgotten", event=kept.id)
+            return order._replace(status="suppressed", why="forgotten", event=kept.id)
         state: Any = kept.state
         why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
-        return one._replace(
+        return order._replace(
             status=state if state in why else "waiting",
             why=why.get(state, stopped or kept.error),
-            reported="" if _is_same(one, kept) else kept.digest,
+            reported="" if _is_same(order, kept) else kept.digest,
             event=kept.id,
             refunded=kept.refund,
         )
@@ -233,13 +233,13 @@ class Reconciliation:
                 yield Order(order_id, "missing", **columns)
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
-        found = find_columns(row, self.columns or {}, COLUMNS)
-        if "order_id" not in found:
+        names = find_columns(row, self.columns or {}, COLUMNS)
+        if "order_id" not in names:
             raise ReconcileError(
                 "no column is known to hold the order's id: name it (in the form, or with --column "
                 f"order_id=NAME); there are: {', '.join(map(str, row))}"
             )
-        return found | find_columns(row, {"group": self.group} if self.group else {}, {})
+        return names | find_columns(row, {"group": self.group} if self.group else {}, {})
 
 
 def status_and_reason(order: Order) -> tuple[Status, str]:
@@ -254,13 +254,13 @@ def _text(value: object) -> str:
     return "" if value is None else text.strip().encode(errors="replace").decode()
 
 
-def _is_same(one: Order, kept: Row) -> bool:
+def _is_same(order: Order, kept: Row) -> bool:
     """Whether the list's value is the one reported, or what a refund left of it; as far as the list
     says one."""
     amount, _, currency = kept.digest.partition(" ")
-    if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
+    if order.currency and currency not in ("", "None") and order.currency.upper() != currency:
         return False
-    ours = read_amount(one.value)
+    ours = read_amount(order.value)
     reported = read_amount(amount)
     if ours is None or reported is None:
         return ours is None
