@@ -25,13 +25,13 @@ from .times import DAY
 
 #: Seconds that a token may live at most: as long as AdRoll's cookie, whose value it holds.
 LONGEST_TOKEN_LIFE = 365 * DAY
-#: Variables of the environment: those that name a deployment's stage, and those that only a
-#: deployment has.
+#: Environment variables that name a deployment's stage.
 STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
+#: Environment variables that only a deployment has.
 PLATFORMS: Final = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
 
-#: Hosts whose disk is lost with each deployment. Each is known by a variable of its environment and
-#: that variable's value (empty: any). Fargate's and App Runner's containers have the same one.
+#: Hosts whose disk is lost with each deployment. Each is known by an environment variable and its
+#: value (empty: any). Containers of Fargate and of App Runner have the same variable.
 FLEETING: Final = {
     "Heroku": ("DYNO", ""),
     "Cloud Run": ("K_SERVICE", ""),
@@ -68,7 +68,7 @@ class _Got(Exception):
 class _Takes:
     """What a setting takes: in words, and as a check that returns the value as it is kept.
 
-    Callables and ``None`` are not checked: whether they are taken, the setting's type says.
+    Callables and ``None`` are not checked: the setting's type says whether it takes them.
     """
 
     what: str
@@ -99,7 +99,7 @@ def _pattern(what: str, pattern: str) -> _Takes:
 
 
 def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
-    """A list, or one of its items alone; each item is kept once."""
+    """A list, or a single item of it. An item that is there twice is kept once."""
 
     def items(value: Any) -> tuple[Any, ...]:
         is_text = isinstance(value, str | bytes)
@@ -120,16 +120,20 @@ def _boolean(value: Any) -> bool:
 
 def _choice(*choices: str, what: str = "") -> _Takes:
     def check(value: Any) -> Any:
-        if not isinstance(value, str) or value not in choices:
-            raise _Got("another text") if choices and isinstance(value, str) else _other(value)
-        return value
+        if isinstance(value, str) and value in choices:
+            return value
+        if choices and isinstance(value, str):
+            raise _Got("another text")
+        raise _other(value)
 
     return _Takes(what or "one of " + ", ".join(map(repr, choices)), check)
 
 
 def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
+    types = int if kind is int else int | float
+
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        if isinstance(value, bool) or not isinstance(value, types):
             raise _other(value)
         if not least <= value <= most:
             raise _Got("one out of range")
@@ -196,7 +200,7 @@ def _origin(value: Any) -> str:
 
 
 def _sandbox(value: Any) -> bool | str:
-    """Whether there is a sandbox, or its address. A port is one of this machine."""
+    """Whether there is a sandbox, or its address. A number is a port of this machine."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 < value < 65_536:
             raise _Got("one out of range")
@@ -326,8 +330,9 @@ Texts = str | Sequence[str] | set[str] | frozenset[str]
 class SettingValues(TypedDict, total=False):
     """What each setting takes, under its name in lower case without ``ADROLL_``.
 
-    :class:`Settings` has the same names with the values as they are kept; a test compares the
-    names. Type checkers read the keyword arguments of a call only from a ``TypedDict``.
+    :class:`Settings` has the same names, with the values as they are kept; a test compares the
+    names. There are two classes, since type checkers read the keyword arguments of a call only from
+    a ``TypedDict``.
     """
 
     advertisable_eid: Annotated[str | None, _EID]
@@ -378,7 +383,7 @@ class SettingValues(TypedDict, total=False):
 
 @cache
 def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
-    """What each setting takes, and the types that its own type is a union of."""
+    """What each setting takes, and the members of its type where that is a union."""
     table = {}
     for name, hint in get_type_hints(SettingValues, include_extras=True).items():
         takes = _BOOLEAN
@@ -391,10 +396,10 @@ def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
 
 
 def accept(name: str, key: str, value: Any) -> Any:
-    """*value* as the setting *name* keeps it; ``None`` where that stands for the default.
+    """*value* as the setting *name* keeps it; ``None`` means the default.
 
-    :param key: what the error calls it.
-    :raises ConfigurationError: it is none that the setting takes.
+    :param key: what the error calls the setting.
+    :raises ConfigurationError: the setting does not take *value*.
     """
     takes, kinds = _table()[name]
     if value is None and type(None) in kinds:
@@ -561,7 +566,7 @@ class Settings(AccountsOfHosts):
     def missing(self) -> tuple[str, ...]:
         """The keys that sending needs and that are not set.
 
-        None, where :attr:`accounts` alone are set: then each host has its own.
+        Empty where only :attr:`accounts` is set: then each host has an account of its own.
         """
         needed = Account.__annotations__
         missing = tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
@@ -575,7 +580,7 @@ class Settings(AccountsOfHosts):
     def is_real(self, host: str) -> bool:
         """False where ``ADROLL_HOSTS`` does not list *host*.
 
-        :param host: a name without its port; empty: it is not known, and taken for real.
+        :param host: a name without its port; empty: it is not known, and counts as real.
         """
         return not (host and self.hosts) or host_names.is_listed(host, self.hosts)
 
@@ -601,11 +606,11 @@ class Settings(AccountsOfHosts):
         key_of: Callable[[str], str],
         others: Iterable[str] = (),
     ) -> Settings:
-        """The settings of *config*, which has nothing else.
+        """The settings of *config*, in which every key has to be a setting's.
 
-        :param what: how errors call a key: a setting, or a call's argument.
+        :param what: the word for a key in errors, such as ``"setting"``.
         :param key_of: gives the key of a setting by its name in lower case without ``ADROLL_``.
-        :param others: arguments that the call takes beside settings.
+        :param others: arguments that the call takes beside settings; errors suggest them, too.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
         names = {key_of(name): name for name in _table()}
@@ -623,15 +628,7 @@ class Settings(AccountsOfHosts):
         if "enabled" not in values and environment_says("ENABLED") is False:
             values["enabled"] = False
         if values.get("sandbox"):
-            address = "http://127.0.0.1:5001" if values["sandbox"] is True else values["sandbox"]
-            addresses = {
-                "api_url": f"{address}/api",
-                "pixel_url": f"{address}/j/{{advertisable_eid}}/roundtrip.js",
-            }
-            own = Account(values.get("advertisable_eid")).in_sandbox()
-            accounts = values.get("accounts", {})
-            values = {**addresses, **values, **asdict(own)}
-            values["accounts"] = {host: account.in_sandbox() for host, account in accounts.items()}
+            values = _in_sandbox(values)
         settings = cls(**values)
         served = settings.served_accounts
         every = (settings.account, *settings.accounts.values())
@@ -642,6 +639,19 @@ class Settings(AccountsOfHosts):
             first, *more = faults
             raise ConfigurationError(first.key, first.problem, others=more, slug=first.slug)
         return settings
+
+
+def _in_sandbox(values: Mapping[str, Any]) -> dict[str, Any]:
+    """*values* with the sandbox's accounts, and with its addresses where none are set."""
+    address = "http://127.0.0.1:5001" if values["sandbox"] is True else values["sandbox"]
+    addresses = {
+        "api_url": f"{address}/api",
+        "pixel_url": f"{address}/j/{{advertisable_eid}}/roundtrip.js",
+    }
+    own = Account(values.get("advertisable_eid")).in_sandbox()
+    accounts = values.get("accounts", {})
+    by_host = {host: account.in_sandbox() for host, account in accounts.items()}
+    return {**addresses, **values, **asdict(own), "accounts": by_host}
 
 
 def environment_says(name: str) -> bool | None:
