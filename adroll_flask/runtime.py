@@ -134,7 +134,7 @@ class Runtime:
         return Visitors(settings, counters, keys, self.clock, self.request_of)
 
     def of_visitor(self, work: Callable[[], _T], otherwise: _T) -> _T:
-        """What *work* on a visitor returns; after a fault of ours *otherwise* (promise 1).
+        """What *work* on a visitor returns; after a fault of ours *otherwise*.
 
         :raises Exception: the fault, where programmer errors raise.
         """
@@ -163,7 +163,7 @@ class Runtime:
         return page
 
     def leave_alone(self, problem: Exception) -> None:
-        """The page goes out as the site made it (promise 1); called in an ``except``.
+        """The page goes out as the site made it; called in an ``except``.
 
         :raises Exception: as of :meth:`forgive`.
         """

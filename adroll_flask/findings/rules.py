@@ -1,8 +1,8 @@
 """What is wrong now: each rule is a function of settings, history, outbox and destination.
 
-A rule looks at the newest events and at what is so at this moment, never at how the day went: 20
-reports in a row that died are an error within a minute, and an old mishap that somebody has dealt
-with is none. Nothing here counts the outbox; each question to it ends at a number of rows.
+A rule looks at the newest events and at the state of this moment, never at how the day went. So 20
+reports in a row that died are an error within a minute, and an old fault that somebody has dealt
+with is no finding. No rule counts the whole outbox: each question to it ends at a number of rows.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ from .sums import by, of_events, total
 #: Waiting events and dead letters that are looked at; of more we say "or more".
 MOST: Final = 10_000
 MOST_DEAD: Final = 2000
-#: Newest events that are looked at, and those of them that are over and tell how it goes.
+#: Newest events that are looked at.
 _NEWEST: Final = 60
+#: Of these, as many as decide: the newest that are delivered or dead, or the newest orders.
 _TELLING: Final = 20
-#: Orders with the address of a proxy that are no accident.
+#: So many orders with a proxy's address are no accident.
 _FEW: Final = 3
 #: Seconds for which an event may be due before we say that nobody delivers.
 _LATE: Final = 60.0
-#: Seconds within which AdRoll is asked again, however long it refuses.
+#: Seconds: where somebody delivers, an AdRoll that refuses is asked again within them.
 _ASKED: Final = 360.0
-#: Bytes that a journal's disk should have.
+#: Free bytes that the journal's disk should have.
 _ROOM: Final = 1_000_000
-#: Seconds before dead letters are given up in which that is said.
+#: Seconds: so long before dead letters are given up, a finding says so.
 _ENDING: Final = 14 * DAY
-#: Share of paid orders that were never reported above which that is an error.
+#: Share of the paid orders: from there on a finding about such orders is an error.
 _MANY: Final = 0.05
-#: What the shop's own list tells, by the finding that it is.
+#: By finding, the kind of orders in the shop's own list that it is about.
 _LACKING: Final = {
     "never-reported": "missing",
     "paid-not-released": "held",
@@ -76,44 +77,44 @@ class Moment:
 
     @property
     def outbox(self) -> Outbox:
-        """Where nothing was reported yet, nothing is in it."""
+        """The app's outbox; empty before the first report."""
         return self.runtime.outbox
 
     @property
     def lookups(self) -> Lookups:
-        """What the outbox is asked of the shop that is looked at."""
+        """Questions to the outbox about the shop that is looked at."""
         return self.outbox.lookups.of(self.account)
 
     @property
     def accounts(self) -> list[str]:
-        """The accounts that are looked at, of those that are served here."""
+        """The accounts that are served here and looked at."""
         return [eid for eid in self.settings.served_accounts if self.account in (None, eid)]
 
     @cached_property
     def shops(self) -> Sequence[Moment]:
-        """The same for each shop, where all of several are looked at; else this one alone."""
+        """A moment of each shop, where several are looked at; else this one alone."""
         if len(self.accounts) < 2:
             return [self]
         return [Moment(self.runtime, look=self.looks, account=eid) for eid in self.accounts]
 
     @cached_property
     def site(self) -> Moment:
-        """The same of the whole site."""
+        """The moment of the whole site."""
         return self if self.account is None else Moment(self.runtime, look=self.looks)
 
     @cached_property
     def is_there(self) -> bool:
-        """Whether anything was ever reported here, as far as we look."""
+        """Whether anything was ever reported here; false where nobody looks."""
         return self.looks and self.outbox.exists()
 
     @cached_property
     def destination(self) -> model.Destination:
-        """AdRoll as the workers of that account see it which fares worst, of those served here."""
+        """AdRoll as its workers see it, for the account served here that fares worst."""
         return model.worst(state for eid, state in self.states.items() if self.settings.serves(eid))
 
     @cached_property
     def states(self) -> Mapping[str, model.Destination]:
-        """The same of each account."""
+        """AdRoll as its workers see it, by account."""
         return self.lookups.destinations()
 
     @cached_property
@@ -123,7 +124,7 @@ class Moment:
 
     @cached_property
     def waiting(self) -> Mapping[str, list[model.HistorySum]]:
-        """What waits, by account; whoever serves it."""
+        """What waits, by account, served here or not."""
         waiting = (row for row in self.unsettled if row.outcome == "waiting")
         return by(lambda row: row.advertisable_eid, waiting)
 
@@ -149,7 +150,7 @@ class Moment:
 
     @cached_property
     def recent(self) -> Sequence[model.HistorySum]:
-        """What became of events of a week, and of those that were held until then, by the hour."""
+        """What became of events, by the hour: of a week, and of the longest hold before it."""
         since = self.now - WEEK - self.settings.hold_max
         return self.lookups.history(since, ("at", "event_name", "outcome", "reason", "currency"))
 
@@ -166,27 +167,27 @@ class Moment:
 
     @cached_property
     def began(self) -> float | None:
-        """Since when the outbox knows of orders, seconds since the epoch; ``None``: not yet."""
+        """When the outbox began, seconds since the epoch; ``None``: there is none yet."""
         return self.outbox.lookups.knowledge().began if self.is_there else None
 
     @cached_property
     def letters(self) -> Sequence[model.Row]:
-        """The newest dead letters of this side."""
+        """The newest dead letters, without those of the other side: the sandbox or AdRoll."""
         side_of = self.settings.other_side
         letters = self.lookups.dead_letters(MOST_DEAD)
         return [row for row in letters if not side_of(row.advertisable_eid)]
 
     @cached_property
     def problems(self) -> dict[str, list[model.Row]]:
-        """The same by cause, the newest first; those of forgotten visitors are nobody's problem."""
+        """:attr:`letters` by cause, without those of forgotten visitors; the newest first."""
         letters = (row for row in self.letters if row.has_died)
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
 def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Finding]:
-    """What is wrong now, the worst first; what is wrong with the whole site is, with each shop.
+    """What is wrong now, the worst first. Findings of the whole site are findings of each shop.
 
-    Of those as bad, what others come of is the first; then what has more money, or more events.
+    Among equally severe ones, the cause of others comes first; then more money, then more events.
 
     :param trouble: why nobody can look into the outbox, where that is known.
     """
@@ -212,7 +213,7 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 
 
 def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:
-    """What is wrong with the outbox's database, and the fix; never its user or password."""
+    """What is wrong with the outbox's database, and the fix, without its user and password."""
     if isinstance(problem, model.ForeignFile):
         place = runtime.outbox.place
         name = f"outbox-foreign/{problem.variant}"
@@ -236,7 +237,7 @@ def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | Configuration
 
 
 def problem_id(reason: str, words: str) -> str:
-    """A name for all dead letters of one cause: numbers in the words do not tell causes apart.
+    """A name for all dead letters of one cause. Causes do not differ by numbers in the words.
 
     >>> problem_id("refused", "event 3: no EUR") == problem_id("refused", "event 17: no EUR")
     True
@@ -285,16 +286,17 @@ def _settings(moment: Moment) -> Iterator[Finding]:
 
 
 def _lately(moment: Moment, seconds: float, outcome: str) -> list[model.HistorySum]:
-    """Of what happened in the last *seconds*, that of which *outcome* became."""
+    """The sums of the last *seconds* that have *outcome*."""
     since = moment.now - seconds
     return [row for row in moment.recent if row.outcome == outcome and row.at >= since]
 
 
 def _lost(moment: Moment) -> Iterator[Finding]:
-    """Reports that the disk did not take: for seven days, or until the history is over.
+    """Reports that the disk did not take, in the last seven days. Only their number is known.
 
-    Nothing of them is known but how many. Which orders are missing since is told by the shop's own
-    list of paid ones, where it has been compared: whoever delivers does that every hour.
+    A lost purchase is told for three hours, and until the shop's own list of paid orders has been
+    compared for its time: then the list tells which orders are missing. Whoever delivers compares
+    it every hour.
     """
     compared_until = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * HOUR)
     failed = _lately(moment, WEEK, "failed")
@@ -305,11 +307,11 @@ def _lost(moment: Moment) -> Iterator[Finding]:
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
-    """A disk that takes no report now; those that it did not take are known later."""
+    """A disk that has no room for reports now. Reports that it refused are counted only later."""
     folder = moment.outbox.folder
     if not moment.settings.enabled or moment.settings.outbox_commit == "database":
         return
-    with suppress(OSError):  # nothing may be looked at there; other findings say so
+    with suppress(OSError):  # the folder may not be looked at; another finding says so
         while not folder.exists():
             folder = folder.parent
         if shutil.disk_usage(folder).free < _ROOM:
@@ -335,10 +337,7 @@ def _elsewhere(moment: Moment) -> Iterator[Finding]:
 
 
 def _destination(moment: Moment) -> Iterator[Finding]:
-    """What keeps events from AdRoll, as far as the outbox knows; else whether anybody delivers.
-
-    Where there are several shops, of each of them.
-    """
+    """What keeps events from AdRoll, as far as the outbox knows; of each shop by itself."""
     for shop in moment.shops:
         yield from _destination_of(shop)
 
@@ -387,14 +386,14 @@ def _when(moment: Moment, at: float) -> str:
 
 
 def _shop_of(moment: Moment, accounts: Iterable[str]) -> str:
-    """What people call the shop whose *accounts* these all are; empty: several, or the only one."""
+    """What people call the shop that has all *accounts*; empty: several shops, or the only one."""
     names = moment.settings.shop_names
     shops = {names.get(eid, eid) for eid in accounts} if names else set()
     return shops.pop() if len(shops) == 1 else ""
 
 
 def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
-    """Events of accounts that are served here could be sent, and nobody tries."""
+    """Whether events of accounts that are served here are due, and nobody tries to send them."""
     if moment.settings.missing:
         return
     untried = {eid: _untried_for(moment, eid) for eid in moment.accounts}
@@ -408,14 +407,14 @@ def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
 
 
 def _untried_for(moment: Moment, account: str) -> float:
-    """Seconds for which nobody has tried to send what is due; 0: nothing is, or somebody does."""
+    """Seconds for which nobody has tried to send what is due; 0: somebody does, or none is due."""
     queue = moment.outbox.queue
     due_for = queue.oldest_due([account])
     if due_for is None or due_for <= _LATE or queue.is_leased(account):
         return 0.0
     state = moment.states.get(account, model.Destination())
-    # A backlog is old while it is worked off; and between two questions to an AdRoll that is away
-    # lies a pause.
+    # A backlog's oldest event has waited long while others of it are delivered. And while AdRoll is
+    # away, nobody asks it during a pause.
     delivered_for = moment.outbox.lookups.delivered_for(account)
     return min(due_for, state.free_for, delivered_for)
 
@@ -431,7 +430,8 @@ def _unserved(moment: Moment) -> Iterator[Finding]:
         if eid in own:
             continue
         late = moment.outbox.queue.oldest_due([eid]) or 0.0
-        # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
+        # Another app that shares the folder may serve it. Signs: a worker of the account was seen
+        # lately, or a request for it failed lately.
         state = moment.states.get(eid, model.Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         asked = moment.now - (state.last_error_at or 0.0)
@@ -443,9 +443,9 @@ def _unserved(moment: Moment) -> Iterator[Finding]:
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:
-    """Whether the newest reports arrive; and what waits for somebody to decide, however old."""
+    """Whether the newest reports arrive; and dead letters that somebody has to decide on."""
     newest = moment.lookups.newest_events(_NEWEST)
-    # What was restored is of a file that was damaged, or a copy: not how it goes now.
+    # A restored event comes from a damaged file or a copy: it does not tell how it goes now.
     mine = [row for row in newest if not row.dry_run and row.reason not in ("restored", "moved")]
     mine = [row for row in mine if not moment.settings.other_side(row.advertisable_eid)]
     over = [row for row in mine if row.state == "delivered" or row.has_died][:_TELLING]
@@ -473,14 +473,14 @@ def _ending(moment: Moment) -> Iterator[Finding]:
 
 
 def _about_dead(moment: Moment, letters: Sequence[model.Row], example: model.Row) -> dict[str, Any]:
-    """How many, since when, how much, of which shop; what *example* died of, and what to do."""
+    """The words and sums of a finding about dead letters; *example* gives the cause and the fix."""
     what = meaning("dead", example.reason)
     words = what._asdict() | {"title": title_of(example.reason, example.error)}
     return words | {"answer": "" if what.is_ours else example.error} | _sums_of(moment, letters)
 
 
 def _sums_of(moment: Moment, events: Sequence[model.Row]) -> dict[str, Any]:
-    """Since when, how many, how much money, and of which shop they are."""
+    """Since when *events* are, how many, how much money, and of which shop."""
     shop = _shop_of(moment, (row.advertisable_eid for row in events))
     return total(of_events(events)) | {"shop": shop}
 
@@ -504,11 +504,11 @@ def _too_few(moment: Moment) -> Iterator[Finding]:
 
 
 def _addresses(moment: Moment) -> Iterator[Finding]:
-    """Whether the newest orders have a proxy's address in the place of their visitor's."""
+    """Whether the newest orders have a proxy's address instead of their visitor's."""
     newest = moment.lookups.newest_events(_NEWEST, "purchase")
     orders = [row for row in newest if not row.dry_run][:_TELLING]
     looked_at = counted(len(orders), "order")
-    # With the sandbox a page of this very machine is a developer's own.
+    # With the sandbox a request from this machine is a developer's own.
     wrong = ("none", "private") if moment.settings.sandbox else ("none", "private", "local")
     unknown = [row for row in orders if row.sender in wrong]
     if len(unknown) >= _FEW:
@@ -524,7 +524,7 @@ def _share_a_proxy(orders: Sequence[model.Row]) -> bool:
     notes = [row.sender.split(":") for row in orders if row.sender.startswith("proxy:")]
     proxies = {proxy for _, proxy, _ in notes}
     visitors = {visitor for _, _, visitor in notes}
-    # Whoever forges the header does so in their own orders alone.
+    # A visitor can forge the header, but only in their own orders.
     return len(notes) >= _TELLING and len(proxies) == 1 and len(visitors) >= _FEW
 
 
@@ -538,8 +538,10 @@ def _consent_unknown(moment: Moment) -> Iterator[Finding]:
 
 
 def _paid_orders(moment: Moment) -> Iterator[Finding]:
-    """Of the shop's own list of paid orders, those that nobody reported or released; and whether
-    the list can tell of them."""
+    """Orders of the shop's own list of paid ones that nobody reported or released.
+
+    Also whether that list can be used.
+    """
     if not moment.listed:
         return
     if why := moment.runtime.paid_orders.trouble():
@@ -551,7 +553,7 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
             continue
         about = total(orders)
         if moment.now - about["since"] >= 13 * DAY:
-            # It may have been so before the first of the days that are looked at.
+            # It may have begun before the first of the days that are looked at.
             about |= {"since": None, "begin": "At least "}
         level = "error" if about["events"] >= many else None
         about |= {"severity": level, "groups": _groups_of(orders)}
@@ -593,8 +595,10 @@ def _new(moment: Moment) -> Iterator[Finding]:
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
-    """Hosts whose clock is wrong, as they have told, and this one's; and what was reported in the
-    future and waits. What was sent since, or given up, says nothing of the clocks as they are now.
+    """Hosts whose clock is wrong, this one among them; and waiting events of a time in the future.
+
+    Each host has noted how its clock stands. Events that are sent or given up are not looked at:
+    they say nothing of the clocks as they are now.
     """
     wrong = {clock[:2]: clock for clock in moment.outbox.lookups.wrong_clocks()}
     database = moment.outbox.database
@@ -612,7 +616,7 @@ def _clock(moment: Moment) -> Iterator[Finding]:
 
 
 def wrong_clock(clock: clocks.WrongClock) -> Iterator[Finding]:
-    """What is said of a host's clock, where it differs by too much."""
+    """The finding about a host's clock, where it differs by too much."""
     if abs(clock.ahead) < clocks.WARNS_FROM:
         return
     way = "ahead of" if clock.ahead > 0 else "behind"
@@ -633,12 +637,12 @@ def _journal(moment: Moment) -> Iterator[Finding]:
 
 
 def delays(moment: Moment) -> Finding | None:
-    """What keeps events from AdRoll at present; ``None``: nothing that is known."""
+    """The first finding of what keeps events from AdRoll; ``None``: nothing is known."""
     return next(_destination(moment), None)
 
 
-#: Every rule; where there is an outbox, those of the shop that is looked at, and of what all shops
-#: have in common.
+#: Rules that always apply.
 _ALWAYS: Final = (_settings, _room, _corrupt)
+#: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
 _OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown)
 _OF_SITE: Final = (_lost, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)

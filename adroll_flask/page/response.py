@@ -119,7 +119,7 @@ def charset_of_page(kind: str | None) -> str | None:
 class OutgoingPage:
     """Places the snippet into one response.
 
-    A fault of ours gives the page as the site made it (promise 1).
+    After a fault of ours the page goes out as the site made it.
     """
 
     _tracked: TrackedRequest

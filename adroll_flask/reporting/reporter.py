@@ -1,9 +1,9 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
 A fault of ours does not reach the caller. A good event goes straight through ``_report``: whose
-event it is, the checked event, the site's own functions, one entry in the journal, a receipt. What
-is wrong with an event is raised on that way, and handled once: it goes the rest as a dead letter.
-:meth:`Reporter.decide` is the way of a release or a cancellation.
+event it is, the checked event, the site's own functions, one entry in the journal, a receipt. A
+fault in the event is raised on that way and caught in one place; the event is then kept as a dead
+letter. :meth:`Reporter.decide` takes releases and cancellations.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ CurrentRequest: TypeAlias = "TrackedRequest | None"
 
 #: Arguments that say nothing about the visitor.
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
-#: What a purchase needs to be of use. AdRoll takes it without.
+#: What a purchase needs to be of use. AdRoll takes a purchase without them, too.
 _NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
 }
-#: Seconds from which on a request is a long one.
+#: Seconds after which a request counts as long.
 _LONG_REQUEST: Final = 1.0
 _NOT_SEEN = "no hold of this order was seen by this process; applied when it is found"
 
@@ -63,8 +63,8 @@ class Reporter:
 
     :param functions: the site's own.
     :param open_outbox: opens the app's outbox; called at the first use.
-    :param strict: whether programmers' errors raise now.
-    :param queued: called after a commit, to deliver.
+    :param strict: tells whether programmers' errors raise now.
+    :param queued: tells delivery of an entry; called after a commit.
     :param announce: sends a signal.
     :param assume_cookie: a visitor without cookies counts as one who got them with a page (for a
         site's tests).
@@ -113,13 +113,13 @@ class Reporter:
     def _report(
         self, name: str, fields: Mapping[str, Any], tracked: CurrentRequest, strict: bool
     ) -> Receipt:
-        """The way of one event; one that is wrong goes it as a dead letter."""
+        """Report one event; keep one that is wrong as a dead letter."""
         arguments = {name: value for name, value in fields.items() if value is not None}
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
         hold = arguments.pop("hold", False)
-        # With visitor= the current request is not the visitor's: it is a payment provider's. So it
-        # is with visitor=None, which says that there is no visitor.
+        # With visitor= the current request is not the visitor's: it may be a payment provider's.
+        # visitor=None says that there is no visitor: then it is nobody's, either.
         own = None if "visitor" in fields else tracked
         page: object = arguments.get("page_location")
         context: EventDefaults | None = None
@@ -136,8 +136,8 @@ class Reporter:
             passed: Built | None = None
             if not context.refusal:
                 products: Any = arguments.get("products")
-                # An iterator is read once, and a dead letter reads the products again. (To ask a
-                # list's type costs an AttributeError.)
+                # An iterator can be read once only, and a dead letter reads the products again. A
+                # list is not asked: hasattr() would raise and catch an AttributeError.
                 if type(products) is not list and hasattr(type(products), "__next__"):
                     arguments["products"] = listed(products)
                 built = self._build(name, arguments, context, strict=strict)
@@ -161,7 +161,7 @@ class Reporter:
             if hold is not False:
                 new.held_for = self._held_for(hold, built, strict)
         except EventError as problem:
-            # The programmer cannot help it that a browser keeps no cookies.
+            # That a browser keeps no cookies is no error of the programmer's.
             by_visitor = own is not None and built is None and problem.field == "visitor"
             if strict and not by_visitor:
                 raise
@@ -169,7 +169,7 @@ class Reporter:
                 new = self.new_event(built)
             elif context is not None:
                 new = self._draft(name, arguments, context)
-            else:  # the token cannot be read, which had the visitor's answer: it may be a no
+            else:  # the token cannot be read; the visitor's answer in it may be a no
                 if self.settings.consent is not None:
                     arguments = {name: arguments[name] for name in _NOT_PERSONAL & arguments.keys()}
                 new = self._draft(name, arguments, self.bare(arguments))
@@ -213,7 +213,7 @@ class Reporter:
         except EventError as problem:
             if strict:
                 raise
-            # It is not sent: that it is to be held is clear, for how long is not.
+            # The event is to be held, only the time is wrong: it must not be sent now.
             self.counters.add("field_dropped", "hold")
             logger.error("AdRoll event held for %d s: %s [hold-length]", longest, problem)
             return float(longest)
@@ -223,7 +223,7 @@ class Reporter:
     ) -> None:
         for place, reason in dropped:
             field = place.partition("[")[0]
-            # A shop may make up any number of names, and metrics bear a few labels only.
+            # A shop may make up any number of names; a metric can have only a few labels.
             is_ours = field in names.EventFields.__annotations__
             self.counters.add("field_dropped", field if is_ours else "unknown")
             logger.warning("AdRoll event %s: %s left out: %s [field-left-out]", name, place, reason)
@@ -242,7 +242,7 @@ class Reporter:
         """Warn once that a purchase has no order id or no value. AdRoll takes it all the same.
 
         :param fields: the purchase's.
-        :param by_token: a token says whose it is.
+        :param by_token: a token says whose the purchase is.
         :raises EventError: with *strict*: it has no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
@@ -267,12 +267,12 @@ class Reporter:
             )
 
     def new_event(self, built: Built) -> model.NewEvent:
-        """A good event, as the outbox takes it; whether it is a dry run the caller says."""
+        """A good event, as the outbox takes it. The caller says whether it is a dry run."""
         event = built.event
         return model.NewEvent(
             id=model.new_id(self.clock()),
             name=event.event_name,
-            # An imported event may have none, nor has any before an account is configured.
+            # An imported event may have none, and before an account is set no event has one.
             advertisable_eid=event.advertisable_eid or self._account_at(event.page_location, None),
             dry_run=False,
             key=built.kept_key,
@@ -293,11 +293,11 @@ class Reporter:
 
         :param subject: a ``Visitor``, or a token's text.
         :param fields: the caller's.
-        :param browser: the current request: it may be the visitor's own, and say no by now.
-        :param strict: refuse a token that cannot be read, also where *fields* say whose event it
-            is.
-        :raises EventError: *subject* is no token of this site, and *fields* do not say whose event
-            it is either.
+        :param browser: the current request. It may be the visitor's own; their answer in it counts
+            more than the token's.
+        :param strict: refuse a token that cannot be read even where *fields* say whose event it is.
+        :raises EventError: *subject* is no token of this site, and nothing in *fields* says whose
+            event it is.
         """
         visitor = Visitor()
         made_at: float | None = None
@@ -309,7 +309,7 @@ class Reporter:
                 visitor, made_at, is_expired = self.visitors.read_token(subject)
                 problem = TokenExpiredError() if is_expired else None
             except TokenError as unreadable:
-                # Where the site asks for consent, the token alone had the visitor's answer.
+                # Where the site asks for consent, the visitor's answer is in the token alone.
                 if strict or self.settings.consent is not None:
                     raise
                 problem = unreadable
@@ -349,7 +349,7 @@ class Reporter:
             let_through(problem)
             if strict:
                 raise
-            # The event is reported without: the sale is worth more than who was logged in.
+            # The event is reported without an identity: the sale is worth more.
             why = "wrong_type" if isinstance(problem, EventError) else "raised"
             # A function that returns a wrong type does so at each report: it is logged once.
             if self.counters.add("identity_failed", why) or why == "raised":
@@ -374,7 +374,7 @@ class Reporter:
         return context
 
     def bare(self, fields: Mapping[str, Any], location: str | None = None) -> EventDefaults:
-        """The defaults of an event of nobody: the account, the clock, the site's settings.
+        """The defaults of an event without a visitor: the account, the clock, the site's settings.
 
         :param location: the page's URL, where *fields* have none.
         """
@@ -383,7 +383,7 @@ class Reporter:
         account = settings.account
         if settings.accounts:
             account = settings.account_of(host_of(fields.get("page_location") or location))
-        # Assigned one by one: to give them all by name costs three times as much.
+        # Assigned one by one: keyword arguments cost three times as much.
         defaults = EventDefaults(account.advertisable_eid, account.pixel_eid, self.clock())
         defaults.page_location = location
         defaults.email_forms = settings.email
@@ -423,7 +423,7 @@ class Reporter:
             self.announce(event_queued, receipt=receipt, event=built.event)
 
     def _rejected(self, name: str, id: str, dead: tuple[str, str], session: Any) -> Receipt:
-        """The receipt of an event that is kept, and cannot be sent before somebody fixes it."""
+        """The receipt of an event that is kept but cannot be sent until somebody fixes it."""
         reason, text = dead
         logger.error("AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", id, text)
         rejected = {"id": id, "name": name, "reason": reason}
@@ -431,12 +431,14 @@ class Reporter:
         return Receipt(id, "invalid", text)
 
     def _account_at(self, location: object, browser: CurrentRequest) -> str:
-        """The advertisable EID of the page's host, else of the current request's; empty: none."""
+        """The advertisable EID of the page's host, or of the current request's; empty: none."""
         host = host_of(location) or (browser.hostname if browser is not None else "")
         return self.settings.account_of(host).advertisable_eid or ""
 
     def suppressed(self, name: str, why: str, key: object, account: str, dry_run: bool) -> Receipt:
-        """Count an event that is not to be reported, and keep the reason; of a dry run only count.
+        """Count an event that is not to be reported, and remember why, by the hash of its order.
+
+        A dry run is only counted.
 
         :param key: the caller's order id or deduplication key; ``None``: there is none.
         """
@@ -446,16 +448,16 @@ class Reporter:
         counted = model.Counted(self.clock(), _kept_name(name), outcome, reason)
         counted.advertisable_eid = account
         secret = self.visitors.dedupe_secret
-        # A hash without a secret gives order numbers away: one could try them all.
+        # A hash without a secret gives order ids away: anybody could hash all numbers and compare.
         if self.settings.remember_suppressed and not dry_run and secret is not None:
             with suppress(EventError):  # there is no id, or none that a report takes
                 counted.order = names.suppressed_key(name, accept_id(key), secret)
-        with suppress(model.OutboxFailed):  # counted above; history does without it
+        with suppress(model.OutboxFailed):  # it is counted above; only the history lacks it
             self.outbox.record(counted)
         return Receipt(None, "suppressed", why)
 
     def _draft(self, name: str, fields: dict[str, Any], context: EventDefaults) -> model.NewEvent:
-        """An event that is wrong, as the outbox keeps it: a draft without a key."""
+        """An invalid event, as the outbox keeps it: a draft without a key."""
         from adroll_flask.events.fix import draft
 
         return model.NewEvent(
@@ -475,10 +477,10 @@ class Reporter:
     ) -> Receipt:
         """The receipt of an event, a release or a cancellation that failed.
 
-        A fault of ours is logged and counted, and not raised (promise 1). An error of the shop's
-        own transaction is raised: otherwise the shop would commit half of it.
+        A fault of ours is logged and counted, and not raised. An error of the shop's own
+        transaction is raised: otherwise the shop would commit half of it.
 
-        :param fields: the caller's; their values are taken out of a *problem* that is raised.
+        :param fields: the caller's. Their values are removed from *problem* before it is raised.
         :raises Exception: *problem*, where it is the caller's.
         """
         let_through(problem)
@@ -561,23 +563,23 @@ class Reporter:
     # -- beside events -----------------------------------------------------------------------
 
     def tell(self, of: str) -> None:
-        """Tell delivery *of* an entry that is kept; a failure is logged and counted."""
+        """Tell delivery *of* a kept entry. A failure is logged and counted."""
         try:
             self.queued()
         except Exception as problem:
             let_through(problem)  # the token's callable is the site's
-            # It is committed: delivery looks for it from time to time without being told.
+            # The entry is committed. Delivery looks for new ones from time to time, told or not.
             self.counters.add("delivery_error", "not_told")
             detail = describe(problem)
             logger.error("AdRoll's delivery was not told of %s: %s [delivery-not-told]", of, detail)
 
     def withdraw(self, record_id: str | None) -> None:
-        """A visitor says no: their events that wait are erased, and none of before is sent later.
+        """Erase the waiting events of a visitor who says no, and earlier ones that come in later.
 
         Never fails a request: a failure is counted and logged.
 
-        :param record_id: of the visitor's record. Only this server makes it; a click id in a
-            request may be somebody else's.
+        :param record_id: of the visitor's record. Only this server makes such an id; a click id in
+            a request may be somebody else's.
         """
         if record_id is None:
             return
@@ -591,14 +593,14 @@ class Reporter:
 
 
 def _reason(problem: Exception) -> str:
-    """The counter's label of a failure."""
+    """The label with which a counter counts *problem*."""
     if isinstance(problem, model.OutboxFailed):
         return problem.reason
     return type(problem).__name__ if isinstance(problem, AdRollError) else "internal"
 
 
 def _kept_name(name: object) -> str:
-    """The name of an event in queue and history: AdRoll's, or ``unknown``.
+    """The name of an event in queue and history: one of AdRoll's, or ``unknown``.
 
     A browser may send any number of other names.
     """
