@@ -8,8 +8,8 @@ Each process writes to files of its own. No other process can make a file of the
 the time, the PID and a random text, since two containers on one volume may both be PID 1. An append
 takes a free file and gives it back; where there is none, it makes one. So a process has one file,
 and a second one only where two threads append at the same moment. No append waits for another. A
-signal's handler or a time limit may end an append in its midst: then its file is closed, and read
-to its end like any other. What is certain, and where:
+signal's handler or a time limit may end an append in its midst: its file is then closed, and read
+to its end like any other. What holds on which system:
 
 - Local file systems (ext4, XFS, Btrfs, tmpfs, APFS, overlays of them): all of the above.
 - An entry that does not fit (disk full, quota, file size limit) is cut off again to its first byte.
@@ -21,9 +21,10 @@ to its end like any other. What is certain, and where:
 - Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there: it and its
   folder stay in place while its writer lives. A file is given up once it is quiet.
 
-Reading needs no lock and disturbs no writer. The database has how far each file is read: the
-transaction that takes in the entries writes it. The reader also leaves ``adroll-reader.note`` (how
-far, and in which boot of the host): by it the next reader notices that its database is another one.
+Reading needs no lock and disturbs no writer. The database knows how far each file is read: the
+transaction that takes in the entries writes it. The reader also leaves the file
+``adroll-reader.note`` (how far, and in which boot of the host). From it the next reader sees
+whether its database is another one.
 
 A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``.
 """
@@ -40,7 +41,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -55,7 +56,7 @@ from .model import OutboxFailed, body_of, line_of
 #: Seconds between two looks whether a file is still at its path.
 LOOK_EVERY: Final = 1.0
 #: Seconds after which a file with entries is followed by another one. A file can be removed only
-#: after that, and what it tells of visitors must not stay for as long as a process lives.
+#: then, and what it holds of visitors must not stay for as long as a process lives.
 FILE_LIFE: Final = 60.0
 #: Bytes beyond which a file is followed by a new one.
 _FILE_BYTES: Final = 16 << 20
@@ -72,8 +73,8 @@ _REASONS: Final[Mapping[int | None, str]] = {
     errno.ELOOP: "no_folder",
     errno.EFBIG: "too_large",  # for this process's limit on file sizes
 }
-#: Another file may help: others have closed the handle, a file server has forgotten it, or the file
-#: has reached the process's limit on file sizes.
+#: Errors after which another file may help: somebody has closed the handle, a file server has
+#: forgotten it, or the file has reached the process's limit on file sizes.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 
 
@@ -81,15 +82,15 @@ _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 class _File:
     """A journal file that is open for appending.
 
-    It closes itself where an exception from outside ended an append just as it took the file or
-    gave it back: then nobody else has it.
+    It closes itself where an exception from outside ended an append while that took the file or
+    gave it back: then nobody else could close it.
 
-    :param number: of the open file. It may come to mean another one: a daemon closes all files that
+    :param number: the open file's. It may come to mean another file: a daemon closes all files that
         it inherited, and opens its own.
-    :param identity: has device and inode.
+    :param identity: with the file's device and inode.
     :param created: milliseconds since the epoch.
-    :param look_at: when to look next whether it is at its path, by the monotonic clock.
-    :param pid: of the process that opened it. A child that inherits the file does not unlock it.
+    :param look_at: when to check next that it is at its path, by the monotonic clock.
+    :param pid: the process that opened it. A child that inherits the file does not unlock it.
     :param size: bytes that were appended.
     """
 
@@ -115,7 +116,7 @@ class _File:
     __del__ = close
 
     def _is_open(self) -> bool:
-        """False where the number is closed, or means another file by now."""
+        """False where the number is closed, or now means another file."""
         try:
             return os.path.samestat(os.fstat(self.number), self.identity)
         except OSError:
@@ -124,20 +125,20 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :raises OSError: nothing of it is in the file. ``EIO``: its beginning is, since it could not
-            be cut off (a full disk may refuse that, too); then no entry may follow it.
+        :raises OSError: nothing of the line is in the file. ``EIO``: its beginning is, since it
+            could not be cut off (a full disk may refuse that, too). Then no entry may follow it.
         """
         number = self.number
         written = 0
         try:
             while written < len(line):
-                # The kernel says why it took a part when it is asked for the rest.
+                # Where the kernel took a part only, its answer for the rest says why.
                 written += os.write(number, line[written:])
         except OSError:
             if written:
                 try:
-                    # The file is asked for its size: our own count is too small where a signal's
-                    # exception came between a write and the count.
+                    # The size is the file's own: our count is too small where a signal's exception
+                    # came between a write and the count.
                     os.ftruncate(number, os.fstat(number).st_size - written)
                 except OSError as exc:
                     raise OSError(errno.EIO, exc.strerror) from exc
@@ -145,8 +146,10 @@ class _File:
         self.size += written
 
     def is_at_its_path(self) -> bool:
-        """False once the file, its folder or the number was removed or replaced; it looks only
-        every :data:`LOOK_EVERY` seconds."""
+        """False once the file, its folder or the number was removed or replaced.
+
+        It looks only every :data:`LOOK_EVERY` seconds.
+        """
         if monotonic() < self.look_at:
             return True
         self.look_at = monotonic() + LOOK_EVERY
@@ -163,18 +166,18 @@ class _OpenFiles:
     def __init__(self) -> None:
         #: Files that nobody appends to at the moment.
         self.free: deque[_File] = deque()
-        #: Those, and what appends have at the moment.
+        #: The free files, and those that appends use at the moment.
         self.opened: WeakSet[_File] = WeakSet()
         self.last_created = 0
 
     def end(self) -> None:
         """Finish the files that nobody appends to."""
-        with suppress(IndexError):  # other threads take files, too
+        with suppress(IndexError):  # none is left; other threads take files, too
             while True:
                 self.free.pop().close()
 
     def leave(self) -> None:
-        """In a child: close all that it inherited, also a file that a thread of its parent had."""
+        """In a child: close all inherited files, also one that a thread of the parent used."""
         for file in list(self.opened):
             file.close()
 
@@ -196,7 +199,7 @@ class Journal:
         self._processes.close_with(self, _OpenFiles.end)
 
     def append(self, line: bytes) -> None:
-        """Keep one entry; it is the kernel's when this returns (with ``sync``, the disk's).
+        """Keep one entry. When this returns, the kernel has it (with ``sync``, the disk).
 
         :param line: of :func:`.model.encode`.
         :raises OutboxFailed: it is not kept.
@@ -229,7 +232,7 @@ class Journal:
             except OSError as exc:
                 raise _failure(exc) from exc
         for file in due:
-            with suppress(ValueError):  # an append has it just now
+            with suppress(ValueError):  # an append uses it just now
                 process.free.remove(file)
                 file.close()
 
@@ -240,7 +243,7 @@ class Journal:
     # -- the file -------------------------------------------------------------------------------
 
     def _write(self, process: _OpenFiles, file: _File, line: bytes) -> None:
-        """Append *line* to *file*, and give that back.
+        """Append *line* to *file*, and give the file back.
 
         :raises OSError: it is not kept.
         """
@@ -251,9 +254,9 @@ class Journal:
             if self._sync:
                 disk.sync_data(file.number)
         except BaseException as exc:
-            # Two files take no more entries: one whose sync failed, since the kernel says so only
-            # once; and one in which an exception from outside ended a write. After a full disk
-            # nothing of the entry is in the file: it is used again.
+            # Two kinds of file take no more entries: one whose sync failed, since the kernel says
+            # so only once, and one in which an exception from outside ended a write. A file that
+            # met a full disk holds nothing of the entry, and is used again.
             is_full = isinstance(exc, OSError) and _REASONS.get(exc.errno) == "disk_full"
             if is_full and not is_written:
                 process.free.append(file)
@@ -290,7 +293,7 @@ class Journal:
             disk.make_folder(self.folder)
             if self._sync:
                 disk.sync_folder(self.folder.parent)
-        # Names of one process sort as they were made, whatever the clock does.
+        # The names that a process makes sort by age, even where the clock is set back.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, os.getpid())
         number = disk.make_file(path, os.O_RDWR | os.O_APPEND | disk.BINARY | disk.NO_FOLLOW)
@@ -329,12 +332,12 @@ _NOTE: Final = "adroll-reader.note"
 
 
 def _boot() -> str:
-    """The boot of this host, in short. Locks tell only of files that this boot has made."""
+    """A short hash of this host's boot. A lock says something only of a file of the same boot."""
     return hashlib.blake2b(disk.boot().encode(), digest_size=4).hexdigest()
 
 
 def file_name(created: int, pid: int) -> str:
-    """The name of a file that a process makes; nobody else can make the same."""
+    """The name of a new file of a process. No other process can make the same name."""
     return f"{created:013d}-{pid}-{_boot()}-{os.urandom(8).hex()}.journal"
 
 
@@ -351,7 +354,7 @@ class JournalFile(NamedTuple):
 
 
 def files_of(folder: Path) -> list[JournalFile]:
-    """All files of a journal, oldest first; opens none of them."""
+    """All files of a journal, oldest first. None of them is opened."""
     listed: list[JournalFile] = []
     try:
         names = os.listdir(folder)
@@ -373,7 +376,7 @@ class Part:
 
     :param bodies: the JSON of whole entries.
     :param known: how many of them, the first ones, were read before.
-    :param damaged: lines that are no whole entries, each with its place.
+    :param damaged: lines that are no whole entries, each with its offset.
     :param end: where the next reading begins.
     """
 
@@ -388,12 +391,12 @@ def read_part(
 ) -> Part:
     """Whole entries from *offset* on.
 
-    A last line without an end is still being written, unless the writer has gone: then the line is
-    damaged. Reading goes on behind a damaged line in the middle.
+    A last line without an end is still being written. Where the writer has gone, it is damaged.
+    Reading goes on after a damaged line in the middle.
 
     :param most: entries that are read at most.
-    :param most_bytes: bytes that are read at most, but for a single entry that is larger.
-    :param known_to: up to which offset it was read before.
+    :param most_bytes: bytes that are read at most. A single entry that is larger is read whole.
+    :param known_to: up to which offset the file was read before.
     :raises OSError: the file cannot be read.
     """
     part = Part(end=offset)
@@ -404,12 +407,7 @@ def read_part(
     with os.fdopen(handle, "rb", buffering=0) as source:
         source.seek(offset)
         size = os.fstat(handle).st_size
-        data = b""
-        while len(data) < size - offset and (len(data) < most_bytes or b"\n" not in data):
-            more = source.read(min(most_bytes, size - offset - len(data)))
-            if not more:
-                break
-            data += more
+        data = _next_bytes(source, size - offset, most_bytes)
     lines = BytesIO(data).readlines()
     rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
     for line in lines[:most]:
@@ -429,8 +427,19 @@ def read_part(
     return part
 
 
+def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
+    """Some *most_bytes* of the next *length* bytes, and at least one line where one ends there."""
+    data = b""
+    while len(data) < length and (len(data) < most_bytes or b"\n" not in data):
+        more = source.read(min(most_bytes, length - len(data)))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def is_alive(file: JournalFile) -> bool:
-    """True while the file's writer may still append. Only a file that is not may be removed."""
+    """True while the file's writer may still append. Only a file of no writer may be removed."""
     try:
         handle = os.open(file.path, os.O_RDONLY | disk.BINARY | disk.NO_FOLLOW)
     except FileNotFoundError:
@@ -438,23 +447,24 @@ def is_alive(file: JournalFile) -> bool:
     try:
         status = os.fstat(handle)
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
-        if is_quiet or status.st_size:  # the writer of an empty file may be about to lock it
+        may_lack_its_lock = status.st_size == 0 and not is_quiet  # its writer made it just now
+        if not may_lack_its_lock:
             held = disk.is_held(handle)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
-        # No lock tells. To take a quiet writer for gone too early costs nothing: after a pause it
-        # looks whether its file is still there, and makes another one.
+        # No lock tells. A quiet writer that is taken for gone too early loses nothing: after its
+        # pause it checks that its file is still there, and makes another one.
         return not is_quiet
     finally:
         os.close(handle)
 
 
 def remove(file: JournalFile, read_to: int) -> bool:
-    """Remove a file that has been read to *read_to*; ``False`` where it may not go yet."""
+    """Remove a file that has been read to *read_to*; ``False``: it may not be removed yet."""
     if is_alive(file):
         return False
     try:
-        # The size is asked for only now: the writer, which is gone, may have written before.
+        # The size is asked for only now that the writer is gone: before, it may have written.
         if os.stat(file.path, follow_symlinks=False).st_size > read_to:
             return False
         os.unlink(file.path)
@@ -466,11 +476,13 @@ def remove(file: JournalFile, read_to: int) -> bool:
 
 
 def keep_aside(folder: Path, name: str, data: bytes, what: str) -> None:
-    """Keep bytes that are no entry in a file of their own, and log it; a second call does no harm.
+    """Keep bytes that are no entry in a file of their own, and log that.
+
+    A second call with the same bytes does no harm.
 
     :param what: what the bytes are, for the log.
     """
-    disk.make_folder(folder)  # what the inbox held may be the first here
+    disk.make_folder(folder)  # bytes from the inbox may come before any journal file
     path = folder / f"{name}.corrupt"
     flags = os.O_WRONLY | os.O_TRUNC | disk.BINARY | disk.NO_FOLLOW
     with os.fdopen(disk.open_file(path, flags), "wb") as file:
@@ -502,7 +514,7 @@ class Note(NamedTuple):
 def last_note(folder: Path) -> Note:
     """What the last reader left; an empty note where there is none, or it is damaged."""
     with suppress(OSError, ValueError):
-        # A kill during the writing may have left the end of a longer, older note behind it.
+        # After a kill during the writing, the end of a longer, older note may follow the new one.
         line = (folder / _NOTE).read_bytes().partition(b"\n")[0]
         match json.loads(body_of(line) or b"null"):
             case [dict(positions), str(boot)]:
@@ -511,7 +523,7 @@ def last_note(folder: Path) -> Note:
 
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
-    """Leave a note for the next reader; only the reader in its turn does so."""
+    """Leave a note for the next reader. Only the reader whose turn it is does so."""
     line = line_of(json.dumps([dict(positions), disk.boot()]).encode())
     flags = os.O_WRONLY | disk.BINARY | disk.NO_FOLLOW
     with suppress(OSError):  # on a full disk the last note stays
@@ -525,7 +537,7 @@ def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
 
 @contextmanager
 def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
-    """The files of *folder* for the one thread of the host that reads them; none for all others.
+    """The files of *folder*, for the one thread of the host whose turn it is; none for others.
 
     A reader may be stopped in its turn (Ctrl-Z), or killed while its child keeps the lock. Others
     wait for it until :data:`TURN_LASTS` seconds after its turn began, by the time of the lock's
@@ -563,7 +575,7 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
 
 
 def waiting_bytes(folder: Path) -> int:
-    """Bytes of the journal that are not taken in yet, by the last reader's note; cheap.
+    """Bytes of the journal that are not taken in yet, by the last reader's note. It is cheap.
 
     :raises OutboxFailed: the folder may not be looked at.
     """

@@ -1,6 +1,6 @@
-"""What an outbox is asked: events, orders, dead letters, sums, and how it does at present.
+"""Questions to an outbox: about events, orders, dead letters and sums, and how it does at present.
 
-What pages ask counts no backlog: each such question ends at a number of rows that the caller gives.
+No question of a page counts the whole backlog: each ends at a number of rows that the caller gives.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from .knowledge import Knowledge
 from .model import HistorySum, State
 from .schema import STEP, Tx, of_account
 
-#: A verdict that waits for its event is none.
+#: Rows that are events. A verdict that waits for its event is no event.
 _EVENTS: Final = f"state <> {State.decided}"
 _KEYLESS: Final = "dedupe_key IS NULL AND payload IS NOT NULL"
 _LATEST: Final = "ORDER BY due_at DESC LIMIT :most"
-#: Newest events that are looked at for those of one name.
+#: Newest events among which those of one name are looked for.
 _LOOKED_AT: Final = 2000
 #: States in which an event is not over.
 _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
-#: Newest events in which one that seems to be silent is looked for: those of a long outage.
+#: Newest events among which an event that seems silent is looked for: as many as wait after a long
+#: outage.
 _MOST_NEW: Final = 50_000
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
@@ -46,13 +47,13 @@ class Lookups:
     """
 
     database: schema.Database
-    #: Takes in what this host's journal holds, before many questions.
+    #: Takes in all entries of this host's journal. Many questions call it first.
     take_in_all: Callable[[], None]
-    #: What it holds that is not taken in.
+    #: Bytes of this host's journal that are not taken in.
     bytes_waiting: Callable[[], int]
-    #: Says which accounts' events are told apart.
+    #: Says which accounts belong to the other side, the sandbox or AdRoll: sums count them apart.
     other_side: history.OtherSide
-    #: Of days and hours of the week.
+    #: The zone of the days and hours of a week.
     zone: tzinfo
     #: The account that is asked about; ``None``: all.
     account: str | None = None
@@ -68,16 +69,21 @@ class Lookups:
 
     @property
     def _mine(self) -> str:
-        """The beginning of a condition. The call keeps the database from an index on the account:
-        each question has an order of its own."""
+        """The beginning of a condition: the account that is asked about.
+
+        ``coalesce()`` keeps the database from using an index that begins with the account: each
+        question needs the index of its own order.
+        """
         return "" if self.account is None else "coalesce(advertisable_eid, '') = :account AND "
 
     def _accounts(self, tx: Tx) -> Sequence[str]:
         return accounts_of(tx) if self.account is None else (self.account,)
 
     def _by_account(self, where: str, **values: Any) -> list[model.Row]:
-        """The rows of each account, with which the index that is asked begins; those whose time
-        comes last first."""
+        """The rows of the accounts that are asked about, the latest ``due_at`` first.
+
+        The index begins with the account, so that each account is asked by itself.
+        """
 
         def look(tx: Tx) -> list[model.Row]:
             by_account = (
@@ -88,7 +94,7 @@ class Lookups:
         return sorted(self.database.read(look), key=lambda row: row.due_at, reverse=True)
 
     def _pages(self, where: str, **values: Any) -> Iterator[model.Row]:
-        """All of them, a page in memory at a time."""
+        """All rows of a condition; only a page of them is in memory at a time."""
         self.take_in_all()
         where += f" AND id > :last ORDER BY id LIMIT {STEP}"
         values["last"] = ""
@@ -97,13 +103,14 @@ class Lookups:
             values["last"] = rows[-1].id
 
     def knowledge(self) -> Knowledge:
-        """Of which times this outbox knows what was reported."""
+        """For which times this outbox knows what was reported."""
         return self.database.read(knowledge.knowledge_of)
 
     def has_reports(self) -> bool:
-        """Whether the site itself has reported here, and not an import alone."""
+        """Whether the site itself has reported here; imports alone do not count."""
         own = f"identifiers < {model.IMPORTED}"
-        # Of these the history does not tell whether they were imports, nor of what is too old.
+        # With these outcomes the history does not say whether an event was imported. Nor does it
+        # for what is too old, which is summed up in hour 0.
         others = "'suppressed', 'failed', 'unused'"
         known = f"hour > 0 AND outcome NOT IN ({others}) AND {own}"
         looks = f"adroll_history WHERE {known}", f"adroll_event WHERE {_EVENTS} AND {own}"
@@ -115,7 +122,10 @@ class Lookups:
         self.database.write(lambda tx: knowledge.note_orders(tx, name, keys))
 
     def note_older_cookie(self, signed_at: float) -> None:
-        """Note that a visitor has a cookie of ours from then, where that is before this outbox."""
+        """Note that a visitor's cookie of ours is older than this outbox, where it is.
+
+        :param signed_at: when the cookie was signed, seconds since the epoch.
+        """
         known = self.knowledge()
         if not known.has_older_cookies and not known.covers(signed_at, known.began):
             self.replace_notes(knowledge.OLDER, {knowledge.OLDER: "1"})
@@ -128,9 +138,9 @@ class Lookups:
         return {eid: state for eid, state in states.items() if self.account in (None, eid)}
 
     def counts(self) -> dict[str, int]:
-        """How many events are in each state; forgotten and removed ones are not among them.
+        """How many events are in each state, without forgotten and removed ones.
 
-        Those that are ``decided`` are verdicts whose event has not come in.
+        ``decided`` counts verdicts whose event has not come in.
         """
         self.take_in_all()
         query = f"SELECT state, count(*) FROM adroll_event WHERE {self._mine}1 = 1 GROUP BY state"
@@ -140,9 +150,9 @@ class Lookups:
     def list(
         self, state: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> tuple[model.Row, ...]:
-        """The first *limit* events of *state*, without their payload; those to be sent next first.
+        """The first *limit* events of *state*, without their payload, in the order of sending.
 
-        :param newest: the newest first.
+        :param newest: the newest first instead.
         """
         self.take_in_all()
         order = "id DESC" if newest else "state, due_at"
@@ -156,7 +166,7 @@ class Lookups:
         return next(iter(self.those([id])), None)
 
     def those(self, ids: Sequence[str]) -> tuple[model.Row, ...]:
-        """The events of *ids* that are there, with their payload."""
+        """The events that have one of *ids*, with their payload."""
         where = f"{_EVENTS} AND id {{in_ids}}"
         parts = (self._all(where, full=True, ids=[*step]) for step in schema.steps(ids))
         return tuple(itertools.chain.from_iterable(parts))
@@ -180,11 +190,11 @@ class Lookups:
         return self._all(f"{where} {newest} :most", most=most, name=name, before=before)
 
     def pages(self, state: str | None = None) -> Iterator[model.Row]:
-        """All events of *state*, with their payload, a page in memory at a time."""
+        """All events of *state*, with their payload; only a page is in memory at a time."""
         return self._pages(_of_state(state), full=True)
 
     def open_events(self) -> Iterator[model.Row]:
-        """All events that are not delivered and have their payload, with it."""
+        """All undelivered events that still have a payload, with the payload."""
         return self._pages(f"{schema.in_states(*_OPEN)} AND payload IS NOT NULL", full=True)
 
     # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
@@ -192,7 +202,8 @@ class Lookups:
     def find(self, key: str, names: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *names* that have this key, oldest first, with their payload."""
         self.take_in_all()
-        # The index begins with the account: each step of it is named, so that it is used.
+        # The index begins with the account. The condition names each of its columns, so that the
+        # database uses it.
         where = (
             "advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
@@ -201,7 +212,7 @@ class Lookups:
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def of_orders(self, orders: Sequence[model.OrderKey]) -> dict[model.OrderKey, model.Row]:
-        """The events of those of *orders* that were reported, without their payload."""
+        """The reported ones of *orders*, each with its event without the payload."""
         self.take_in_all()
         rows = self.database.read(lambda tx: schema.of_orders(tx, orders))
         return {order: row for order, row in rows.items() if row.state != "decided"}
@@ -214,7 +225,7 @@ class Lookups:
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
 
     def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:
-        """Orders that are or will be with AdRoll and occurred between two times."""
+        """Orders between two times that are delivered, or may still be sent."""
         where = (
             f"event_name = :name AND dry_run = 0 AND state < {State.dead}"
             " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"
@@ -222,7 +233,7 @@ class Lookups:
         return self._pages(where, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
-        """Dead letters that were invalid, by the order id in them."""
+        """Dead letters of invalid events, each after the order id in its payload."""
         where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
         for row in self._pages(where, full=True, name=name):
             order = order_id_of(row.payload)
@@ -237,8 +248,10 @@ class Lookups:
         return tuple(self._by_account(where, most=most)[:most])
 
     def ending_letters(self, seconds: float, most: int) -> tuple[model.Row, ...]:
-        """Dead letters that are given up within *seconds*, the first *most* of each account, first
-        those that go first; without their payload."""
+        """Dead letters that are given up within *seconds*, the soonest first; without payload.
+
+        :param most: dead letters of each account, at most.
+        """
         where = (
             f"{of_account(State.dead)} AND due_at <= :now + {seconds} AND dry_run = 0"
             " AND payload IS NOT NULL ORDER BY due_at LIMIT :most"
@@ -246,13 +259,13 @@ class Lookups:
         return tuple(reversed(self._by_account(where, most=most)))
 
     def dead_letters_of(self, order: str, most: int) -> tuple[model.Row, ...]:
-        """Invalid events, which have no key, that have *order* as their order id; newest first.
+        """Invalid events with the order id *order*, the newest first. They have no key.
 
-        :param most: dead letters that are looked through, the newest of each account.
+        :param most: so many of the newest dead letters of each account are looked through.
         """
         newest = f"SELECT id FROM adroll_event WHERE {of_account(State.dead)} {_LATEST}"
         where = f"id IN (SELECT id FROM ({newest}) AS newest) AND {_KEYLESS}"
-        # To look for plain bytes is much faster than to read JSON.
+        # A search for plain bytes is much faster than to read JSON.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
         rows = self._by_account(where, full=True, most=most)
         return tuple(
@@ -268,7 +281,7 @@ class Lookups:
         *,
         hours: int = 1,
     ) -> tuple[HistorySum, ...]:
-        """What happened since *since* (seconds since the epoch), in sums; counts no events.
+        """Sums of what happened since *since*, seconds since the epoch; no event is counted anew.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
         """
@@ -286,10 +299,10 @@ class Lookups:
         return self.database.read(ask)
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
-        """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,
-        account, and whether it is a dry run.
+        """Sums of what waits or is held.
 
-        A quarter, since a day of any zone begins with one.
+        By quarter of an hour, event, ``waiting`` or ``held``, currency, account, whether it is a
+        dry run, and whether it was imported. In every time zone a day begins with such a quarter.
 
         :param most: events of each state that are looked at.
         """
@@ -297,11 +310,10 @@ class Lookups:
         return self.database.read(partial(_unsettled, most, self.account))
 
     def totals(self) -> tuple[HistorySum, ...]:
-        """Sums since the first event, by account, event, outcome, reason and currency, for
-        monitoring.
+        """Sums since the first event, for monitoring.
 
-        They only grow, over all processes and for ever: what is too old for the history is added up
-        in one hour of its own.
+        By account, event, outcome, reason and currency. They count for all processes and never
+        fall: what is too old for the history is summed up in an hour of its own.
         """
         return self._sums(history.TOTALS)
 
@@ -331,13 +343,14 @@ class Lookups:
         return self.database.read(lambda tx: schema.metas(tx, prefix))
 
     def replace_notes(self, prefix: str, values: Mapping[str, str]) -> set[str]:
-        """Have *values* in place of these notes: 60 and 64 characters; the names that are new.
+        """Replace the notes whose names begin with *prefix* by *values*; the names that are new.
 
-        A name is new for one of all processes.
+        If several processes do so at once, a name is new for one of them. Names are cut to 60
+        characters, and values to 64.
         """
         wanted = {name[:60]: value[:64] for name, value in values.items()}
 
-        def replace(tx: Tx) -> set[str]:
+        def put(tx: Tx) -> set[str]:
             before = schema.metas(tx, prefix)
             for name, _ in sorted(before.items() - wanted.items()):
                 tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
@@ -347,7 +360,7 @@ class Lookups:
                 if schema.insert(tx, "adroll_meta", name=name, value=value) and name not in before
             }
 
-        return self.database.write(replace)
+        return self.database.write(put)
 
     def take_turn(self, name: str, seconds: float) -> bool:
         """True for one of all processes, once in *seconds*."""
@@ -365,10 +378,10 @@ class Lookups:
     # -- too few ----------------------------------------------------------------------------
 
     def watched(self) -> tuple[model.Watched, ...]:
-        """Events that come often enough to be missed, each with whether it comes as usual.
+        """Events that come often enough to be missed, and whether each comes as usual.
 
-        None while nobody can tell: where this host's journal waits to be taken in, or so much waits
-        in the outbox that it is not counted.
+        Empty while nobody can tell: entries of this host's journal are not taken in, or more events
+        wait in the outbox than are counted.
         """
         watched = self._watched() or ()
         return tuple(event for event in watched if self.account in (None, event.account))
@@ -377,35 +390,15 @@ class Lookups:
         self.take_in_all()
         try:
             waiting = self.bytes_waiting()
-        except model.OutboxFailed:  # it may not be looked at, which is a finding of its own
+        except model.OutboxFailed:  # its folder may not be looked at; another finding says so
             return None
         return None if waiting else self.database.read(self._look_for_few)
 
     def _look_for_few(self, tx: Tx) -> tuple[model.Watched, ...] | None:
-        """The same; a report that AdRoll refused, or that is wrong, has come all the same.
-
-        What was not to be reported has not: a broken consent banner is silence, too. What was
-        imported has not come from the site.
-        """
-        since = int((tx.now - too_few.LOOKS_BACK) // 3600)
-        numbers: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-        for account, name, hour, number in tx.rows(
-            "SELECT advertisable_eid, event_name, hour, sum(events) FROM adroll_history"
-            " WHERE hour >= :since AND outcome IN ('delivered', 'dead', 'invalid', 'expired',"
-            " 'cancelled', 'failed') AND identifiers < :imported"
-            " GROUP BY advertisable_eid, event_name, hour"
-            " HAVING sum(events) > 0",
-            since=since,
-            imported=model.IMPORTED,
-        ):
-            numbers[account, name][int(hour)] += int(number)
-        unsettled = _unsettled(MOST_DUE, None, tx)
-        if sum(row.events for row in unsettled) >= MOST_DUE:
+        """The watched events of all accounts; ``None``: too many wait to tell."""
+        numbers = _numbers_by_hour(tx)
+        if numbers is None:
             return None
-        for row in unsettled:
-            is_report = not row.dry_run and row.identifiers < model.IMPORTED
-            if is_report and row.at // 3600 >= since:
-                numbers[row.advertisable_eid, row.event_name][row.at // 3600] += row.events
         watched = []
         last_reports: dict[tuple[str, str], float] | None = None
         for (account, name), by_hour in sorted(numbers.items()):
@@ -422,7 +415,7 @@ class Lookups:
         return tuple(watched)
 
     def note_silences(self) -> tuple[model.Watched, ...]:
-        """Those that began since the last look, of whichever process; each is told once."""
+        """Events that fell silent since any process last looked. Each silence is told once."""
         watched = self._watched()
         if watched is None:
             return ()
@@ -435,8 +428,37 @@ class Lookups:
         return tuple(event for name, event in silent.items() if name in new)
 
 
+def _numbers_by_hour(tx: Tx) -> Mapping[tuple[str, str], Counter[int]] | None:
+    """How many events of each account and name the site reported, by the hour.
+
+    ``None``: too many wait to be counted. A report that is invalid, or that AdRoll refused, counts.
+    A suppressed one does not: a broken consent banner is silence, too. Nor does an import, which
+    does not come from the site.
+    """
+    since = int((tx.now - too_few.LOOKS_BACK) // 3600)
+    numbers: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    for account, name, hour, number in tx.rows(
+        "SELECT advertisable_eid, event_name, hour, sum(events) FROM adroll_history"
+        " WHERE hour >= :since AND outcome IN ('delivered', 'dead', 'invalid', 'expired',"
+        " 'cancelled', 'failed') AND identifiers < :imported"
+        " GROUP BY advertisable_eid, event_name, hour"
+        " HAVING sum(events) > 0",
+        since=since,
+        imported=model.IMPORTED,
+    ):
+        numbers[account, name][int(hour)] += int(number)
+    unsettled = _unsettled(MOST_DUE, None, tx)
+    if sum(row.events for row in unsettled) >= MOST_DUE:
+        return None
+    for row in unsettled:
+        is_report = not row.dry_run and row.identifiers < model.IMPORTED
+        if is_report and row.at // 3600 >= since:
+            numbers[row.advertisable_eid, row.event_name][row.at // 3600] += row.events
+    return numbers
+
+
 def _last_reports(tx: Tx) -> dict[tuple[str, str], float]:
-    """When each event of each account was reported last, among the newest."""
+    """When each event of each account was last reported, as far as the newest events tell."""
     columns = "advertisable_eid, event_name"
     reports = f"{_EVENTS} AND identifiers < {model.IMPORTED}"
     newest = f"SELECT {columns}, queued_at FROM adroll_event WHERE {reports} ORDER BY id DESC"
@@ -446,7 +468,7 @@ def _last_reports(tx: Tx) -> dict[tuple[str, str], float]:
 
 
 def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]:
-    """Sums of what is not settled yet; of identifiers they tell what was imported."""
+    """Sums of what waits or is held. Their ``identifiers`` say only whether it was imported."""
     sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
     columns = "event_name, digest, occurred_at, advertisable_eid, dry_run, identifiers"
     for state, outcome in _OUTCOMES.items():
@@ -502,15 +524,15 @@ def is_id(id: str) -> bool:
 def first_due(*states: State) -> str:
     """The statement for when the first event of an account in each state is due, or ``NULL``.
 
-    It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
-    read finds MariaDB busy with entries of rows that have moved on.
+    Each state costs one look into the index. With a grouping by state PostgreSQL would read all
+    that waits; with a locking read MariaDB would meet the index entries of rows that have moved on.
     """
     first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
     return " UNION ALL ".join(first.format(of_account(state)) for state in states)
 
 
 def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
-    """How many events of *accounts* are due, counted up to *most* each."""
+    """How many events of *accounts* are due; of each account at most *most* are counted."""
     due = f"{of_account(State.waiting)} AND due_at <= :now LIMIT :most"
     count = f"SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE {due}) AS due"
     counts = (tx.rows(count, account=account, most=most) for account in accounts)
@@ -520,7 +542,7 @@ def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
 def oldest_due(
     tx: Tx, accounts: Sequence[str] | None = None, states: Sequence[State] = model.UNSENT
 ) -> float | None:
-    """Seconds since the oldest event of *accounts* became due, or a lease of theirs ended.
+    """Seconds since the first event of *accounts* became due, or its lease ended.
 
     ``None``: none is due.
     """

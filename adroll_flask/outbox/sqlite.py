@@ -1,9 +1,9 @@
 """The outbox in a SQLite file, over the standard library's own driver.
 
-The file may be the shop's own database, or another's by a slip in the URL. Only a file that says
-that we made it, and holds nothing but our tables, is ever moved aside or given a log of its own;
-every other one is worked with as any of its users would, and left as it is where that cannot be
-done.
+The file may be the shop's own database, or, by a slip in the URL, somebody else's. Which file may
+be moved aside or given a log of its own: only one whose head says that we made it, and that holds
+nothing but our tables (:func:`is_made_by_us`). Every other file we use as any program would. Where
+that fails, we leave it as it is.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ from .schema import T, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
-#: Seconds that a transaction waits for other processes to leave the file, or a process for another
-#: that makes it.
+#: Seconds that a transaction waits for a lock of other processes, and that a process waits for
+#: another one that makes the file.
 PATIENCE: Final = 5.0
-#: Milliseconds of it that SQLite itself waits each time, and seconds between two tries. Its own
-#: wait is a sleep of the thread: under gevent and eventlet all requests of the process would wait.
+#: Milliseconds that SQLite itself waits in each try. It sleeps in the thread: under gevent and
+#: eventlet all requests of the process wait with it.
 _OWN_WAIT: Final = 20
+#: Seconds between two tries.
 _BETWEEN: Final = 0.01
 #: Seconds that a fork waits for what is under way in the file.
 _FORK_PATIENCE: Final = 1.0
-#: Pages of SQLite's log (4 KiB each) after which it is written back into the file, and bytes that
-#: the log's file keeps: our own log must not fill a small disk.
+#: Pages of SQLite's log (4 KiB each) after which it is written back into the file.
 _CHECKPOINT: Final = 400
+#: Bytes to which the log's file is cut then: our own log must not fill a small disk.
 _LOG_BYTES: Final = 2 << 20
-#: Seconds between two attempts to empty the log. What was erased or delivered is in it as it was.
+#: Seconds between two attempts to empty the log. Until then it holds erased and
+#: delivered events as they were.
 _EMPTY_EVERY: Final = 3.0
 _REASONS: Final = {
     "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
@@ -55,20 +57,19 @@ _REASONS: Final = {
     "foreign": (sqlite3.SQLITE_NOTADB,),
     "data": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
 }
-#: By the variant of the finding, what is wrong with a file that is not ours to change.
+#: What is wrong with a file that is not ours to change, by the variant of the finding.
 _FOREIGN: Final = {
     "": "names a file that is damaged",
     "no-database": "names a file that is no SQLite database",
     "log": "names a file that is not there, while its log is",
 }
 _WRITE: Final = "BEGIN IMMEDIATE"
-#: Bytes of the smallest database. What SQLite takes for a new one, as it does an empty file, and
-#: writes over.
+#: Bytes of the smallest database. SQLite takes a shorter file for a new one, and writes over it.
 _SMALLEST: Final = 512
 #: In the head of a file that we made (https://sqlite.org/fileformat2.html#application_id): "AdRl".
 APPLICATION_ID: Final = 0x4164526C
-#: What SQLite keeps beside a database. Without its database it would delete it, and a restore
-#: that is under way would lack what was committed last.
+#: The ends of the names of files that SQLite keeps beside a database. Where the database is missing
+#: SQLite deletes them: a restore that is under way would then lack the last commits.
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 _NAMED: Final = re.compile(r":(\w+)")
 
@@ -88,7 +89,7 @@ class _SqliteTx(Tx):
 
     def many(self, statement: str, values: Sequence[schema.Values], /) -> int:
         named = schema.filled("sqlite", statement)
-        # By position: the driver looks for each name anew for each row.
+        # By position: with names, the driver looks each of them up for each row.
         names = _NAMED.findall(named)
         rows = map(itemgetter(*names), values)
         return self.connection.executemany(_NAMED.sub("?", named), rows).rowcount
@@ -100,11 +101,11 @@ class _OfProcess:
     def __init__(self) -> None:
         self.lock: threading.RLock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
-        #: Of the file that is open; ``None``: of none.
+        #: The inode of the file that is open; ``None``: no file is.
         self.inode: tuple[int, int] | None = None
         #: Whether the file that was open last was ours alone.
         self.was_ours = False
-        #: Since the log was last written back.
+        #: Whether this process wrote since the log was last written back.
         self.has_written = False
 
     def hang_up(self) -> None:
@@ -115,13 +116,13 @@ class _OfProcess:
 
 
 class SqliteDatabase(schema.Database):
-    """In a file.
+    """The outbox's database in a SQLite file.
 
     One connection with a lock serves all threads: SQLite takes one writer at a time anyway.
     Requests do not come here: they write to the journal.
 
-    :param path: of the file; its folder is made where it is missing.
-    :param kept: seconds for which the row of an event that is over is kept.
+    :param path: the file's path. Its folder is made where it is missing.
+    :param kept: seconds for which the row of a finished event is kept.
     """
 
     dialect = "sqlite"
@@ -145,7 +146,7 @@ class SqliteDatabase(schema.Database):
     def read(self, function: Callable[[Tx], T], /) -> T:
         try:
             is_missing = self._inode() is None
-        except OSError:  # it is there, and the try below tells what is wrong
+        except OSError:  # the file may be there; the try below raises what is wrong
             is_missing = False
         if is_missing:
             with closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing:
@@ -173,10 +174,13 @@ class SqliteDatabase(schema.Database):
             raise
 
     def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *function* on the kept connection, again where the file was locked or replaced; made
-        where it is missing."""
+        """Run *function* on the kept connection, or on a new one where the file is another by now.
+
+        While the file is locked, it tries again until :data:`PATIENCE` is over. After another error
+        it tries once more, where :meth:`_recover` says that this may help.
+        """
         until = time.monotonic() + PATIENCE
-        is_again = False
+        has_recovered = False
         while True:
             with self._alone_in_process() as process:
                 try:
@@ -188,14 +192,15 @@ class SqliteDatabase(schema.Database):
                     return function(connection)
                 except sqlite3.Error as exc:
                     reason = reason_of(exc)
-                    # SQLite itself does not wait where a file is to keep a log from now on.
-                    if reason != "locked" or time.monotonic() > until:
-                        if is_again or not self._recover(reason, process):
+                    # SQLite itself does not wait for the lock to begin a log (journal_mode = WAL).
+                    may_wait = reason == "locked" and time.monotonic() <= until
+                    if not may_wait:
+                        if has_recovered or not self._recover(reason, process):
                             raise self._failure(exc) from exc
-                        is_again = True
+                        has_recovered = True
                         process.hang_up()
                 except (UnicodeError, OverflowError) as exc:
-                    # A value that no statement can hold, as a lone surrogate.
+                    # A value that no statement can hold, such as a lone surrogate.
                     raise OutboxFailed("data") from exc
                 except OSError as exc:
                     denied = isinstance(exc, PermissionError)
@@ -211,9 +216,9 @@ class SqliteDatabase(schema.Database):
                 raise OutboxFailed("locked")
             yield process
         finally:
-            # A signal's handler may raise just after the lock was taken, and after any other call
-            # before this one: so it is given back first and asked whether it was ours.
-            try:  # noqa: SIM105 - suppress() would be such a call
+            # A signal's handler may raise after any call, also just after the lock was taken. So
+            # the lock is released first, by one call; it raises where the lock is not ours.
+            try:  # noqa: SIM105 - suppress() would be one more call
                 lock.release()
             except RuntimeError:  # another thread has it
                 pass
@@ -244,7 +249,7 @@ class SqliteDatabase(schema.Database):
     def _inode(self) -> tuple[int, int] | None:
         try:
             stat = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):  # of what may not be looked at, who knows
+        except (FileNotFoundError, NotADirectoryError):  # no other error says that it is missing
             return None
         return stat.st_ino, stat.st_dev
 
@@ -261,9 +266,9 @@ class SqliteDatabase(schema.Database):
         return connection
 
     def _refuse_a_scrap(self) -> None:
-        """SQLite itself refuses what is no database, but for the shortest files.
+        """Refuse a file that is too short for a database. SQLite itself refuses only longer ones.
 
-        :raises ForeignFile: it is one.
+        :raises ForeignFile: the file is too short, and not empty.
         """
         if 0 < self.path.stat().st_size < _SMALLEST:
             raise self._foreign("no-database")
@@ -275,7 +280,7 @@ class SqliteDatabase(schema.Database):
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-            # What this connection removes is written over in the file.
+            # SQLite writes zeros over what this connection deletes.
             connection.execute("PRAGMA secure_delete = ON")
             if not _has_our_tables(connection):
                 self._in_transaction(connection, _make_tables, _WRITE)
@@ -294,15 +299,15 @@ class SqliteDatabase(schema.Database):
     def _make(self, process: _OfProcess) -> None:
         """Create an empty file that only its owner may read, once among many processes.
 
-        :raises ForeignFile: its database was moved away, and what is beside it is not ours.
+        :raises ForeignFile: the database is missing, while its log is there and is not ours.
         """
         disk.make_folder(self.path.parent)
         beside = [Path(f"{self.path}{suffix}") for suffix in _BESIDE]
         with self._alone():
             if self.path.exists():
                 return
-            # A log left behind by a deleted database of ours belongs to nobody, but processes that
-            # still have the old one open would share its index with us.
+            # The log of a deleted database of ours is of no use to anybody. If it stayed, processes
+            # that still have the old database open would share the log's index with us.
             is_ours = process.was_ours or self.path.name == FILE
             if not is_ours and any(path.exists() for path in beside):
                 raise self._foreign("log")
@@ -315,7 +320,7 @@ class SqliteDatabase(schema.Database):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time makes or replaces the file."""
+        """Lock out other processes that would make or replace the file."""
         flags = os.O_RDWR | disk.BINARY | disk.NO_FOLLOW
         lock = disk.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
@@ -331,17 +336,17 @@ class SqliteDatabase(schema.Database):
     # -- faults -----------------------------------------------------------------------------
 
     def _recover(self, reason: str, process: _OfProcess) -> bool:
-        """True where another try is worth it after *reason*, with the file opened again.
+        """Whether another try may help after *reason*, with the file opened again.
 
-        It may have been moved or emptied under us; a connection that was opened while it was
-        read-only stays so. A corrupt file of ours is moved aside, so that a new one takes its
-        place; another's is looked over for damage when it is opened again.
+        The file may have been moved or emptied while it was open. A connection that was opened
+        while the file was read-only stays read-only. A corrupt file of ours is moved aside, so that
+        a new one takes its place. Somebody else's is checked for damage when it is opened again.
         """
         if reason == "corrupt":
             process.hang_up()
             return not is_made_by_us(self.path) or self._set_aside()
         if reason == "disk_full" and process.connection is not None:
-            # What our own log holds of the disk is given back.
+            # The room that our own log takes on the disk is given back.
             with suppress(sqlite3.Error):
                 _write_log_back(process.connection, process.was_ours)
         return reason not in ("locked", "data")
@@ -356,7 +361,7 @@ class SqliteDatabase(schema.Database):
         return OutboxFailed(reason, words)
 
     def _foreign(self, variant: str, why: str = "") -> ForeignFile:
-        """The error of a file that is not ours to move or to make anew; logs it once."""
+        """The error for a file that is not ours to move or to make anew. It is logged once."""
         failure = ForeignFile(variant, f"{_FOREIGN[variant]}{why}: {self.path}")
         if self._told != variant:
             self._told = variant
@@ -373,7 +378,7 @@ class SqliteDatabase(schema.Database):
                     old = Path(f"{self.path}{suffix}")
                     if old.exists():
                         old.rename(f"{moved}{suffix}")
-                os.utime(moved)  # when it was found to be damaged, which findings tell
+                os.utime(moved)  # findings tell from it when the damage was found
         except (OSError, OutboxFailed):
             return False
         logger.critical(
@@ -384,7 +389,7 @@ class SqliteDatabase(schema.Database):
         return True
 
     def _is_corrupt(self) -> bool:
-        """Look again, under the lock: another process may have replaced the file meanwhile."""
+        """Check again under the lock: another process may have replaced the file meanwhile."""
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
@@ -399,7 +404,7 @@ class SqliteDatabase(schema.Database):
         self._empty_at = time.monotonic() + _EMPTY_EVERY
         with suppress(OSError):  # there is none
             if Path(f"{self.path}-wal").stat().st_size:
-                # Whoever still reads what was there before is not waited for.
+                # It does not wait for connections that still read the log.
                 self._work(self._empty)
 
     def _empty(self, connection: sqlite3.Connection) -> None:
@@ -415,23 +420,23 @@ class SqliteDatabase(schema.Database):
             process.hang_up()
 
     def _be_still(self) -> None:
-        """Close the connection and let nobody open one until the fork is over.
+        """Close the connection, and let no thread open one until the fork is over.
 
-        SQLite keeps its locks by process and file: a child that opened the file beside an
-        inherited connection would believe itself locked and hold nothing. Seen: another process
-        then removes the log under it, and what it commits is lost.
+        SQLite keeps its locks by process and file. A child that opened the file beside an inherited
+        connection would believe that it has a lock, and have none. Then another process can remove
+        the log while the child uses it, and the child's commits are lost: this was seen.
         """
         process = self._processes.own()
         if process.lock.acquire(timeout=_FORK_PATIENCE):
             process.hang_up()
 
     def _go_on(self) -> None:
-        with suppress(RuntimeError):  # another thread has it, which was waited for in vain
+        with suppress(RuntimeError):  # another thread still has the lock: the wait was in vain
             self._processes.own().lock.release()
 
     def _begin_anew(self) -> None:
-        # A child of a process that had the file open can never open it safely; its events stay in
-        # the journal, which another process reads.
+        # Where the parent had the file open at the fork, the child can never open it safely. Its
+        # events stay in the journal, which another process reads.
         inherited = self._processes.made()
         if any(other.connection is not None for other in inherited):
             self._is_orphan = True
@@ -447,11 +452,11 @@ class SqliteDatabase(schema.Database):
 
 
 def is_made_by_us(path: Path) -> bool:
-    """Whether the file at *path* says that we made it, and all of its tables can be seen to be
-    ours; looking changes nothing.
+    """Whether the head of the file at *path* says that we made it, and all its tables are ours.
 
-    SQLite reads it, and nobody else: to close a file that a thread of this process has open with
-    SQLite would give up that thread's locks (https://sqlite.org/howtocorrupt.html, 2.2).
+    To look changes nothing. Only SQLite opens the file: if we opened and closed it ourselves, a
+    thread of this process that has it open would lose its locks
+    (https://sqlite.org/howtocorrupt.html, 2.2).
     """
     try:
         with closing(_connect_to_read(path)) as connection:
@@ -461,7 +466,7 @@ def is_made_by_us(path: Path) -> bool:
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
-    # Not "ro": such a connection leaves behind what it makes beside a file that has a log.
+    # Not "ro": such a connection makes files beside one that has a log, and leaves them behind.
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
 
 
@@ -472,7 +477,7 @@ def _is_ours_alone(connection: sqlite3.Connection) -> bool:
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:
-    """Whether nothing is in the file, and nobody says that it is theirs."""
+    """Whether the file is empty, and its head does not name a program that made it."""
     looks = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     return not any(connection.execute(look).fetchone()[0] for look in looks)
 
@@ -483,7 +488,7 @@ def _look_over(connection: sqlite3.Connection) -> None:
     :raises sqlite3.DatabaseError: one of them is damaged.
     """
     for table in schema.TABLES:
-        # With a table's name from SQLite 3.33 on; before, all of the file is looked over.
+        # SQLite checks a single table from 3.33 on. Before, it checks the whole file.
         for row in connection.execute(f"PRAGMA quick_check({table})"):
             if row[0] != "ok":
                 damage = sqlite3.DatabaseError(f"{table} is damaged")
@@ -492,7 +497,7 @@ def _look_over(connection: sqlite3.Connection) -> None:
 
 
 def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:
-    """Write the log into the file; in somebody else's only as far as nobody is disturbed."""
+    """Write the log into the file. In somebody else's, do so only as far as it disturbs nobody."""
     how = "TRUNCATE" if is_ours else "PASSIVE"
     connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
@@ -508,6 +513,6 @@ def _has_our_tables(connection: sqlite3.Connection) -> bool:
 
 
 def reason_of(exc: BaseException) -> str:
-    """The name of what SQLite complains of."""
+    """Our name for SQLite's error."""
     code = (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF  # the primary one
     return next((reason for reason, codes in _REASONS.items() if code in codes), "error")
