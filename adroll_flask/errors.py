@@ -161,8 +161,10 @@ def _is_asgi(app: object) -> bool:
 
 
 def nothing_to_await(answer: object) -> str:
-    """What an error says beside what a plain function of the site's has to give, where it gave
-    something to await; a coroutine is closed, or Python would warn of it."""
+    """The end of an error about a site's plain function that returned something to await.
+
+    A coroutine is closed: otherwise Python would warn of it. Empty: *answer* cannot be awaited.
+    """
     if iscoroutine(answer):
         answer.close()
     return ", and nothing to await" if isawaitable(answer) else ""

@@ -90,10 +90,10 @@ class MiddlewareRequest:
 
     @property
     def is_over(self) -> bool:
-        """Whether what still runs in its context is no more its own.
+        """Whether what still runs in the request's context no longer belongs to the request.
 
-        A task inherits the context of the request that began it. One that lasts, and does what
-        many requests left to it, was begun by the first of them: its visitor is none of theirs.
+        A task inherits the context of the request that began it. A long task may do the work of
+        many requests; its context is that of the first, whose visitor is not the others'.
         """
         return self.ended_at is not None and time.monotonic() - self.ended_at > _TASKS_LAST
 

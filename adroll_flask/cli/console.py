@@ -86,10 +86,10 @@ class Refusal(click.ClickException):
 
 
 class Commands(AppGroup):
-    """``flask adroll``, known to Flask by an entry point: also where the app does not start.
+    """``flask adroll``, which Flask knows by an entry point, even where the app does not start.
 
-    Flask makes the app when a command asks for it. What a command then learns of a wrong setting,
-    or of a database that is down, is one line to whoever typed it, and not where it was raised.
+    Flask makes the app when a command asks for it. A wrong setting or a database that is down is
+    then told in one line, and not by a traceback.
     """
 
     def invoke(self, context: click.Context) -> Any:

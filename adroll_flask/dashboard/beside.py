@@ -1,7 +1,8 @@
 """What stands beside a span's figures: the span before it, the same weekdays, and what is usual.
 
-A span that is under way is compared until its last full hour, with the same part of another by the
-clock on the wall, which summer time moves: history is by the hour, and knows no part of one.
+A span that is under way is compared until its last full hour, since history has no parts of hours.
+It is compared with the same part of the other span by the clock on the wall, which summer time
+moves.
 """
 
 from __future__ import annotations

@@ -312,7 +312,7 @@ def _loss(way: str, outcome: str, reason: str, sums: Data, reported: int) -> dic
 
 
 def _urgency(loss: Data) -> int:
-    """0: it is open now; 1: somebody can change that it goes on; 2: as it has to be."""
+    """0: the loss goes on now; 1: a developer can end such losses; 2: any other."""
     if loss["is_open"]:
         return 0
     return 1 if loss["who"] == "developer" else 2

@@ -102,11 +102,10 @@ class BatchSender:
     # Sending
 
     def _requests(self) -> list[list[ClaimedEvent]]:
-        """The claim in requests: the often unsure ones in small batches, after the fresh ones.
+        """The claim as requests: fresh events first; those that were often unsure in small ones.
 
-        An event that makes AdRoll fail (500) would take its whole batch with it time and again;
-        the smaller its batch, the fewer become unsure with it, and before it has been sent as
-        often as it may be it is alone.
+        An event that makes AdRoll fail (500) makes all events of its request unsure, each time. In
+        a smaller request these are fewer. In its last attempts the event is alone.
         """
         good: list[ClaimedEvent] = []
         rejected: list[Outcome] = []
@@ -298,8 +297,11 @@ class BatchSender:
             self._settle(self._again(suspects, theirs))
 
     def _rejected(self, suspect: _Suspect) -> Outcome:
-        """The end of its event; or its next time, where it comes from a clock that is ahead: until
-        the event's time has come AdRoll is asked again, every 15 minutes at most."""
+        """The end of the suspect's event, or its next attempt where its clock was ahead.
+
+        Such an event is sent again until its time has come, after :data:`.queue.LONGEST_DELAY` at
+        most each time.
+        """
         event, refusal = suspect
         if refusal.kind == "too_large":
             return _dead_letters([event], refusal, "too_large")

@@ -56,7 +56,7 @@ class Turn:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, stop: threading.Event, until: float) -> None:
-        """Let a thread do it, which ends with the work; where none can start, do it here."""
+        """Do the work in a thread of its own; where no thread can start, do it here."""
 
         def work() -> None:
             # Requests, and other accounts, get the interpreter often.

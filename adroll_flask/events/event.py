@@ -432,8 +432,10 @@ def accept(
 def accept_products(
     taken: dict[str, Any], products: Any, product_map: Any, problems: list[EventError]
 ) -> None:
-    """Check each of *products* and put them into *taken*: what is right whole, and of the others
-    dicts of what is right of them.
+    """Check each of *products*, and put them into *taken*.
+
+    A product that is right is an ``EventProduct`` there. Of any other one it is a dict of the
+    fields that are right.
 
     :param taken: has the currency, if there is one.
     :param product_map: see :func:`.products.gather`.

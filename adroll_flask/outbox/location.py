@@ -63,8 +63,10 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
 
 
 def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, Path, str]]:
-    """Where events cannot be kept, or may not be for long: which variant of the finding it is
-    (``""``, ``"/group"``), the setting of the place, what is there of it, and what is wrong.
+    """Places where events cannot be kept, or perhaps not for long.
+
+    Each is the variant of the finding (``""``, ``"/group"``), the setting of the place, the path
+    that is there, and what is wrong with it.
 
     :param folder: the instance folder.
     """

@@ -225,7 +225,7 @@ class Lookups:
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
 
     def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:
-        """Orders between two times that are delivered, or may still be sent."""
+        """Orders that occurred between two times and are delivered, or wait to be sent."""
         where = (
             f"event_name = :name AND dry_run = 0 AND state < {State.dead}"
             " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"

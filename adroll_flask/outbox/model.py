@@ -49,9 +49,9 @@ class State(IntEnum):
     decided = 7
 
 
-#: Those of what is not sent yet, or may not be.
+#: States of events that are not sent yet, or perhaps not.
 UNSENT: Final = (State.waiting, State.claimed, State.sending)
-#: Those of what is under a claim.
+#: States of events that somebody has claimed.
 LEASED: Final = (State.claimed, State.sending)
 #: Names of the states of events.
 STATES: Final = tuple(state.name for state in State if state is not State.decided)
@@ -520,7 +520,7 @@ class NewEvent:
 
     @property
     def order(self) -> OrderKey | None:
-        """By what a second report of it is known; ``None``: by nothing."""
+        """The key by which a second report of it is a duplicate; ``None``: it has no key."""
         if self.key is None:
             return None
         return OrderKey(self.advertisable_eid, self.dry_run, self.name, self.key)

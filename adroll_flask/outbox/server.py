@@ -248,12 +248,12 @@ def make_engine(url: sa.URL) -> sa.Engine:
 
 
 def _limit_waits(connection: Any) -> None:
-    """Let psycopg give a server up that takes bytes and does not answer.
+    """Let psycopg give up a server that takes bytes and does not answer.
 
-    Neither of libpq's time-outs ends such a wait: the kernel acknowledges what a stopped server
-    does not read, and ``statement_timeout``, which comes first where it works, is the server's own.
-    (From 3.3.6 on ``wait`` has a time-out; it leaves the connection open, on which the next
-    statement would wait as long again.)
+    No time-out of libpq ends such a wait: the kernel acknowledges what a stopped server does not
+    read. ``statement_timeout`` is measured by the server itself, so that it ends the wait only
+    while the server runs. (From 3.3.6 on psycopg's ``wait`` has a time-out. It leaves the
+    connection open, and the next statement would wait as long again.)
     """
     import psycopg
 

@@ -240,8 +240,10 @@ def _fit_headers(headers: Headers, view: HeaderView) -> None:
 
 
 def whole_again(tracked: TrackedRequest, response: Response) -> None:
-    """Send a page whole of which ``make_conditional()`` has cut a range, if it takes the snippet:
-    what the browser has of it is longer by that, and the range would not fit."""
+    """Send a whole page instead of a range that ``make_conditional()`` cut, if it takes a snippet.
+
+    The browser's copy of the page is longer by the snippet: the range would not fit it.
+    """
     pieces = getattr(response.response, "iterable", None)  # of werkzeug's _RangeWrapper
     view = read_headers(response.headers)
     charset = charset_of_page(view.get("content-type"))

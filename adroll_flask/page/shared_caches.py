@@ -1,4 +1,8 @@
-"""Caches between the site and its visitors: what they may keep, and what we say to them."""
+"""Caches between the site and its visitors: what a response's headers let them keep.
+
+Which responses never get a cookie of ours is :func:`.cookies.may_be_shared`: these rules, and the
+paths of ``ADROLL_CACHED_PATHS``.
+"""
 
 from __future__ import annotations
 

@@ -148,9 +148,9 @@ class PaidOrders:
     def told(self) -> dict[str, list[HistorySum]]:
         """What the last comparisons found, by day (``at``) and group (``reason``).
 
-        Of ``all`` orders the sums of each day; of those that were never reported (``missing``),
-        are ``held`` still, whose hold has ``expired``, or of which nothing is known here
-        (``unknown``), each group of it.
+        The keys are kinds of orders: ``all`` of them; those that were never reported
+        (``missing``); those that are still ``held``; those whose hold has ``expired``; and those of
+        which nothing is known here (``unknown``). Only ``all`` is not told by group.
         """
         by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups

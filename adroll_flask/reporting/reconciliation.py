@@ -67,7 +67,7 @@ class Order(NamedTuple):
 
     @property
     def is_rest(self) -> bool:
-        """Whether it is of those that somebody may report again: nobody knows of an unknown one."""
+        """Whether somebody may report the order again. An unknown one may have arrived already."""
         return not self.has_arrived and self.status != "unknown"
 
 
@@ -255,8 +255,10 @@ def _text(value: object) -> str:
 
 
 def _is_same(order: Order, kept: Row) -> bool:
-    """Whether the list's value is the one reported, or what a refund left of it; as far as the list
-    says one."""
+    """Whether the list's value is the reported one, or what a refund left of that.
+
+    True, too, where the list has no value.
+    """
     amount, _, currency = kept.digest.partition(" ")
     if order.currency and currency not in ("", "None") and order.currency.upper() != currency:
         return False

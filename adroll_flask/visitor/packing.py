@@ -34,8 +34,11 @@ _NO_ID = bytes(RECORD_ID_BYTES).hex()
 
 
 def _step(half: int) -> tuple[int, int, int]:
-    """How the characters of a text of 7 bits each are moved apart, to 8: each part of twice *half*
-    characters has a low half, which stays, and a high one, which goes up by a bit a character."""
+    """One step of moving characters of 7 bits apart, to 8 bits each: two masks and a shift.
+
+    The text is taken in parts of twice *half* characters. The low half of a part stays. Its high
+    half moves up by one bit for each character of the low half.
+    """
     part = (1 << 7 * half) - 1
     low = sum(part << at * 8 for at in range(0, _LONGEST, 2 * half))
     return low, low << 7 * half, half

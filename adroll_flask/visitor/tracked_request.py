@@ -98,9 +98,9 @@ class TrackedRequest:
     def is_navigation(self) -> bool:
         """Of a GET: the browser goes to this address, in its window or in a frame.
 
-        Anybody can have an address loaded by all who look at a page, as a picture in a review.
-        Where a browser does not say what it loads (one of old, or one that speaks plain HTTP),
-        ``Accept`` does: of a picture it names other types.
+        Anybody can have an address loaded by all who look at a page: as a picture in a review. An
+        old browser, or one over plain HTTP, does not say what it loads. Then ``Accept`` tells: for
+        a picture it does not name HTML.
         """
         environ = self.environ
         dest = environ.get("HTTP_SEC_FETCH_DEST")
@@ -309,8 +309,11 @@ class TrackedRequest:
         return "forgotten" if self.forgotten else self.decision.refusal
 
     def refusal_by_now(self, visitor: Visitor) -> str:
-        """Why nothing may be reported of *visitor*, whatever their token says: they are this
-        request's visitor, by the record, and say no; empty: it is somebody else, or no no."""
+        """Why nothing may be reported of *visitor*, whatever their token says.
+
+        That is so where the record says that they are this request's visitor, and they say no here.
+        Empty: they are somebody else, or do not say no.
+        """
         is_own = visitor.record_id is not None and visitor.record_id == self.record_id
         says_no = self.forgotten or self.decision.granted is False
         return self.refusal if is_own and says_no else ""
