@@ -489,9 +489,9 @@ class Settings(AccountsOfHosts):
     #: On other hosts (staging, a copied database) events are sent as dry runs, and pages load no
     #: pixel. Empty: all are real.
     hosts: tuple[str, ...] = ()
-    #: The name of the cookie that holds the visitor's record; two shops on one host need two. None
-    #: of AdRoll's own. Over HTTPS its name gets the prefix ``__Host-``, so that no other host and
-    #: no plain HTTP can write it; not where ``cookie_domain`` is set.
+    #: The name of the cookie that holds the visitor's record; two shops on one host need two names.
+    #: It may not be the name of a cookie of AdRoll's. Over HTTPS it gets the prefix ``__Host-``, so
+    #: that no other host and no plain HTTP can write the cookie, unless ``cookie_domain`` is set.
     cookie_name: str = "adroll_visitor"
     #: The ``Domain`` of ``adroll_visitor``, where several hosts are to recognise one visitor: a
     #: domain name, or ``"auto"`` for the registrable domain by the public suffix list (the extra
@@ -506,8 +506,8 @@ class Settings(AccountsOfHosts):
     #: critical message in the log. Beyond half of them an invalid report fails, so that good ones
     #: have room. 0: no bound.
     outbox_max_bytes: int = 1 << 30
-    #: ``"normal"``: a power cut may cost the last moment, a process kill nothing;
-    #: ``"full"``: neither, at the price of a disk flush a report.
+    #: ``"normal"``: a power cut may lose the last moment's reports, the kill of a process loses
+    #: none. ``"full"``: neither loses any, and each report waits for a flush of the disk.
     outbox_sync: str = "normal"
     #: ``"journal"``: a report returns once the host's journal has it. ``"database"``: once the
     #: outbox's database has it, for hosts whose disk is lost with them; after 250 ms without the
@@ -519,10 +519,10 @@ class Settings(AccountsOfHosts):
     #: ``"thread"``: delivered in this process; ``"worker"``: by ``flask adroll worker`` or
     #: Celery; ``"sync"``: before the report returns, for scripts.
     delivery: str = "thread"
-    #: Seconds that a report may wait for company before its batch is sent.
+    #: Seconds that a report may wait for others before its batch is sent.
     linger: float = 1.0
-    #: Seconds after which an event is dead; they count from AdRoll's first answer that did not take
-    #: it.
+    #: Seconds after which an event is dead. They count from AdRoll's first answer that did not take
+    #: the event.
     max_age: int = 7 * DAY
     #: Days during which the same deduplication key is reported once. A dead letter is kept for
     #: 90 days, whatever this is, and its key for 90 more.
@@ -536,9 +536,10 @@ class Settings(AccountsOfHosts):
     remember_suppressed: bool = True
     #: Who asks for consent. ``None``: nobody; it is granted unless Global Privacy Control says no.
     #: ``"tcf"``: the TC string in the consent cookie says. ``"gpp"``: the page's consent platform
-    #: says by the Global Privacy Platform: granted unless it tells a US opt-out, and as ``"tcf"``
-    #: where its European section applies. A callable takes the request and returns True, False or
-    #: None (not yet asked); in ``AdRollASGIMiddleware`` it may be an ``async def``.
+    #: says by the Global Privacy Platform. Consent is then granted unless it tells a US opt-out;
+    #: where its European section applies, that decides as with ``"tcf"``. A callable takes the
+    #: request and returns True, False or None (not yet asked); in ``AdRollASGIMiddleware`` it may
+    #: be an ``async def``.
     consent: str | Callable[[Any], bool | None] | None = None
     #: The cookie in which the consent platform keeps the TC string.
     tcf_cookie: str = "euconsent-v2"
@@ -546,7 +547,7 @@ class Settings(AccountsOfHosts):
     tcf_vendor: int = 130
     #: The TCF purposes needed: 1 (store and access), 7 (measure advertising performance).
     tcf_purposes: tuple[int, ...] = (1, 7)
-    #: ``Sec-GPC: 1`` is a no.
+    #: The header ``Sec-GPC: 1`` counts as a no.
     honor_gpc: bool = True
     #: Which forms of an e-mail address leave the server: any of sha256, md5, plain.
     email: tuple[str, ...] = ("sha256", "md5")
@@ -556,7 +557,7 @@ class Settings(AccountsOfHosts):
     #: Milliseconds that the kit waits for the pixel. After half of them it sends the click id
     #: alone.
     kit_wait: int = 3000
-    #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
+    #: Seconds for which a visitor token is valid that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
     #: The zone of days, weeks and months in the dashboard and in ``flask adroll history``: an IANA
     #: name such as ``"Europe/Berlin"``. Default: ``'UTC'``.
