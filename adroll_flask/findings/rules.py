@@ -630,10 +630,13 @@ def _clock_severity(difference: float) -> Severity:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
-    waiting = moment.outbox.lookups.bytes_waiting
-    before = waiting()
-    if before and not moment.outbox.ingest.take_in() and (size := waiting()) >= before:
-        yield finding_of("journal-not-read", bytes=counted(size, "byte"))
+    bytes_waiting = moment.outbox.lookups.bytes_waiting
+    before = bytes_waiting()
+    if not before or moment.outbox.ingest.take_in():
+        return
+    after = bytes_waiting()
+    if after >= before:
+        yield finding_of("journal-not-read", bytes=counted(after, "byte"))
 
 
 def delays(moment: Moment) -> Finding | None:

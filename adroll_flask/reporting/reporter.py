@@ -167,12 +167,8 @@ class Reporter:
                 raise
             if built is not None:
                 new = self.new_event(built)
-            elif context is not None:
+            else:
                 new = self._draft(name, arguments, context)
-            else:  # the token cannot be read; the visitor's answer in it may be a no
-                if self.settings.consent is not None:
-                    arguments = {name: arguments[name] for name in _NOT_PERSONAL & arguments.keys()}
-                new = self._draft(name, arguments, self.bare(arguments))
             # Nobody knows whether an event with hold= was paid. The reason of its dead letter
             # begins with "held:", and no retry sends it.
             reason = problem.field if hold is False else f"held:{problem.field}"
@@ -456,10 +452,19 @@ class Reporter:
             self.outbox.record(counted)
         return Receipt(None, "suppressed", why)
 
-    def _draft(self, name: str, fields: dict[str, Any], context: EventDefaults) -> model.NewEvent:
-        """An invalid event, as the outbox keeps it: a draft without a key."""
+    def _draft(
+        self, name: str, fields: dict[str, Any], context: EventDefaults | None
+    ) -> model.NewEvent:
+        """An invalid event, as the outbox keeps it: a draft without a key.
+
+        :param context: ``None``: the visitor's token cannot be read.
+        """
         from adroll_flask.events.fix import draft
 
+        if context is None:
+            if self.settings.consent is not None:  # the visitor's answer in the token may be a no
+                fields = {field: fields[field] for field in _NOT_PERSONAL & fields.keys()}
+            context = self.bare(fields)
         return model.NewEvent(
             id=model.new_id(self.clock()),
             name=_kept_name(name),
