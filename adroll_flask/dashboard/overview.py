@@ -144,6 +144,8 @@ def _verdict(visit: Visit, health: Data, answer: Data) -> dict[str, Any]:
         level, begin = _ANSWERS.get(worst.severity, ("idle", ""))
         if worst.code == "reports-silent" and worst.key != "purchase":
             begin = _ANSWERS["warning"][1]  # it is no order that is missed
+        elif worst.sentence.startswith("No "):
+            begin = ""  # it says so itself
         verdict = {"level": level, "sentence": begin + worst.sentence}
         return worst.as_dict() | verdict | {"money": values(worst.values)}
     level = "idle"

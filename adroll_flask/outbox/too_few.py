@@ -26,8 +26,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from adroll_flask.plurals import counted
-from adroll_flask.times import span
+from adroll_flask.plurals import agreeing, counted
+from adroll_flask.times import span, written
 
 from .model import Level, Watched
 
@@ -273,17 +273,22 @@ def sentence_of(watched: Watched, now: float, zone: tzinfo = UTC) -> str:
     """*watched* as a sentence, without a full stop.
 
     >>> sentence_of(Watched("purchase", "EID", number=1, low=12, high=23), 1_800_000_000)
-    '1 order so far today; on a Friday by 08:00 it is usually 12 to 23'
+    '1 order so far today; on a Friday by 08:00 there are usually 12 to 23 orders'
     """
     noun = "order" if watched.name == "purchase" else f"{watched.name} event"
-    few = f"{watched.low:,}"
-    usual = few if watched.low == watched.high else f"{few} to {watched.high:,}"
+    usual = counted(watched.high, noun)
+    if watched.low != watched.high:
+        usual = f"{watched.low:,} to {usual}"
+    usual = agreeing(f"there {{is|are}} usually {usual}", watched.high)
     if not watched.has_stopped:
         today = f"{datetime.fromtimestamp(now, zone):on a %A by %H:%M}"
-        return f"{counted(watched.number, noun)} so far today; {today} it is usually {usual}"
-    since = f"{datetime.fromtimestamp(watched.last, zone):%Y-%m-%d %H:%M %Z}"
+        return f"{counted(watched.number, noun)} so far today; {today} {usual}"
+    last = round(watched.last)
+    since = written("%-d %b %Y at %H:%M %Z", last, zone)
+    if datetime.fromtimestamp(last, zone).strftime("%M:%S") == "00:00":
+        since += " (the end of the hour in which the last one came)"
     pause = span(watched.longest_pause)
     return (
-        f"no {noun} since {since}; in this time it is usually {usual}, and the longest pause in"
-        f" thirteen weeks was {pause}"
+        f"no {noun} since {since}; in this time {usual}, and the longest pause in thirteen weeks"
+        f" was {pause}"
     )

@@ -123,7 +123,7 @@ def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
     found = any_shop.json()
     assert (found["refunded"]["events"], found["refunded"]["values"]) == (2, [["EUR", "79.8"]])
     assert found["way"][-1]["values"] == [["EUR", "179.7"]], "AdRoll has all of it still"
-    assert "Refunded since: <b>79.80 EUR</b>" in any_shop.html()
+    assert "Refunded after the delivery: <b>79.80 EUR</b>" in any_shop.html()
     # The list has what is left of the second.
     text = any_shop.upload("order,total,currency\n1001,59.90,EUR\n1002,40,EUR\n").text
     assert "2 of 2 paid orders reached AdRoll" in text

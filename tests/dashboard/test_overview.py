@@ -332,7 +332,12 @@ def test_orders_with_a_click_id_are_counted_with_their_money(shop: Shop) -> None
     clicked = shop.json()["clicked"]
     assert (clicked["events"], clicked["values"]) == (41, [["EUR", "410"]])
     tile = shop.html().partition('id="clicked-title"')[2].partition("</section>")[0]
-    for said in ("<span>41</span> <small>of 109</small>", "410.00 EUR", "orders?carries=adct"):
+    for said in (
+        "<span>41</span> <small>of 109</small>",
+        "410.00 EUR",
+        "orders?carries=adct",
+        "of all time",
+    ):
         assert said in tile
 
 

@@ -368,8 +368,10 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     shop.now -= 4 * HOUR  # eleven o'clock
     assert is_gone(shop, "reports-silent")
     shop.now += 4 * HOUR
-    found = seen(shop, "reports-silent", "No order since ", "it is usually 17", severity="error")
+    found = seen(shop, "reports-silent", "No order since ", "there are usually 17 orders", severity="error")
     assert found["todo"].startswith("If the shop is closed today, all is well. Else place an order")
+    assert shop.json()["verdict"]["sentence"].startswith("No order since 24 Nov 2026 at 13:")
+    assert ">none since then</td>" in shop.html("problems")
     told: list[str] = []
 
     def hear(_: object, name: str, **_values: object) -> None:
@@ -409,7 +411,7 @@ def test_fewer_orders_than_usual_are_told_until_as_many_come_again(shop: Dashboa
     """It was green for as long as one order came in one and a half times the longest night."""
     sell_as_always(shop)
     shop.deliver("few")
-    said = "1 order so far today; on a Wednesday by 15:03 it is usually 17."
+    said = "1 order so far today; on a Wednesday by 15:03 there are usually 17 orders."
     seen(shop, "reports-low", said, severity="warning")
     assert said in shop.html()
     assert is_gone(shop, "reports-silent")
