@@ -160,10 +160,11 @@ class Meaning(NamedTuple):
 MEANINGS: Final = {name: Meaning(**fields) for name, fields in texts("reasons.toml").items()}
 
 
-def meaning(outcome: str, reason: str) -> Meaning:
+def meaning(outcome: str, reason: str, **own: str) -> Meaning:
     """What *reason* means.
 
     :param outcome: as the history has it, or an event's state.
+    :param own: what ``{…}`` stand for, where that is not what the table says.
 
     >>> meaning("invalid", "invalid:currency").title
     'The shop reported a wrong currency'
@@ -193,6 +194,7 @@ def meaning(outcome: str, reason: str) -> Meaning:
         "field": field or "field",
         "in_brackets": f" ({plain})" if plain else "",
         "held": HELD,
+        **own,
     }
     title = _filled(what.title, words)
     return what._replace(title=title, advice=_filled(what.advice, words), field=settable)

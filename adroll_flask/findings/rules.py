@@ -348,7 +348,7 @@ def _destination_of(moment: Moment) -> Iterator[Finding]:
     yield from nobody
     error = now.last_error or ""
     about = moment.backlog | {"wait": moment.waits}
-    own = _own_settings(moment)
+    own = own_settings(moment)
     if now.stopped is not None and "in the future" in error:
         yield finding_of("clock-wrong/here", **about | {"since": now.stopped_since})
     elif now.stopped is not None:
@@ -368,7 +368,7 @@ def _destination_of(moment: Moment) -> Iterator[Finding]:
         yield finding_of("delivery-paused", why=f" ({error})" if error else "", **about)
 
 
-def _own_settings(moment: Moment) -> dict[str, str]:
+def own_settings(moment: Moment) -> dict[str, str]:
     """Whose destination it is, where there are several shops, and how its settings are written."""
     settings = moment.settings
     eid = moment.accounts[0] if moment.accounts else ""
@@ -402,7 +402,7 @@ def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
         return
     seconds = max(late.values())
     about = total(row for eid in late for row in moment.waiting.get(eid, ()))
-    about |= _own_settings(moment) | {"since": moment.now - seconds, "late": span(seconds)}
+    about |= own_settings(moment) | {"since": moment.now - seconds, "late": span(seconds)}
     yield finding_of(f"nobody-delivers/{moment.settings.delivery}", **about)
 
 

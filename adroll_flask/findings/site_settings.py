@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from adroll_flask.delivery.client import Client as DeliveryClient
 
 from .finding import TABLE, Finding, finding_of, meaning, ok
-from .rules import Moment, open_findings, wrong_clock
+from .rules import Moment, open_findings, own_settings, wrong_clock
 
 
 def check_app(
@@ -306,7 +306,8 @@ def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> Send
         _end_stop_of(runtime, sender)
     parts = {name: getattr(answer, name) for name in ("status", "reason", "kind", "errors")}
     request = {"url": sender.url(dry_run=True), "body": [json.loads(payload)]}
-    title = meaning("answer", answer.kind).title
+    own = own_settings(Moment(runtime, look=False, account=account.advertisable_eid))
+    title = meaning("answer", answer.kind, **own).title
     return SendTestResult(answer.kind == "accepted", title, request, parts, clock)
 
 

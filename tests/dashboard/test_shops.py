@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import prometheus, report_conversion
+from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox.model import Outcome
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE, visits
@@ -181,6 +182,19 @@ def test_send_test_tries_the_shop_that_is_named(shops: Shops, host: str, eid: st
     result = shops.command("send-test", "--shop", host)
     assert result["ok"]
     assert f"advertisable={eid}&" in result["request"]["url"]
+
+
+def test_a_refused_send_test_names_the_shops_own_settings(shops: Shops) -> None:
+    """It named those of the account of all other hosts."""
+    shops.adroll.judge = Response(401, {}, b"no such token")
+    for host, settings in (
+        ("shop.fr", ('ADROLL_ACCOUNTS["shop.fr"]["advertisable_eid"]', '["access_token"]')),
+        ("shop.test", ("ADROLL_ADVERTISABLE_EID", "ADROLL_ACCESS_TOKEN")),
+    ):
+        result = shops.command("send-test", "--shop", host)
+        assert not result["ok"]
+        assert all(name in result["meaning"] for name in settings), result["meaning"]
+    assert "{" not in visits.invoke(shops.app, "explain", "http_401").output
 
 
 def test_a_finding_names_the_shops_own_setting(shops: Shops) -> None:
