@@ -559,8 +559,8 @@ class Settings(AccountsOfHosts):
     kit_wait: int = 3000
     #: Seconds for which a visitor token is valid that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
-    #: The zone of days, weeks and months in the dashboard and in ``flask adroll history``: an IANA
-    #: name such as ``"Europe/Berlin"``. Default: ``'UTC'``.
+    #: The zone of days, weeks, months and times on the dashboard and in commands: an IANA name such
+    #: as ``"Europe/Berlin"``. Default: ``'UTC'``.
     time_zone: tzinfo = UTC
 
     @property

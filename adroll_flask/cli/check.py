@@ -26,7 +26,7 @@ from adroll_flask.accounts import is_of_sandbox
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.events.names import BITS, FORM_NAMES, coverage_of
 from adroll_flask.findings import site_settings
-from adroll_flask.findings.finding import Finding, finding_of, ok
+from adroll_flask.findings.finding import Finding, finding_of, meaning, ok, why_of
 from adroll_flask.outbox.model import HistorySum, OutboxFailed, Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
@@ -146,12 +146,12 @@ def _reports(since: str | None, account: str | None, runtime: Runtime) -> Iterat
     """Whether what was reported since a deploy died, where that is asked."""
     if since is None:
         return
-    begin = console.since_when(since, runtime.clock())
+    begin = console.since_when(since, runtime.clock(), runtime.settings.time_zone)
     newest = runtime.outbox.lookups.of(account).list(None, console.MOST_EVENTS, newest=True)
     rows = [row for row in newest if row.queued_at >= begin]
     dead = Counter(row.reason for row in rows if row.has_died)
     reports = f"{counted(len(rows), 'report')} since {console.when(begin)}"
-    why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
+    why = ", ".join(f"{meaning('dead', reason).title} ({n})" for reason, n in dead.most_common(5))
     if not rows:
         yield finding_of("nothing-reported/lately", begin=console.when(begin))
     elif not dead:
@@ -266,7 +266,7 @@ def _steps_of_event(runtime: Runtime, order: str, wait: float) -> Iterator[Buyer
         why = f"no report of it within {wait:g} seconds: is the order id the one that it reports?"
         yield BuyerStep("report", False, why)
         return
-    words = f"{row.state}: {row.why}" if row.why else row.state
+    words = f"{row.state}: {why_of(row)}" if row.why else row.state
     if row.state == "held":
         words = "is held: the recipe has to call the webhook, or the webhook to release it"
     elif row.settled_at is None:

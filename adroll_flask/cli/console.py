@@ -22,7 +22,7 @@ from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
-from adroll_flask.times import DAY, HOUR, WEEK, iso, span
+from adroll_flask.times import DAY, HOUR, WEEK, span, written
 
 WITHOUT_FLASK: Final = "python -m adroll_flask"
 _SPAN: Final = re.compile(r"(\d{1,5})\s*([hdw])\Z")
@@ -198,8 +198,8 @@ def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]
 
 
 def when(at: float) -> str:
-    """A time as people read it, in UTC."""
-    return iso(at).replace("T", " ")
+    """A time as people read it, in the shop's zone, as the dashboard's pages write it."""
+    return written("%-d %b %Y, %H:%M %Z", at, current_runtime().settings.time_zone)
 
 
 def until(row: Row, now: float) -> str:

@@ -130,9 +130,9 @@ def reconcile(file: IO[str], rest: IO[str], tolerance: float, **how: Any) -> Non
     """Compare the shop's list of paid orders with what was reported.
 
     FILE is CSV with a line of names, or JSON lines. "-" is standard input. Lost orders are those
-    that were never reported, are dead letters, or were held until the hold ended. Exits with 1 if
-    more than --tolerance per cent of the orders are lost. Orders that were not to be reported do
-    not count.
+    that were never reported, were dry runs, are dead letters, or were held until the hold ended.
+    Exits with 1 if more than --tolerance per cent of the orders are lost. Orders that were not to
+    be reported do not count.
     """
     orders = lists.read_orders(file)
     compared = reconciliation.Reconciliation(console.current_runtime().reporter, orders, **how)

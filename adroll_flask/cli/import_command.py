@@ -98,7 +98,21 @@ def import_(
         raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
     click.get_current_context().call_on_close(text.close)
     try:
-        _import(text, path, summary, only_check, although_unknown, forms)
+        runtime = console.current_runtime()
+        source = lists.Lines(text)
+        if not source.has_json:
+            forms["columns"] = _columns(source.columns, forms)
+        maker = EventMaker(runtime.reporter, **forms)
+        # Beside the journal: what fits there fits the disk, and /tmp may be memory.
+        folder = runtime.outbox.folder.parent
+        if not only_check:
+            make_folder(folder)
+        with TemporaryFile(dir=folder if folder.exists() else None) as spool:
+            _check(source, maker, path, spool, summary)
+            if not although_unknown:
+                _refuse_unknown(runtime, spool, summary)
+            if not only_check:
+                _queue(runtime, spool, summary)
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
     except Exception as problem:
@@ -111,35 +125,6 @@ def import_(
     console.show(asdict(summary), _summary_text(summary, only_check=only_check))
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
-
-
-def _import(
-    text: IO[str],
-    path: Path,
-    summary: Summary,
-    only_check: bool,
-    although_unknown: bool,
-    forms: dict[str, Any],
-) -> None:
-    """Import *text*, what the file at *path* holds.
-
-    :param forms: the command's options that say how lines are written.
-    """
-    runtime = console.current_runtime()
-    source = lists.Lines(text)
-    if not source.has_json:
-        forms["columns"] = _columns(source.columns, forms)
-    maker = EventMaker(runtime.reporter, **forms)
-    # Beside the journal: what fits there fits the disk, and /tmp may be memory.
-    folder = runtime.outbox.folder.parent
-    if not only_check:
-        make_folder(folder)
-    with TemporaryFile(dir=folder if folder.exists() else None) as spool:
-        _check(source, maker, path, spool, summary)
-        if not although_unknown:
-            _refuse_unknown(runtime, spool, summary)
-        if not only_check:
-            _queue(runtime, spool, summary)
 
 
 def _why_refused(problem: Exception, path: Path) -> str:

@@ -13,7 +13,7 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
-from adroll_flask.findings.finding import in_words, meaning, why_of
+from adroll_flask.findings.finding import in_words, meaning, texts, why_of
 from adroll_flask.findings.rules import Moment
 from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
@@ -21,7 +21,7 @@ from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting import kept_events
-from adroll_flask.times import span
+from adroll_flask.times import iso, span
 
 from . import console
 from .console import AS_JSON, Refusal, current_runtime, show, until, when
@@ -33,13 +33,7 @@ _UNKNOWN: Final = (
     "It is unknown here. No event has this id, and no visitor refused to have it reported"
 )
 #: How a step of an event's life is told.
-_TOLD: Final = {
-    "held": "reported, with a hold",
-    "kept": "kept, not sent",
-    "sent_again": "sent again by hand",
-    "dead": "dead letter",
-    "given_up": "given up",
-}
+_STEPS: Final = texts("words.toml", "step/")
 
 
 @console.commands.group(invoke_without_command=True)
@@ -132,7 +126,7 @@ def list_(state: Any, newest: bool, limit: int, account: str | None) -> None:
             row.state,
             row.name,
             when(row.occurred_at),
-            row.digest if row.digest[:1].isdigit() else "",  # an event without a value says None
+            kept_events.value_in(row.digest),
             f"{row.attempts}{' unsure' if row.unsure else ''}",
             row.advertisable_eid if len(accounts) > 1 else "",
             short_key(row.key or ""),
@@ -186,17 +180,22 @@ def find(order: str, account: str | None) -> None:
 
 
 def _show_life(order: str, *, failed: bool = False, account: str | None = None) -> None:
+    # Here, since the whole dashboard comes with it.
+    from adroll_flask.dashboard import orders
+
     runtime = current_runtime()
+    moment = Moment(runtime, account=account)
     known_order = kept_events.find_order(runtime.reporter, order, account=account)
     lines = []
     data: dict[str, Any] = {"events": [row.as_dict() for row in known_order.events]}
     data["suppressed"] = []
     for name, why in known_order.suppressed.items():
-        begin = f"{name} not reported\n  {when(why.at)}  suppressed: "
-        data["suppressed"].append(f"{begin}{why.reason}")
-        lines.append(f"{begin}{meaning('suppressed', why.reason).title}")
+        at = iso(why.at).replace("T", " ")
+        data["suppressed"].append(f"{name} not reported\n  {at}  suppressed: {why.reason}")
+        title = meaning("suppressed", why.reason).title
+        lines.append(f"{name} not reported\n  {when(why.at)}  suppressed: {title}")
     for row in known_order.events:
-        lines += _life_lines(row, runtime.clock())
+        lines += _life_lines(row, moment, orders)
     if not known_order:
         # As the dashboard's page says it.
         is_missing = runtime.paid_orders.missing(order)
@@ -204,22 +203,34 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
         data["alike"] = [] if is_missing else [*kept_events.alike(runtime.reporter, order, account)]
         if data["alike"]:
             lines[0] += f". Did you mean {', '.join(data['alike'])}?"
+        if not is_missing:
+            lines.append(orders.may_be_older(when(moment.began) if moment.began else ""))
     show(data, "\n".join(lines), failed=failed or not known_order)
 
 
-def _life_lines(row: model.Row, now: float) -> Iterator[str]:
-    """The life of one event, a line each."""
-    yield f"{row.name} {row.id}" + (", dry run" if row.dry_run else "")
+def _life_lines(row: model.Row, moment: Moment, orders: Any) -> Iterator[str]:
+    """The life of one event, a line each.
+
+    :param orders: the dashboard's page, which says the same.
+    """
+    order = orders.order_shown(row)
+    about = [f"{row.name} {row.id}", f"order {order}" if order else ""]
+    about += [kept_events.value_in(row.digest), "dry run" if row.dry_run else ""]
+    about.append(moment.settings.shop_names.get(row.advertisable_eid, ""))
+    yield ", ".join(filter(None, about))
     for step in kept_events.life(row):
         if step.kind == "now":
-            due = until(row, now)
-            yield f"  now                   {row.state}" + (f", due {due}" if due else "")
+            due = until(row, moment.now)
+            yield f"  {'now':<22}  {row.state}" + (f", due {due}" if due else "")
         else:
             between = ": " if step.kind in ("dead", "cancelled") else ", "
-            said = in_words("dead", step.said) if step.kind == "dead" else step.said
-            text = f"{between}{said}" if said else ""
-            at = when(now if step.at is None else step.at)
-            yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{text}"
+            told = filter(None, (_STEPS[step.kind]["title"], orders.said_of(step)))
+            yield f"  {when(step.at or moment.now):<22}  {between.join(told)}"
+    if had := orders.had_by(row, moment.settings):
+        yield f"  {had}"
+    why = orders.delays_of(moment, row.advertisable_eid) if row.state == "waiting" else ""
+    if why:
+        yield f"  {why}"
     if matched := kept_events.matched_by(row):
         yield f"  matched by  {matched}"
     if (kept := kept_events.carried(row)) is not None:

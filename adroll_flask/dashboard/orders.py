@@ -13,13 +13,15 @@ from werkzeug.wrappers import Response
 
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.events.names import IDENTIFIERS
-from adroll_flask.findings.finding import Finding, meaning, row_of, summary, texts, why_of
-from adroll_flask.findings.rules import delays, problem_id
+from adroll_flask.findings.finding import in_words as of_reason
+from adroll_flask.findings.finding import meaning, row_of, summary, texts, why_of
+from adroll_flask.findings.rules import Moment, delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import (
     FoundOrder,
+    LifeStep,
     alike,
     carried,
     find_order,
@@ -33,6 +35,7 @@ from adroll_flask.reporting.lists import (
 )
 from adroll_flask.reporting.paid_orders import DAYS
 from adroll_flask.reporting.reconciliation import Order, Reconciliation, status_and_reason
+from adroll_flask.settings import Settings
 from adroll_flask.times import iso
 
 from .formats import csv_text, money, values
@@ -49,7 +52,7 @@ CARRIES: Final = "carries"
 #: Newest orders that are looked through for those of one state.
 _LOOKED_THROUGH: Final = 500
 #: What can be acted on comes first.
-_URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
+_URGENT: Final = ("missing", "dry_run", "dead", "held", "waiting", "differing")
 #: Events of the list.
 _LISTED: Final = 25
 #: Invalid dead letters that are looked through for an order's id.
@@ -134,6 +137,31 @@ def with_times(event: Data) -> Data:
     return event | {name: iso(event[name]) for name in ("occurred_at", "settled_at")}
 
 
+def had_by(row: Row, settings: Settings) -> str:
+    """Who had a delivered event, in a sentence, where that was not AdRoll; empty: AdRoll had it, or
+    it is not delivered."""
+    code = "dry_run" if row.dry_run else settings.other_side(row.advertisable_eid)
+    if not code and settings.sandbox:
+        code = "in_sandbox"
+    return f"{in_words(code)}." if code and row.state == "delivered" else ""
+
+
+def said_of(step: LifeStep) -> str:
+    """What there is to say of one step of an event's life, in words."""
+    return of_reason("dead", step.said) if step.kind == "dead" else in_words(step.said)
+
+
+def may_be_older(began: str) -> str:
+    """That the outbox may know nothing of an order, since it is old.
+
+    :param began: when the outbox began, as people read it; empty: it has not.
+    """
+    before = f", or was it paid before this outbox began ({began})" if began else ""
+    return (
+        f"Is it older than three months{before}? Then it is not known here, and AdRoll may have it."
+    )
+
+
 def in_words(text: str) -> str:
     """*text* in words, where it is a name of ours: of an answer that did not come.
 
@@ -167,10 +195,13 @@ def find(visit: Visit) -> Done | Data:
     return _of_order(visit, short_key(typed), known_order) | more
 
 
-def _delays(visit: Visit, account: str) -> Finding | None:
-    """What keeps the events of *account* from AdRoll at present."""
-    shop = next((shop for shop in visit.shops if shop.accounts == [account]), None)
-    return None if shop is None else delays(shop)
+def delays_of(moment: Moment, account: str) -> str:
+    """What keeps the events of *account* from AdRoll, in a sentence; empty: nothing is known."""
+    if moment.settings.missing:
+        return f"{' and '.join(moment.settings.missing)} not set."
+    shop = next((shop for shop in moment.shops if shop.accounts == [account]), None)
+    finding = None if shop is None else delays(shop)
+    return "" if finding is None else finding.sentence
 
 
 def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
@@ -189,12 +220,15 @@ def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
 
 def _life_of(visit: Visit, row: Row) -> Data:
     """One event's life."""
-    steps = [step._asdict() for step in life(row) if step.kind != "now"]
+    steps = [
+        step._asdict() | {"in_words": said_of(step)} for step in life(row) if step.kind != "now"
+    ]
     what = meaning("dead", row.reason) if row.state == "dead" else None
     is_put_off = row.state in ("waiting", "held") and row.due_at > visit.now
     return {
         **_listed(visit, row),
         "account": row.advertisable_eid,
+        "had_by": had_by(row, visit.settings),
         "attempts": row.attempts,
         "steps": steps,
         "due_at": row.due_at if is_put_off else None,
@@ -330,10 +364,10 @@ PAGE: Final = Page(
     rows,
     {
         "words": texts("words.toml"),
-        "in_words": in_words,
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
-        "delays": _delays,
+        "delays_of": delays_of,
+        "may_be_older": may_be_older,
         "identifiers": {name: it.title for name, it in IDENTIFIERS.items()},
     },
     questions={"find": find, "compare": compare, "missing": missing},

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import help_for
-from adroll_flask.outbox.model import Row
+from adroll_flask.outbox.model import GIVEN_UP, Row
 from adroll_flask.plurals import agreeing, counted
 from adroll_flask.reporting.kept_events import FIELDS, HELD, UNPAID
 from adroll_flask.reporting.reconciliation import Order, Reconciliation
@@ -211,10 +211,15 @@ def in_words(outcome: str, why: str) -> str:
 
     >>> in_words("waiting", "dns: dns")
     "The name of AdRoll's server has no address. Nothing was sent"
+    >>> in_words("dead", "invalid:currency: currency: takes three letters")
+    'The shop reported a wrong currency: takes three letters'
     """
     reason, *words = why.split(": ")
-    if words[:1] == [reason]:  # an answer's words begin with its reason
+    # An answer's words begin with its reason, and those of a wrong field with its name.
+    if words[:1] in ([reason], [reason.removeprefix("invalid:")]):
         words = words[1:]
+    if reason in GIVEN_UP and words:  # what it died of before, in words, too
+        words = [in_words("dead", ": ".join(words))]
     return ": ".join([meaning(outcome, reason).title, *words]) if why else ""
 
 
@@ -247,7 +252,8 @@ def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:
                 groups = (f"{n:,} with {compared.group} {it or 'empty'!r}" for it, n in most)
                 more = f": {', '.join(groups)}"
             all_orders = counted(compared.total, "paid order")
-            text = agreeing(words["sentence"], number).replace("{all}", all_orders)
+            about = {"all": all_orders, "receiver": compared.reporter.settings.receiver}
+            text = _filled(agreeing(words["sentence"], number), about)
             lines.append(((status, why), f"{number:,} {text}{more}"))
     if not compared.has_times:
         text = "the list has no times that can be read, so orders that it lacks are not looked for"

@@ -153,13 +153,14 @@ def life(row: Row) -> list[LifeStep]:
 
 def refund_told(row: Row) -> str:
     """What the shop took back of a delivered order, and that AdRoll keeps it."""
-    keeps = "the order" if _has_no_value(row.digest) else row.digest
-    text = f"AdRoll keeps {keeps}, its API takes nothing back"
-    return text if _has_no_value(row.refund) else f"{row.refund}; {text}"
+    text = f"AdRoll keeps {value_in(row.digest) or 'the order'}, its API takes nothing back"
+    refund = value_in(row.refund)
+    return f"{refund}; {text}" if refund else text
 
 
-def _has_no_value(digest: str) -> bool:
-    return not digest[:1].isdigit() or " " not in digest
+def value_in(digest: str) -> str:
+    """The value and currency of an event, or of a refund; empty: it has none."""
+    return digest if digest[:1].isdigit() and " " in digest else ""
 
 
 def carried(row: Row) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC
 from decimal import Decimal
-from itertools import islice
+from itertools import islice, product
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.events.fields import LIMIT, rounded
@@ -23,14 +23,14 @@ from .reporter import Reporter
 #: The first six are said by what is kept of an order, the others by the list or by nothing at all.
 Status: TypeAlias = (
     Literal["delivered", "waiting", "held", "cancelled", "dead", "suppressed"]
-    | Literal["duplicate", "missing", "unknown", "not_listed"]
+    | Literal["duplicate", "missing", "unknown", "not_listed", "dry_run"]
 )
 
 #: What has a line of a summary for each reason.
 _REASONED: Final = ("suppressed", "cancelled", "dead")
 #: Different values of a group that are told apart.
 _TOLD_APART: Final = 50
-_BATCH: Final = 500
+_BATCH: Final = 250
 #: The event as which an order is reported.
 EVENT_NAME: Final = "purchase"
 
@@ -40,8 +40,9 @@ class Order(NamedTuple):
 
     :param status: ``delivered``; ``waiting``; ``held`` (until it is released); ``cancelled`` (also
         where its hold has expired); ``dead``; ``suppressed``; ``duplicate`` (twice in the list);
-        ``missing`` (never reported); ``unknown`` (paid before the outbox began, in a gap of what it
-        knows, or longer ago than it keeps orders); ``not_listed`` (reported, but not in the list).
+        ``missing`` (never reported); ``dry_run`` (reported as a dry run alone: AdRoll does not have
+        it); ``unknown`` (paid before the outbox began, in a gap of what it knows, or longer ago
+        than it keeps orders); ``not_listed`` (reported, but not in the list).
     :param why: the reason of a suppressed or cancelled order, of a dead letter with AdRoll's words
         or ours, and of a waiting one why nothing is sent at present.
     :param reported: value and currency as they were reported, where the list says otherwise.
@@ -116,7 +117,7 @@ class Reconciliation:
         expired = self.reasons["cancelled", "hold_expired"]
         kept_back = self.counts["suppressed"] + self.counts["cancelled"] - expired
         expected = self.total - kept_back - self.counts["unknown"]
-        lost = self.counts["missing"] + self.counts["dead"] + expired
+        lost = self.counts["missing"] + self.counts["dry_run"] + self.counts["dead"] + expired
         return lost / expected if expected else 0.0
 
     def __iter__(self) -> Iterator[Order]:
@@ -165,9 +166,10 @@ class Reconciliation:
                     i: kept_key(i, secret) for order in batch for i in spellings(order.order_id)
                 }
                 hashes = {id: suppressed_key(EVENT_NAME, id, secret) for id in keys}
-                # Of one that has several events, the first account's, and none's at last.
-                all_keys = keys.values()
-                orders = [OrderKey(eid, False, EVENT_NAME, key) for eid in eids for key in all_keys]
+                # Of one that has several events, the first account's, and none's at last; of dry
+                # runs, if it has nothing else.
+                all_keys = product((False, True), eids, keys.values())
+                orders = [OrderKey(eid, is_dry, EVENT_NAME, key) for is_dry, eid, key in all_keys]
                 rows = lookups.of_orders(orders)
                 events = {order.key: rows[order] for order in reversed(orders) if order in rows}
                 why = lookups.suppressed([*hashes.values()])
@@ -205,6 +207,8 @@ class Reconciliation:
             return order if is_known else order._replace(status="unknown")
         if isinstance(kept, SuppressedOrder):
             return order._replace(status="suppressed", why=kept.reason)
+        if kept.dry_run:
+            return order._replace(status="dry_run", event=kept.id)
         if kept.state == "dead" and kept.reason == "forgotten":
             return order._replace(status="suppressed", why="forgotten", event=kept.id)
         state: Any = kept.state

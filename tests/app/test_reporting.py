@@ -607,10 +607,10 @@ def test_a_release_that_does_not_fit_its_hold_is_a_dead_letter(make_app: AppMake
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("release held", 0, "now                   waiting"),
+        ("release held", 0, "now                     waiting"),
         ("release 77", 1, "no such order is held here, so nothing was done"),
         ("release cancelled", 1, "cancelled is cancelled: too late to release it"),
-        ("release delivered", 0, "  delivered\n"),
+        ("release delivered", 0, "  Delivered\n"),
         ("cancel delivered", 1, "delivered is delivered: too late to cancel it"),
         ("release dead", 1, "flask adroll outbox find dead says what is known of it"),
         ("find dead", 0, "visitor: takes a click id"),

@@ -193,10 +193,10 @@ def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run
 
     def is_over() -> bool:
         run("worker", "--once", code=0)
-        return "cancelled: nobody released it in time" in run("outbox", "find", "1001").output
+        return "Cancelled: nobody released it in time" in run("outbox", "find", "1001").output
 
     eventually(is_over)
-    assert "reported, with a hold" in run("outbox", "find", "1001").output
+    assert "Reported with a hold" in run("outbox", "find", "1001").output
 
 
 def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, sandbox: Any) -> None:

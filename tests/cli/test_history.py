@@ -69,8 +69,8 @@ def test_a_span_that_is_none_is_refused(run: Run) -> None:
 
 def test_find_tells_an_orders_life_without_the_visitors_values(shop: Flask, run: Run) -> None:
     result = run("outbox", "find", "1002", code=0)
-    refused = "dead letter: AdRoll refused what the event says: http_400: "
-    words = ["happened", "reported", "attempt, http_400", refused, "carried"]
+    refused = "Given up: AdRoll refused what the event says: http_400: "
+    words = ["Happened", "Reported", "AdRoll was asked, http_400", refused, "carried"]
     places = [result.output.index(word) for word in words]
     assert places == sorted(places)
     assert "no such product" in result.output
@@ -85,7 +85,7 @@ def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
     [of_programs] = json.loads(run("outbox", "find", "1004", "--json").output)["suppressed"]
     assert of_programs.endswith("  suppressed: consent_gpc")
     report(shop, "1005", value="free of charge")
-    said = "dead letter: The shop reported a wrong value: value: takes"
+    said = "Given up: The shop reported a wrong value: takes"
     assert said in run("outbox", "find", "1005").output
     [of_programs] = json.loads(run("outbox", "find", "1005", "--json").output)["events"]
     assert of_programs["reason"] == "invalid:value"

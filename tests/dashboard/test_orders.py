@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,8 +103,8 @@ def test_an_order_that_is_sent_again_by_hand_keeps_its_first_report(shop: Dashbo
     shop.settle(o1001=DELIVERED)
     assert steps(shop, "1001") == ["happened", "reported", "sent_again", "delivered"]
     told = invoke(shop.app, "outbox", "find", "1001").output
-    assert "2026-11-25 15:03:20Z  reported\n" in told
-    assert "2026-11-25 17:03:20Z  sent again by hand, it had been given up\n" in told
+    assert "25 Nov 2026, 15:03 UTC  Reported\n" in told
+    assert "25 Nov 2026, 17:03 UTC  Sent again by hand, it had been given up\n" in told
 
 
 def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
@@ -117,7 +118,7 @@ def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
         assert steps(any_shop, order)[-1] == "refunded"
         assert f"{refund}; {keeps}" in find(any_shop, order)
         assert (
-            f"refunded, {refund}; {keeps}" in invoke(any_shop.app, "outbox", "find", order).output
+            f"Refunded, {refund}; {keeps}" in invoke(any_shop.app, "outbox", "find", order).output
         )
     assert steps(any_shop, "1003")[-1] == "delivered"
     found = any_shop.json()
@@ -178,8 +179,9 @@ def test_why_an_order_was_not_sent_leads_to_its_problem(any_shop: DashboardShop)
     page = find(any_shop, "1001")
     assert "no such currency (E7)" in page
     assert f"problems?problem={problem['id']}" in page
+    assert "refused: http_400" not in page, "a code of ours"
     any_shop.report("1002", currency="EURO")
-    assert "The shop reported a wrong currency" in find(any_shop, "1002")
+    assert "The shop reported a wrong currency: takes" in find(any_shop, "1002")
 
 
 def test_an_order_whose_id_is_an_address_is_found_and_not_shown(shop: DashboardShop) -> None:
@@ -414,17 +416,56 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     assert "1002" not in chosen
 
 
-def test_a_dry_run_is_nothing_that_adroll_has(new_shop: Callable[..., DashboardShop]) -> None:
-    """The page said that AdRoll had it."""
-    shop = new_shop(ADROLL_DRY_RUN=True)
-    shop.deliver("1001")
+def test_a_command_says_of_an_order_what_its_page_says(
+    new_shop: Callable[..., DashboardShop],
+) -> None:
+    """It named neither order nor value, and had no reason; its times were another zone's."""
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    shop.report("1001")
+    shop.now += 120
+    told = invoke(shop.app, "outbox", "find", "1001", code=0).output
+    assert re.match(r"purchase [0-9a-f]{32}, order 1001, 59\.90 EUR\n", told)
+    said = "Nobody delivers: 1 event waits, and nobody has tried to send it for 2 minutes."
     page = find(shop, "1001")
-    assert "A dry run: AdRoll checked the event and did not keep it." in page
-    assert "AdRoll has it" not in page
+    assert "25 Nov 2026, 16:03</time>" in page
+    assert "25 Nov 2026, 16:03 CET  Reported" in told
+    for view in (told, page):
+        assert said in view
+    assert "25 Nov 2026, 16:03 CET" in invoke(shop.app, "outbox", "list").output
+    may_be_older = "or was it paid before this outbox began (25 Nov 2026, 16:03"
+    for view in (invoke(shop.app, "outbox", "find", "9999", code=1).output, find(shop, "9999")):
+        assert f"Is it older than three months, {may_be_older}" in view
+        assert "Then it is not known here, and AdRoll may have it." in view
 
 
-def test_an_order_that_is_unknown_may_be_older_than_the_outbox(shop: DashboardShop) -> None:
+def test_an_order_that_waits_for_settings_says_which(
+    new_shop: Callable[..., DashboardShop],
+) -> None:
+    shop = new_shop(ADROLL_ACCESS_TOKEN=None)
+    shop.report("1001")
+    said = "ADROLL_ACCESS_TOKEN not set."
+    assert said in find(shop, "1001")
+    assert said in invoke(shop.app, "outbox", "find", "1001").output
+
+
+def test_a_dry_run_is_one_wherever_it_is_told(
+    new_shop: Callable[..., DashboardShop], tmp_path: Path
+) -> None:
+    """The command said "delivered", the comparison "never reported"."""
+    shop = new_shop(ADROLL_DRY_RUN=True)
+    began_long_ago(shop.app)
     shop.deliver("1001")
-    page = find(shop, "1002")
-    assert "paid before this outbox began" in page
-    assert "AdRoll may have it" in page
+    told = invoke(shop.app, "outbox", "find", "1001").output
+    assert "EUR, dry run\n" in told
+    for view in (told, find(shop, "1001")):
+        assert "A dry run: AdRoll checked the event and did not keep it." in view
+        assert "AdRoll has it" not in view
+    rest = tmp_path / "rest.csv"
+    paid = "order\n1001\n"
+    compared = invoke(shop.app, "reconcile", "-", "--rest", str(rest), input=paid, code=1).output
+    said = "1 was reported as a dry run: AdRoll checks it and does not keep it"
+    assert said in compared
+    assert "never reported" not in compared
+    [row] = csv.DictReader(io.StringIO(rest.read_text()))
+    assert (row["order_id"], row["status"]) == ("1001", "dry_run")
+    assert said in shop.upload(paid).text

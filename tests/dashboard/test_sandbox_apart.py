@@ -103,6 +103,17 @@ def test_the_page_of_an_order_says_who_had_it(tried: Flask, live: Flask) -> None
         assert "AdRoll has it" not in page
 
 
+def test_commands_say_who_had_an_order(tried: Flask, live: Flask) -> None:
+    """Of the sandbox's orders they said what they say of AdRoll's."""
+    compared = visits.invoke(tried, "reconcile", "-", input="order\n1\n", code=0).output
+    assert "1 of 1 paid order reached the sandbox" in compared
+    for app, said in (
+        (tried, "The sandbox has it, in AdRoll's place."),
+        (live, "The sandbox had the event. AdRoll does not have it."),
+    ):
+        assert visits.invoke(app, "outbox", "find", "1", code=0).output.count(said) == 2
+
+
 def test_an_order_of_the_sandbox_is_reported_to_adroll_as_any_other(live: Flask) -> None:
     assert visits.report(live, "1").status == "queued"
     live.extensions["adroll"].outbox.lookups.take_in_all()

@@ -197,6 +197,12 @@ def test_a_refused_send_test_names_the_shops_own_settings(shops: Shops) -> None:
     assert "{" not in visits.invoke(shops.app, "explain", "http_401").output
 
 
+def test_the_life_of_an_order_names_its_shop(shops: Shops) -> None:
+    told = visits.invoke(shops.app, "outbox", "find", "1", code=0).output
+    for host in ORDERS:
+        assert f", order 1, 59.90 EUR, {host}\n" in told
+
+
 def test_a_finding_names_the_shops_own_setting(shops: Shops) -> None:
     """It named the account by its EID, and the setting of another account."""
     shops.runtime.outbox.destination(FRENCH).stop("http_401", "print")

@@ -316,10 +316,12 @@ def test_dead_letters_that_nobody_decides_on_are_told_of_before_they_go(
     assert is_gone(shop, "dead-letters")
     assert "explain dead-letters-ending" in caplog.text
     said = visits.invoke(shop.app, "outbox", "find", "1004", code=0).output
-    assert "dead letter: AdRoll refused what the event says: http_400: currency: no such" in said
-    assert "given up, never sent" in said
+    assert "Given up: AdRoll refused what the event says: http_400: currency: no such" in said
+    assert "Given up for good, never sent" in said
     page = html.unescape(shop.client.get(shop.post("orders/find", order="1004").location).text)
     assert "Given up, never sent: nobody decided within 90 days" in page
+    assert "AdRoll refused what the event says: http_400: currency: no such" in page
+    assert "refused: http_400" not in page, "a code of ours"
     told = visits.invoke(shop.app, "history", "--by", "reason", "--since", "200d").output
     assert "given_up     0        2" in told
     visits.invoke(
@@ -368,7 +370,9 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     shop.now -= 4 * HOUR  # eleven o'clock
     assert is_gone(shop, "reports-silent")
     shop.now += 4 * HOUR
-    found = seen(shop, "reports-silent", "No order since ", "there are usually 17 orders", severity="error")
+    found = seen(
+        shop, "reports-silent", "No order since ", "there are usually 17 orders", severity="error"
+    )
     assert found["todo"].startswith("If the shop is closed today, all is well. Else place an order")
     assert shop.json()["verdict"]["sentence"].startswith("No order since 24 Nov 2026 at 13:")
     assert ">none since then</td>" in shop.html("problems")
