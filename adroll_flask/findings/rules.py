@@ -173,9 +173,8 @@ class Moment:
     @cached_property
     def letters(self) -> Sequence[model.Row]:
         """The newest dead letters, without those of the other side: the sandbox or AdRoll."""
-        side_of = self.settings.other_side
         letters = self.lookups.dead_letters(MOST_DEAD)
-        return [row for row in letters if not side_of(row.advertisable_eid)]
+        return [row for row in letters if not self.settings.other_side(row.advertisable_eid)]
 
     @cached_property
     def problems(self) -> dict[str, list[model.Row]]:
@@ -214,13 +213,12 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 
 def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:
     """What is wrong with the outbox's database, and the fix, without its user and password."""
+    place = runtime.outbox.place
     if isinstance(problem, model.ForeignFile):
-        place = runtime.outbox.place
         name = f"outbox-foreign/{problem.variant}"
         return finding_of(name, problem.key, problem=problem.problem, place=place)
     if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
         return finding_of("outbox-url", problem.key, problem=problem.problem)
-    place = runtime.outbox.place
     name = f"outbox-unavailable/{problem.reason}"
     cause = str(problem).partition(": ")[2]
     words: dict[str, Any] = {"why": f" ({cause})" if cause else ""}
@@ -632,11 +630,10 @@ def _clock_severity(difference: float) -> Severity:
 def _journal(moment: Moment) -> Iterator[Finding]:
     bytes_waiting = moment.outbox.lookups.bytes_waiting
     before = bytes_waiting()
-    if not before or moment.outbox.ingest.take_in():
-        return
-    after = bytes_waiting()
-    if after >= before:
-        yield finding_of("journal-not-read", bytes=counted(after, "byte"))
+    if before and not moment.outbox.ingest.take_in():
+        after = bytes_waiting()
+        if after >= before:
+            yield finding_of("journal-not-read", bytes=counted(after, "byte"))
 
 
 def delays(moment: Moment) -> Finding | None:
