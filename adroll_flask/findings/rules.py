@@ -213,12 +213,13 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 
 def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:
     """What is wrong with the outbox's database, and the fix, without its user and password."""
-    place = runtime.outbox.place
     if isinstance(problem, model.ForeignFile):
+        place = runtime.outbox.place
         name = f"outbox-foreign/{problem.variant}"
         return finding_of(name, problem.key, problem=problem.problem, place=place)
     if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
         return finding_of("outbox-url", problem.key, problem=problem.problem)
+    place = runtime.outbox.place
     name = f"outbox-unavailable/{problem.reason}"
     cause = str(problem).partition(": ")[2]
     words: dict[str, Any] = {"why": f" ({cause})" if cause else ""}
@@ -320,8 +321,8 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
     place = moment.outbox.place
     if not isinstance(place, Path):
         return
-    old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))
-    for path in (path for path in old if not path.name.endswith(("-wal", "-shm"))):
+    # Its name ends in a process's id, those of the files beside it in -wal and -shm.
+    for path in sorted(place.parent.glob(f"{place.name}.corrupt-*[0-9]")):
         at = path.stat().st_mtime
         when = _when(moment, at)
         yield finding_of("outbox-corrupt", key=path.name, since=at, path=path, when=when)

@@ -53,8 +53,8 @@ def test_an_order_is_released_by_hand_in_the_account_that_holds_it(shop: Flask) 
     for order, host in (("1", "shop.fr"), ("2", "shop.fr"), ("2", "xn--mller-kva.example")):
         with shop.test_request_context("/", base_url=f"https://{host}/"):
             report_conversion(**ORDER | {"order_id": order}, **CLICKED, hold=True)
-    assert "  released" in invoke(shop, "outbox", "release", "1", code=0).output
-    assert "  cancelled" in invoke(shop, "outbox", "cancel", "1", code=0).output
+    assert "Released" in invoke(shop, "outbox", "release", "1", code=0).output
+    assert "Cancelled" in invoke(shop, "outbox", "cancel", "1", code=0).output
     assert "several accounts have" in invoke(shop, "outbox", "release", "2", code=1).output
 
 
