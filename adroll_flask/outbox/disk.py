@@ -9,7 +9,7 @@ the file of a writer that was killed is read, and lies there until its child rep
 A command that root runs (an import, say) in the app user's folder would leave files there that the
 app cannot open. What root makes is given to the owner of the folder that it is in.
 
-Whether a database's file is ours, and may be moved aside, :func:`.sqlite.is_made_by_us` tells.
+Whether a database's file is ours, and may be moved aside, :func:`.whose_file.is_made_by_us` tells.
 """
 
 from __future__ import annotations

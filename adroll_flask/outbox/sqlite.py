@@ -1,9 +1,8 @@
 """The outbox in a SQLite file, over the standard library's own driver.
 
-The file may be the shop's own database, or, by a slip in the URL, somebody else's. Which file may
-be moved aside or given a log of its own: only one whose head says that we made it, and that holds
-nothing but our tables (:func:`is_made_by_us`). Every other file we use as any program would. Where
-that fails, we leave it as it is.
+The file may be the shop's own database, or, by a slip in the URL, somebody else's:
+:mod:`.whose_file` tells. A file that is not ours alone we use as any program would. Where that
+fails, we leave it as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from adroll_flask.forks import PerProcess, at_fork, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
-from . import disk, schema
+from . import disk, schema, whose_file
 from .location import FILE
 from .model import ForeignFile, OutboxFailed
 from .schema import T, Tx
@@ -66,8 +65,6 @@ _FOREIGN: Final = {
 _WRITE: Final = "BEGIN IMMEDIATE"
 #: Bytes of the smallest database. SQLite takes a shorter file for a new one, and writes over it.
 _SMALLEST: Final = 512
-#: In the head of a file that we made (https://sqlite.org/fileformat2.html#application_id): "AdRl".
-APPLICATION_ID: Final = 0x4164526C
 #: The ends of the names of files that SQLite keeps beside a database. Where the database is missing
 #: SQLite deletes them: a restore that is under way would then lack the last commits.
 _BESIDE: Final = ("-wal", "-shm", "-journal")
@@ -228,11 +225,11 @@ class SqliteDatabase(schema.Database):
     def has_tables(self) -> bool:
         try:
             self._refuse_a_scrap()
-            with closing(_connect_to_read(self.path)) as connection:
+            with closing(whose_file.connect_to_read(self.path)) as connection:
                 if not _has_our_tables(connection):
                     return False
-                if not _is_ours_alone(connection):
-                    _look_over(connection)
+                if not whose_file.is_ours_alone(connection):
+                    whose_file.look_over(connection)
                 return True
         except sqlite3.Error as exc:
             raise self._failure(exc) from None
@@ -284,12 +281,12 @@ class SqliteDatabase(schema.Database):
             connection.execute("PRAGMA secure_delete = ON")
             if not _has_our_tables(connection):
                 self._in_transaction(connection, _make_tables, _WRITE)
-            process.was_ours = _is_ours_alone(connection)
+            process.was_ours = whose_file.is_ours_alone(connection)
             if process.was_ours:
                 connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
                 connection.execute("PRAGMA journal_mode = WAL")
             else:
-                _look_over(connection)
+                whose_file.look_over(connection)
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
             connection.close()
@@ -344,7 +341,7 @@ class SqliteDatabase(schema.Database):
         """
         if reason == "corrupt":
             process.hang_up()
-            return not is_made_by_us(self.path) or self._set_aside()
+            return not whose_file.is_made_by_us(self.path) or self._set_aside()
         if reason == "disk_full" and process.connection is not None:
             # The room that our own log takes on the disk is given back.
             with suppress(sqlite3.Error):
@@ -356,7 +353,7 @@ class SqliteDatabase(schema.Database):
         if reason == "foreign":
             return self._foreign("no-database")
         words = database_words(exc)
-        if reason == "corrupt" and not is_made_by_us(self.path):
+        if reason == "corrupt" and not whose_file.is_made_by_us(self.path):
             return self._foreign("", f" ({words})")
         return OutboxFailed(reason, words)
 
@@ -451,51 +448,6 @@ class SqliteDatabase(schema.Database):
 # -- whose file it is ----------------------------------------------------------------------------
 
 
-def is_made_by_us(path: Path) -> bool:
-    """Whether the head of the file at *path* says that we made it, and all its tables are ours.
-
-    To look changes nothing. Only SQLite opens the file: if we opened and closed it ourselves, a
-    thread of this process that has it open would lose its locks
-    (https://sqlite.org/howtocorrupt.html, 2.2).
-    """
-    try:
-        with closing(_connect_to_read(path)) as connection:
-            return _is_ours_alone(connection)
-    except sqlite3.Error:
-        return False
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    # Not "ro": such a connection makes files beside one that has a log, and leaves them behind.
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
-
-
-def _is_ours_alone(connection: sqlite3.Connection) -> bool:
-    [made_by] = connection.execute("PRAGMA application_id").fetchone()
-    names = (row[0] for row in connection.execute("SELECT name FROM sqlite_master"))
-    return made_by == APPLICATION_ID and all(n.startswith(("adroll_", "sqlite_")) for n in names)
-
-
-def _is_new(connection: sqlite3.Connection) -> bool:
-    """Whether the file is empty, and its head does not name a program that made it."""
-    looks = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-    return not any(connection.execute(look).fetchone()[0] for look in looks)
-
-
-def _look_over(connection: sqlite3.Connection) -> None:
-    """Read our tables in somebody else's file before anything is written there.
-
-    :raises sqlite3.DatabaseError: one of them is damaged.
-    """
-    for table in schema.TABLES:
-        # SQLite checks a single table from 3.33 on. Before, it checks the whole file.
-        for row in connection.execute(f"PRAGMA quick_check({table})"):
-            if row[0] != "ok":
-                damage = sqlite3.DatabaseError(f"{table} is damaged")
-                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise damage
-
-
 def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:
     """Write the log into the file. In somebody else's, do so only as far as it disturbs nobody."""
     how = "TRUNCATE" if is_ours else "PASSIVE"
@@ -503,8 +455,8 @@ def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:
 
 
 def _make_tables(tx: Tx) -> None:
-    if isinstance(tx, _SqliteTx) and _is_new(tx.connection):
-        tx.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    if isinstance(tx, _SqliteTx) and whose_file.is_new(tx.connection):
+        tx.connection.execute(f"PRAGMA application_id = {whose_file.APPLICATION_ID}")
     schema.make(tx.rows, "sqlite", tx.now)
 
 
