@@ -321,7 +321,7 @@ def test_a_function_of_the_site_s_that_fails_is_told_by_its_line(
     assert len(kept(app, state)) == 1
 
 
-def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
+def test_a_receiver_that_raises_stops_nobody_and_is_told(app: Flask, caplog: Caplog) -> None:
     def broken(_: object, **__: object) -> None:
         raise RuntimeError
 
@@ -338,6 +338,10 @@ def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
     assert counters.get("receiver_failed", "event-queued") == 1
     assert counters.get("receiver_failed", "event-delivered") == 1
     assert counters.get("delivery_error") == 0
+    told = [text for text in caplog.messages if text.startswith("a receiver of")]
+    assert [text.partition(" failed")[0] for text in told] == [
+        f"a receiver of adroll-{name}" for name in ("event-queued", "event-delivered")
+    ]
 
 
 @pytest.mark.parametrize(
