@@ -51,6 +51,13 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     assert "click123" not in page
 
 
+def test_a_page_that_was_opened_before_another_one_still_acts(shop: DashboardShop) -> None:
+    shop.deliver("1001")
+    token = shop.token("orders")
+    shop.html("problems")
+    assert shop.post("orders/find", token, order="1001").status_code == 303
+
+
 @pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])
 def test_the_list_goes_on_page_by_page(
     shop: DashboardShop, monkeypatch: Patch, chosen: dict[str, str], orders: str
