@@ -268,6 +268,7 @@ def test_an_account_without_a_token_waits(tmp_path: Path, caplog: Caplog) -> Non
     assert shop.states() == {"f001": "waiting", "o001": "delivered"}
     [said] = [text for text in caplog.messages if "not set" in text]
     assert f"the access_token of {OTHER} in ADROLL_ACCOUNTS not set" in said
+    assert shop.counters.get("delivery_stopped", "not_configured") == 1
     assert shop.deliverer.flush(0.1) == 1, "it is ours all the same"
 
 

@@ -123,6 +123,7 @@ def test_none_means_not_given() -> None:
     [
         *(({"order_id": order_id}, {}) for order_id in (1001, " 1001\t")),
         ({"order_id": UUID(int=7)}, {"order_id": str(UUID(int=7))}),
+        ({"order_id": " zero\u200bwidth"}, {"order_id": "zero\u200bwidth"}),
         ({"currency": " eur "}, {}),
         ({"value": "60.4", "currency": "jpy"}, {"value": "60", "currency": "JPY"}),
     ],
