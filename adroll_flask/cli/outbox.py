@@ -204,7 +204,8 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
         if data["alike"]:
             lines[0] += f". Did you mean {', '.join(data['alike'])}?"
         if not is_missing:
-            lines.append(orders.may_be_older(when(moment.began) if moment.began else ""))
+            began = when(moment.began) if moment.began else ""
+            lines.append(orders.may_be_older(began, moment.settings.dedupe_days))
     show(data, "\n".join(lines), failed=failed or not known_order)
 
 

@@ -18,6 +18,7 @@ from adroll_flask.findings.finding import meaning, row_of, summary, texts, why_o
 from adroll_flask.findings.rules import Moment, delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
+from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import (
     FoundOrder,
@@ -151,15 +152,15 @@ def said_of(step: LifeStep) -> str:
     return of_reason("dead", step.said) if step.kind == "dead" else in_words(step.said)
 
 
-def may_be_older(began: str) -> str:
+def may_be_older(began: str, days: int) -> str:
     """That the outbox may know nothing of an order, since it is old.
 
     :param began: when the outbox began, as people read it; empty: it has not.
+    :param days: for so long it keeps the keys of orders (``ADROLL_DEDUPE_DAYS``).
     """
     before = f", or was it paid before this outbox began ({began})" if began else ""
-    return (
-        f"Is it older than three months{before}? Then it is not known here, and AdRoll may have it."
-    )
+    age = counted(days, "day")
+    return f"Is it older than {age}{before}? Then it is not known here, and AdRoll may have it."
 
 
 def in_words(text: str) -> str:

@@ -427,7 +427,7 @@ def test_a_command_says_of_an_order_what_its_page_says(
     new_shop: Callable[..., DashboardShop],
 ) -> None:
     """It named neither order nor value, and had no reason; its times were another zone's."""
-    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin", ADROLL_DEDUPE_DAYS=30)
     shop.report("1001")
     shop.now += 120
     told = invoke(shop.app, "outbox", "find", "1001", code=0).output
@@ -441,7 +441,7 @@ def test_a_command_says_of_an_order_what_its_page_says(
     assert "25 Nov 2026, 16:03 CET" in invoke(shop.app, "outbox", "list").output
     may_be_older = "or was it paid before this outbox began (25 Nov 2026, 16:03"
     for view in (invoke(shop.app, "outbox", "find", "9999", code=1).output, find(shop, "9999")):
-        assert f"Is it older than three months, {may_be_older}" in view
+        assert f"Is it older than 30 days, {may_be_older}" in view
         assert "Then it is not known here, and AdRoll may have it." in view
 
 
