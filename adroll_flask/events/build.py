@@ -54,17 +54,13 @@ _CALL_CHECKS: Checks = {
     **{name: CHECKS[name] for name in FIELD_NAMES if name in CHECKS},
     "external_data": accept_external_data,
     "deduplication_key": partial(accept_id, field="deduplication_key"),
+    "email": None,
+    "product_map": None,
 }
-_CHECKED_APART = ("email", "products", "product_map")
 #: Arguments that say nothing where they are an empty text; that is noted.
 _IDENTIFIERS = ("email", "user_id", "device_id", "adct", "first_party_cookie")
 #: Characters of a text that are looked at to tell whether it says anything.
 _BLANK = MAX_TEXT + 1
-#: Defaults that are checked for each event: a site puts its page's address together, and a session
-#: may hold anything.
-_EACH_TIME = ("page_location", "timestamp", "email_sha256", "email_md5", "user_id", "device_id")
-#: Defaults that are checked once: in the settings, in the request, in the visitor's record.
-_ONCE = ("advertisable_eid", "pixel_eid", "ip", "user_agent", "adct", "first_party_cookie")
 _NOT_KNOWN: Mapping[str, str] = {
     "page_location": (
         "is not known where there is no request, or where its Host is malformed (behind nginx: "
@@ -158,9 +154,8 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
         dropped.append((problem.field, problem.expected))
 
     values = values_of_call(fields, defaults, problems, dropped)
-    refused = [problem.field for problem in problems]
     for needed, why in _NOT_KNOWN.items():
-        if values.get(needed) is None and needed not in refused:
+        if values.get(needed) is None and not any(needed == each.field for each in problems):
             problems.append(EventError(needed, why))
     problems.sort(key=place_of)
     for problem in problems:
@@ -210,8 +205,21 @@ def values_of_call(
     :param problems: takes what a check refuses; the field then has its default, or nothing.
     :param dropped: takes the call's fields that say nothing.
     """
+    taken = accept(fields, problems, _CALL_CHECKS)
+    email = fields.get("email")
+    if email is not None:
+        try:
+            taken |= address_values(email, defaults.email_forms)
+        except EventError as problem:
+            problems.append(EventError("email", problem.expected))
+    if problems:
+        _pass_over_empty(fields, problems, dropped)
+    if taken.get("device_id", "") is None:
+        dropped.append(("device_id", "is all zeros: the user opted out"))
+    accept_products(taken, fields.get("products"), fields.get("product_map"), problems)
+
+    # What was checked where it was learnt: in the settings, the request, the visitor's record.
     values: dict[str, Any] = {
-        "email_forms": defaults.email_forms,
         "advertisable_eid": defaults.advertisable_eid,
         "pixel_eid": defaults.pixel_eid,
         "ip": defaults.ip,
@@ -219,31 +227,33 @@ def values_of_call(
         "adct": defaults.adct,
         "first_party_cookie": defaults.first_party_cookie,
     }
-    alone: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in _IDENTIFIERS and isinstance(value, str) and not value[:_BLANK].strip():
-            dropped.append((name, "is empty"))
-        elif name not in _CHECKED_APART:
-            alone[name] = value
-        elif name == "email" and value is not None:
-            try:
-                values |= address_values(value, defaults.email_forms)
-            except EventError as problem:
-                problems.append(EventError(name, problem.expected))
-    values |= accept(alone, problems, _CALL_CHECKS)
-    accept_products(values, fields.get("products"), fields.get("product_map"), problems)
-    if values.get("device_id", "") is None:
-        dropped.append(("device_id", "is all zeros: the user opted out"))
-    unchecked: dict[str, Any] = {}
-    for name in _EACH_TIME if defaults.is_checked else (*_ONCE, *_EACH_TIME):
-        value = defaults.now if name == "timestamp" else getattr(defaults, name)
-        if value is not None and values.get(name, value) is value:
-            unchecked[name] = value
-            values[name] = None
+    # And what was not: a site puts its page's address together, and a session may hold anything.
+    unchecked = {"page_location": defaults.page_location, "timestamp": defaults.now}
+    if defaults.identity:
+        unchecked |= defaults.identity
+    if not defaults.is_checked:
+        unchecked |= values
+        values = {}
+    for name in unchecked.keys() & taken.keys():
+        del unchecked[name]
     values |= accept(unchecked, problems)
-    if values["adct"] is None and values["first_party_cookie"] is None:
+    values |= taken
+    values["email_forms"] = defaults.email_forms
+    if values.get("adct") is None and values.get("first_party_cookie") is None:
         values["first_party_cookie"] = derived_cookie(values, defaults)
     return values
+
+
+def _pass_over_empty(
+    fields: Mapping[str, Any], problems: list[EventError], dropped: list[tuple[str, str]]
+) -> None:
+    """Note as left out, instead of as wrong, those of *fields* that are an empty identifier."""
+    for problem in problems.copy():
+        name = problem.field
+        value = fields.get(name)
+        if name in _IDENTIFIERS and isinstance(value, str) and not value[:_BLANK].strip():
+            problems.remove(problem)
+            dropped.append((name, "is empty"))
 
 
 def warm() -> None:

@@ -198,12 +198,13 @@ def _accept_forms(value: Any) -> tuple[str, ...]:
 
 _KINDS: Final = _kinds(Event)
 _PRODUCT_KINDS: Final = _kinds(EventProduct)
-#: Checks by the names of what they check.
-Checks = Mapping[str, Callable[[Any], Any]]
+#: Checks by the names of what they check; ``None``: it is checked apart.
+Checks = Mapping[str, Callable[[Any], Any] | None]
 #: The check of each field of an event, and of a product.
 CHECKS: Final[Checks] = {
     **{name: kind.__metadata__[1] for name, kind in _KINDS.items()},
     "email_forms": _accept_forms,
+    "products": None,
 }
 PRODUCT_CHECKS: Final[Checks] = {
     name: kind.__metadata__[1] for name, kind in _PRODUCT_KINDS.items()
@@ -326,7 +327,7 @@ def matcher(
     if email:
         wanted |= email_forms(email, _FORMS).items()
     if cookie:
-        forms = cookie, CHECKS["first_party_cookie"](cookie)
+        forms = cookie, fields.accept_cookie(cookie)
         wanted |= {("first_party_cookie", form) for form in forms}
 
     def match(wire: Mapping[str, Any]) -> bool:
@@ -359,6 +360,7 @@ def checked(
     """
     problems: list[EventError] = []
     taken = accept(values, problems)
+    accept_products(taken, values.get("products"), None, problems)
     refused = [problem.field for problem in problems]
     for name in _REQUIRED:
         if taken.get(name) is None and name not in refused:
@@ -392,10 +394,9 @@ def accept(
     checks: Checks = CHECKS,
     product: int | None = None,
 ) -> dict[str, Any]:
-    """What *checks* make of *values*; what they refuse is added to *problems*.
+    """What *checks* make of *values*, without those that are checked apart.
 
-    An event's products are then as :func:`accept_products` makes them.
-
+    :param problems: takes what is refused.
     :param product: the number of the product whose values they are; ``None``: an event's.
     """
     taken: dict[str, Any] = {}
@@ -406,27 +407,28 @@ def accept(
         try:
             if check is not None:
                 taken[name] = check(value)
-            elif name == "products" and product is None:
-                accept_products(taken, value, None, problems)
-            elif product is None:
-                near = names.suggestion(name, (*checks, "products"))
-                problems.append(EventError(names.shown(name), f"is no field of an event{near}"))
-            else:
-                field = f"products[{product}].{names.shown(name)}"
-                near = names.suggestion(name, checks)
-                problems.append(EventError(field, f"is no field of a product{near}"))
+            elif name not in checks:
+                thing = "an event" if product is None else "a product"
+                raise EventError(name, f"is no field of {thing}{names.suggestion(name, checks)}")
         except Exception as problem:
-            field = name if product is None else f"products[{product}].{name}"
-            if isinstance(value, Unreadable):
-                expected = f"is an attribute that cannot be read ({value.error})"
-            elif isinstance(problem, EventError):
-                expected = problem.expected
-            else:  # of the value's own code
-                let_through(problem)
-                expected = f"cannot be read ({type(problem).__name__})"
-            # A new one: no exception that holds the input hangs on what is raised later.
-            problems.append(EventError(field, expected))
+            let_through(problem)
+            problems.append(_refusal(name, value, problem, checks, product))
     return taken
+
+
+def _refusal(
+    name: str, value: object, problem: Exception, checks: Checks, product: int | None
+) -> EventError:
+    """Why *value* is refused. It is a new error: no exception that holds the input hangs on what
+    is raised later."""
+    field = name if name in checks else names.shown(name)
+    if product is not None:
+        field = f"products[{product}].{field}"
+    if isinstance(value, Unreadable):
+        return EventError(field, f"is an attribute that cannot be read ({value.error})")
+    if isinstance(problem, EventError):
+        return EventError(field, problem.expected)
+    return EventError(field, f"cannot be read ({type(problem).__name__})")  # by its own code
 
 
 def accept_products(

@@ -303,7 +303,7 @@ _MAJOR_UNITS = {
 _adct = _checked_by(
     identifiers.accept_adct, "takes 1 to 240 printable ASCII characters without spaces"
 )
-_cookie = _checked_by(
+accept_cookie = _checked_by(
     identifiers.normalise_first_party_cookie,
     "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
     "semicolon, comma, double quote and backslash",
@@ -318,7 +318,7 @@ UserId = Annotated[str, _words(MAX_TEXT), identifiers.accept_user_id]
 Name = Annotated[str, _one_of(EVENT_NAMES), accept_event_name]
 Eid = Annotated[str, _text(r"[A-Z0-9]{8,40}"), _eid]
 Adct = Annotated[str, _text(rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}"), _adct]
-Cookie = Annotated[str, _text(identifiers.COOKIE_PATTERN), _cookie]
+Cookie = Annotated[str, _text(identifiers.COOKIE_PATTERN), accept_cookie]
 Email = Annotated[str, _text(_ADDRESS, max_length=identifiers.MAX_EMAIL), _email]
 Sha256 = Annotated[str, _text("[0-9a-f]{64}"), partial(identifiers.accept_hash, digits=64)]
 Md5 = Annotated[str, _text("[0-9a-f]{32}"), partial(identifiers.accept_hash, digits=32)]

@@ -25,7 +25,7 @@ _MAX_RAW = 500
 _MOST_RAW = 20
 #: What stays as it was given. Not what came from a visitor's browser: nobody could fix it. Not an
 #: address: it may be in a form that may not leave.
-_FIXABLE = event.CHECKS.keys() - {"adct", "first_party_cookie", "email", "email_forms"}
+_FIXABLE = event.CHECKS.keys() - {"adct", "first_party_cookie", "email", "email_forms", "products"}
 #: The fields that an event needs, where a draft has none.
 _NOTHING: Mapping[str, None] = {"page_location": None, "ip": None, "timestamp": None}
 
@@ -47,7 +47,9 @@ def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> byte
     event.round_amounts(values)
     for field in _FIXABLE & {problem.field for problem in problems}:
         value = fields.get(field)
-        values[field] = _raw(getattr(defaults, field, None) if value is None else value)
+        if value is None:
+            value = defaults.identity.get(field, getattr(defaults, field, None))
+        values[field] = _raw(value)
     items: list[Any] = []
     with suppress(EventError):
         items = gather(fields.get("products"), fields.get("product_map"))
@@ -190,6 +192,7 @@ def accept_changes(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[Eve
     """
     problems: list[EventError] = []
     accepted = event.accept(changes, problems)
+    event.accept_products(accepted, changes.get("products"), None, problems)
     for problem in problems:
         accepted.pop(event.argument_of(problem), None)
     return msgspec.to_builtins(accepted), problems

@@ -275,6 +275,7 @@ class EventDefaults:
     """What an event has that the caller did not give: of the account, the visitor, the request.
 
     :param now: the clock, epoch seconds.
+    :param identity: what ``identify()`` was told of the visitor, by the names of :data:`KNOWN`.
     :param email_forms: which forms of an e-mail may leave the server.
     :param derive_key: makes the cookie value of a visitor who has only a user or device id.
     :param private_parameters: patterns of the names of parameters that tell who a person is.
@@ -296,10 +297,7 @@ class EventDefaults:
     user_agent: str | None = None
     adct: str | None = None
     first_party_cookie: str | None = None
-    email_sha256: str | None = None
-    email_md5: str | None = None
-    user_id: str | None = None
-    device_id: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
     email_forms: tuple[str, ...] = ("sha256", "md5")
     derive_key: bytes | None = None
     private_parameters: tuple[str, ...] = ()

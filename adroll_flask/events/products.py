@@ -109,12 +109,11 @@ def _read(item: Any, name: str | Callable[[Any], Any], default: object = None) -
 
 
 def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | None]) -> Any:
-    is_mapped = type(item) is dict or isinstance(item, Mapping)
     # Without a map a dict is taken as it is: the check of its fields names those that are no field.
-    if isinstance(item, _NO_PRODUCT):
+    if (type(item) is dict and not product_map) or isinstance(item, _NO_PRODUCT):
         return item
-    if is_mapped and not product_map:
-        return item if type(item) is dict else _read(item, dict)
+    if isinstance(item, Mapping) and not product_map:
+        return _read(item, dict)
     product: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)

@@ -161,7 +161,7 @@ def test_another_event_loses_a_value_without_its_currency(currency: str | None) 
 
 
 def test_the_calls_address_wins_over_identifys_in_every_form() -> None:
-    known = context(email_sha256="b" * 64, email_md5="c" * 32)
+    known = context(identity={"email_sha256": "b" * 64, "email_md5": "c" * 32})
     for given, kept in (
         ({"email": "ada@example.com"}, (SHA256, MD5)),
         # Of one person: a hash of the call's beside another kind of identify()'s would be of two.
@@ -186,7 +186,7 @@ def test_who_tells_nothing_of_himself_is_no_error(field: str, value: str, why: s
 
 
 def test_what_identify_gave_is_used_and_the_call_overrides_it() -> None:
-    known = context(user_id="7", device_id=GAID)
+    known = context(identity={"user_id": "7", "device_id": GAID})
     event = strictly("formFill", known).event
     assert (event.user_id, event.device_id) == ("7", GAID)
     other = "EA7583CD-A667-48BC-B806-42ECB2B48606"
@@ -211,7 +211,7 @@ AMISS = [*EDGES, 7.5, object(), {"a": {1}}, 10**5000, "x" * 5000, "59,90", datet
 def refuses(make: Callable[..., Built], field: str, value: Any) -> bool:
     """Whether a purchase is refused for what this field is given."""
     try:
-        make("purchase", context(user_id="7"), **{**PURCHASE, field: value})
+        make("purchase", context(identity={"user_id": "7"}), **{**PURCHASE, field: value})
     except EventError as problem:
         return problem.field.partition("[")[0] == field
     return False
@@ -219,7 +219,7 @@ def refuses(make: Callable[..., Built], field: str, value: Any) -> bool:
 
 @pytest.mark.parametrize("field", [name for name in FIELD_NAMES if name != "product_map"])
 def test_a_bad_field_of_the_call_gives_way_to_what_is_known(field: str) -> None:
-    known = context(user_id="7")
+    known = context(identity={"user_id": "7"})
     refused = [value for value in AMISS if refuses(strictly, field, value)]
     assert refused
     for value in refused:
@@ -379,7 +379,7 @@ def slowly(value: Any) -> Any:
 def outcome(fields: dict[str, Any]) -> object:
     """What a purchase of *fields* leads to."""
     try:
-        built = build("purchase", fields, context(user_id="7"), strict=False)
+        built = build("purchase", fields, context(identity={"user_id": "7"}), strict=False)
     except EventError as problem:
         return str(problem)
     return built.payload, built.key, built.dropped
