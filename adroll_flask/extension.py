@@ -314,7 +314,7 @@ class _Adapter:
             kind = content_type(response.headers)
             may_change = is_concerned(environ, tracked, response.status_code, kind)
             if may_change and not (request.endpoint or "").startswith(_OWN):
-                self._prepare(request_state.tracked(runtime), response)
+                self._prepare(tracked or request_state.tracked_in(environ, runtime), response)
             request_state.tell_middleware()
         except Exception as problem:
             runtime.leave_alone(problem)

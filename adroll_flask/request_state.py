@@ -16,6 +16,7 @@ from .runtime import Runtime
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
     from flask.ctx import RequestContext
 
 _T = TypeVar("_T")
@@ -177,7 +178,11 @@ def layers(app: Any) -> Iterator[Any]:
 
 def tracked(runtime: Runtime) -> TrackedRequest:
     """Flask's current request as it is tracked, the same object all through it."""
-    environ = request().environ
+    return tracked_in(request().environ, runtime)
+
+
+def tracked_in(environ: WSGIEnvironment, runtime: Runtime) -> TrackedRequest:
+    """The request of *environ* as it is tracked."""
     before: TrackedRequest | None = environ.get(TRACKED_REQUEST)
     if before is not None:
         return before

@@ -198,8 +198,9 @@ class DeliveryThread:
 
     def nudge(self) -> None:
         """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
-        self.start()
         process = self._processes.own()
+        if not process.alive:
+            self.start()
         now = time.monotonic()
         if now - process.since > _WITHIN:
             process.lately = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,7 +50,7 @@ def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> byte
         if value is None:
             value = defaults.identity.get(field, getattr(defaults, field, None))
         values[field] = _raw(value)
-    items: list[Any] = []
+    items: Sequence[Any] = ()
     with suppress(EventError):
         items = gather(fields.get("products"), fields.get("product_map"))
     products = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -35,7 +35,7 @@ def listed(products: Iterable[Any]) -> list[Any] | Unreadable:
         return Unreadable(type(problem).__name__)
 
 
-def gather(products: Any, product_map: Any = None) -> list[Any]:
+def gather(products: Any, product_map: Any = None) -> Sequence[Any]:
     """The products as dicts by AdRoll's names, not checked yet.
 
     :param products: dicts or objects with attributes; one alone is taken too.
@@ -57,6 +57,9 @@ def gather(products: Any, product_map: Any = None) -> list[Any]:
         raise EventError("products", f"takes at most {MAX_PRODUCTS} products")
     if product_map:
         _check_columns(products, product_map)
+    elif set(map(type, products)) == {dict}:  # as nearly always
+        dicts: Sequence[Any] = products
+        return dicts
     return [_mapped(item, product_map or {}) for item in products]
 
 
@@ -109,11 +112,11 @@ def _read(item: Any, name: str | Callable[[Any], Any], default: object = None) -
 
 
 def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | None]) -> Any:
-    # Without a map a dict is taken as it is: the check of its fields names those that are no field.
-    if (type(item) is dict and not product_map) or isinstance(item, _NO_PRODUCT):
+    if isinstance(item, _NO_PRODUCT):
         return item
+    # Without a map a dict is taken as it is: the check of its fields names those that are no field.
     if isinstance(item, Mapping) and not product_map:
-        return _read(item, dict)
+        return item if type(item) is dict else _read(item, dict)
     product: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)

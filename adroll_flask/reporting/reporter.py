@@ -265,20 +265,18 @@ class Reporter:
     def new_event(self, built: Built) -> model.NewEvent:
         """A good event, as the outbox takes it. The caller says whether it is a dry run."""
         event = built.event
-        return model.NewEvent(
-            id=model.new_id(self.clock()),
-            name=event.event_name,
-            # An imported event may have none, and before an account is set no event has one.
-            advertisable_eid=event.advertisable_eid or self._account_at(event.page_location, None),
-            dry_run=False,
-            key=built.kept_key,
-            payload=built.payload,
-            occurred_at=event.timestamp,
-            digest=built.value_digest,
-            identifiers=built.coverage.mask,
-            known_since=built.defaults.known_since,
-            record_id=built.defaults.record_id,
+        # An imported event may have none, and before an account is set no event has one.
+        account = event.advertisable_eid or self._account_at(event.page_location, None)
+        id = model.new_id(self.clock())
+        # In its order: each name of an argument would cost as much as a look-up.
+        new = model.NewEvent(
+            id, event.event_name, account, False, built.kept_key, built.payload, event.timestamp
         )
+        new.digest = built.value_digest
+        new.identifiers = built.coverage.mask
+        new.known_since = built.defaults.known_since
+        new.record_id = built.defaults.record_id
+        return new
 
     # -- whose event it is, and why it may not be reported ---------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from functools import lru_cache
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 from wsgiref.types import WSGIEnvironment
@@ -21,7 +22,7 @@ from .identifiers import (
     normalise_ip,
 )
 from .record import Record, new_record_id
-from .request_cookies import RequestCookies, are_secure, record_cookie
+from .request_cookies import RequestCookies, record_cookie
 from .tokens import Visitor
 from .visitors import Visitors
 
@@ -173,7 +174,7 @@ class TrackedRequest:
             self.visitors.counters.add("address_ignored", "malformed")
             return None
 
-    @made_once
+    @property
     def sender(self) -> Sender:
         """Whose address :attr:`ip` is, as far as one request can tell."""
         ip = self.ip
@@ -209,15 +210,16 @@ class TrackedRequest:
             note += f":{hmac.digest(key, text, 'sha256').hex()[:digits]}"
         return note
 
-    @made_once
+    @property
     def user_agent(self) -> str | None:
         """The browser's own text, without controls and within its bound."""
-        return accept_user_agent(self.environ.get("HTTP_USER_AGENT", ""))
+        return _user_agent_of(self.environ.get("HTTP_USER_AGENT", ""))
 
     @property
     def sets_secure_cookies(self) -> bool:
         """Our cookies are ``Secure`` in the response."""
-        return are_secure(self.visitors.settings, over_https=self.is_secure)
+        setting = self.visitors.settings.cookie_secure
+        return self.is_secure if setting is None else setting
 
     # -- the visitor ---------------------------------------------------------------------
 
@@ -328,6 +330,10 @@ _QUERY_SAFE = _PATH_SAFE + "?%"
 
 #: Characters that :func:`_encoded` leaves as they are, whichever of the two it encodes.
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@-]*\Z")
+
+
+#: Many visitors have the same browser: the texts of 256 are remembered.
+_user_agent_of = lru_cache(256)(accept_user_agent)
 
 
 def _encoded(text: str, safe: str = _PATH_SAFE) -> str:
