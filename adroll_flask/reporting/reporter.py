@@ -124,7 +124,6 @@ class Reporter:
         page: object = arguments.get("page_location")
         context: EventDefaults | None = None
         built: Built | None = None
-        dead = ("", "")
         try:
             if subject is not None:
                 context = self.of_token(subject, arguments, tracked, strict=strict)
@@ -135,14 +134,7 @@ class Reporter:
             page = page or context.page_location
             passed: Built | None = None
             if not context.refusal:
-                products: Any = arguments.get("products")
-                # An iterator can be read once only, and a dead letter reads the products again. A
-                # list is not asked: hasattr() would raise and catch an AttributeError.
-                if type(products) is not list and hasattr(type(products), "__next__"):
-                    arguments["products"] = listed(products)
-                built = self._build(name, arguments, context, strict=strict)
-                if context.token_problem:
-                    built.dropped = (("visitor", context.token_problem), *built.dropped)
+                built = self._built(name, arguments, context, strict)
                 if name == "purchase":
                     self.check_purchase(arguments, strict=strict, by_token=subject is not None)
                 passed = built
@@ -172,21 +164,42 @@ class Reporter:
             # Nobody knows whether an event with hold= was paid. The reason of its dead letter
             # begins with "held:", and no retry sends it.
             reason = problem.field if hold is False else f"held:{problem.field}"
-            dead = (f"invalid:{reason}", str(problem))
-            new.dead = dead
+            new.dead = (f"invalid:{reason}", str(problem))
             self.counters.add("event_invalid", problem.field.partition("[")[0])
         new.dry_run = self.is_dry_run(page, tracked)
         # The orders of an app that is being debugged come from its developer's address.
         if own is not None and not strict and "ip" not in arguments:
             new.sender = own.sender_note
+        return self._kept(name, new, built, session)
+
+    def _built(
+        self, name: str, arguments: dict[str, Any], context: EventDefaults, strict: bool
+    ) -> Built:
+        """The event of a call's *arguments*."""
+        products: Any = arguments.get("products")
+        # An iterator can be read once only, and a dead letter reads the products again. A list is
+        # not asked: hasattr() would raise and catch an AttributeError.
+        if type(products) is not list and hasattr(type(products), "__next__"):
+            arguments["products"] = listed(products)
+        built = self._build(name, arguments, context, strict=strict)
+        if context.token_problem:
+            built.dropped = (("visitor", context.token_problem), *built.dropped)
+        return built
+
+    def _kept(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
+        """The receipt of *new*, which the outbox keeps from now on.
+
+        :param name: the event's, as it was given.
+        :param built: what it was made of; ``None``: it is a draft.
+        """
         kept = self.outbox.put(new, session=session)
         coverage = names.Coverage() if built is None else built.coverage
         if kept != new.id:
             self.announce(event_suppressed, name=name, reason="duplicate")
             return Receipt(kept, "duplicate", "reported before", coverage)
-        if built is None or new.dead:
-            return self._rejected(name, kept, dead, session)
-        status: Status = "queued" if hold is False else "held"
+        if built is None or new.dead is not None:
+            return self._rejected(name, new, session)
+        status: Status = "queued" if new.held_for is None else "held"
         self.counters.add(f"event_{status}")
         reason = left_out(built.dropped) if built.dropped else ""
         receipt = Receipt(kept, status, reason, coverage)
@@ -415,13 +428,15 @@ class Reporter:
         if receipt.status == "queued" and event_queued.receivers:
             self.announce(event_queued, receipt=receipt, event=built.event)
 
-    def _rejected(self, name: str, id: str, dead: tuple[str, str], session: Any) -> Receipt:
+    def _rejected(self, name: str, new: model.NewEvent, session: Any) -> Receipt:
         """The receipt of an event that is kept but cannot be sent until somebody fixes it."""
-        reason, text = dead
-        logger.error("AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", id, text)
-        rejected = {"id": id, "name": name, "reason": reason}
+        reason, text = new.dead or ("", "")
+        logger.error(
+            "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
+        )
+        rejected = {"id": new.id, "name": name, "reason": reason}
         after_commit(session, partial(self.announce, event_rejected, **rejected))
-        return Receipt(id, "invalid", text)
+        return Receipt(new.id, "invalid", text)
 
     def _account_at(self, location: object, browser: CurrentRequest) -> str:
         """The advertisable EID of the page's host, or of the current request's; empty: none."""
