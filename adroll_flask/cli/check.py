@@ -66,7 +66,7 @@ def check(url: str | None, since: str | None, account: str | None) -> None:
 
     Exits with 1 if something keeps conversions from AdRoll or harms the site.
     """
-    findings = site_findings(url, account, partial(_reports, since, account))
+    findings = _site_findings(url, account, partial(_reports, since, account))
     kinds = Counter(finding.severity for finding in findings)
     sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
     _say(findings, sums, bad=kinds["error"])
@@ -87,20 +87,18 @@ def go_live(url: str | None, account: str | None) -> None:
     findings = [
         # A hint while a site is made, it has to be gone before that goes live.
         replace(finding, severity="error") if finding.code == "api-url-elsewhere" else finding
-        for finding in site_findings(url, account, partial(_of_the_real_site, url, account))
+        for finding in _site_findings(url, account, partial(_of_the_real_site, url, account))
     ]
     undone = sum(finding.severity in ("error", "warning") for finding in findings)
     sums = f"{counted(undone, 'thing')} to do" if undone else "nothing is left to do"
     _say(findings, sums, bad=undone)
 
 
-def site_findings(
-    url: str | None = None, account: str | None = None, more: More = lambda runtime: ()
-) -> list[Finding]:
+def _site_findings(url: str | None, account: str | None, more: More) -> list[Finding]:
     """What is wrong with the site, as a command tells it; also where its app does not start.
 
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
-    :param more: what else is asked for where it does.
+    :param more: what else is asked for where the app starts.
     """
     try:
         return with_appcontext(_findings_of_app)(url, account, more)

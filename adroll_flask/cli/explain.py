@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
-from flask.cli import NoAppException
 
 from adroll_flask.delivery.client import kind_of
 from adroll_flask.events.names import suggestion
-from adroll_flask.findings.finding import MEANINGS, Finding, meaning
+from adroll_flask.findings.finding import MEANINGS, meaning
 from adroll_flask.settings import Settings
 
 from . import console
-from .check import site_findings
 
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
 _COPY: Final = Path(__file__).with_name("errors.md")
@@ -75,38 +73,22 @@ def settings() -> Mapping[str, tuple[str, str]]:
 @click.argument("code", required=False)
 @console.AS_JSON
 def explain(code: str | None) -> None:
-    """Say what a message, a reason or a setting means, and whether it is so here.
+    """Say what a message, a reason or a setting means.
 
     CODE is what a message ends in (event-lost), a reason that events died of (too_old), or a
-    setting (ADROLL_HOSTS). Without it, all messages are listed, those first that are so here.
+    setting (ADROLL_HOSTS). Without it, all messages are listed. What is so here, check says.
     """
     entries = messages()
-    findings = _findings_here()
     if code is None:
-        here = {finding.code for finding in findings}
-        codes = sorted(entries, key=lambda code: (code not in here, code))
-        rows = [(code, entries[code].title, "yes" if code in here else "") for code in codes]
-        listed = [dict(zip(("code", "title", "here"), row, strict=True)) for row in rows]
-        console.show(listed, console.table(("code", "meaning", "here"), rows))
+        rows = [(code, entries[code].title) for code in sorted(entries)]
+        listed = [{"code": code, "title": title} for code, title in rows]
+        console.show(listed, console.table(("code", "meaning"), rows))
         return
     code = code.rpartition("#")[2]  # of an address, too
     entry = entries.get(code) or _of_setting(code) or _of_status(code) or _of_reason(code, entries)
-    so_here = [finding for finding in findings if code in (finding.code, finding.subject)]
-    lines = [entry.title, *entry.lines]
-    lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so_here]
     wrap = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False)
-    wrapped = [wrap.fill(console.as_typed(line)) for line in lines]
-    data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so_here]}
-    console.show(data, "\n".join(wrapped))
-
-
-def _findings_here() -> list[Finding]:
-    """What is so here; nothing where there is no app, since the texts are told all the same."""
-    try:
-        # check tells each site what a policy has to allow, and does not know whether it has one.
-        return [finding for finding in site_findings() if finding.code != "csp"]
-    except NoAppException:
-        return []
+    wrapped = [wrap.fill(console.as_typed(line)) for line in (entry.title, *entry.lines)]
+    console.show({"code": code, **entry._asdict()}, "\n".join(wrapped))
 
 
 def _of_setting(name: str) -> Entry | None:

@@ -92,19 +92,7 @@ def test_each_message_is_explained_without_the_internet(app: Flask) -> None:
         assert told.startswith("The account is not set\nCause. One or more of `ADROLL_ADVERT")
         assert "\nFix. To try things out" in told
         assert "](" not in told
-        assert "Here." not in told
     assert "(docs/how-to/content-security-policy.md)" in run("explain", "csp").output
-
-
-def test_an_explanation_says_what_is_so_here(make_app: AppMaker) -> None:
-    run = runner(make_app(SECRET_KEY=None))
-    assert "Here. SECRET_KEY: is not set" in " ".join(
-        run("explain", "secret-key-missing").output.split()
-    )
-    first = next(one for one in json.loads(run("explain", "--json").output) if one["here"])
-    assert first["here"] == "yes"
-    [here] = json.loads(run("explain", "secret-key-missing", "--json").output)["here"]
-    assert here["severity"] == "error"
 
 
 def test_the_command_that_a_message_ends_in_works_where_there_is_no_app(
@@ -157,13 +145,6 @@ def test_each_code_that_is_printed_is_explained(app: Flask) -> None:
         assert run("explain", code, code=0).output, code
     told = " ".join(run("explain", "http_401").output.split())
     assert "compare ADROLL_API_URL, ADROLL_ADVERTISABLE_EID and ADROLL_ACCESS_TOKEN" in told
-
-
-def test_nobody_is_told_of_a_policy_that_nobody_looked_for(app: Flask) -> None:
-    run = runner(app)
-    assert "Here." not in run("explain", "csp").output
-    rows = json.loads(run("explain", "--json").output)
-    assert {row["here"] for row in rows if row["code"] == "csp"} == {""}
 
 
 def test_what_events_died_of_is_explained_and_nothing_else(app: Flask) -> None:
