@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from inspect import getargvalues, isawaitable, iscoroutine, iscoroutinefunction, signature
 from traceback import walk_stack, walk_tb
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from ._version import DOCS_ARE_PUBLISHED, DOCS_URL
 
@@ -239,11 +239,8 @@ class DeliveryError(AdRollError):
 #
 # Promise 1 says that a fault of ours is not the shop's: what our code raises is logged and counted.
 # A time limit is neither: Celery's soft time limit and RQ's raise an `Exception` out of a signal
-# handler, gevent's and eventlet's timeouts may throw one into a greenlet that waits. To swallow it
-# would let the site's task run past its limit. (What is no `Exception` we never catch.)
-
-#: Packages in which a greenlet waits: an exception that is raised there was thrown into it.
-_SWITCHES: Final = ("gevent", "eventlet")
+# handler. To swallow it would let the site's task run past its limit. (What is no `Exception`, such
+# as gevent's and eventlet's timeouts, we never catch.)
 
 
 def let_through(problem: BaseException) -> None:
@@ -261,10 +258,7 @@ def let_through(problem: BaseException) -> None:
             continue
         if cause is not problem and frames[0] in callers:
             return
-        raised_in = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
-        # A socket's own timeout is thrown in as well, as an OSError.
-        is_thrown = raised_in in _SWITCHES and not isinstance(cause, OSError)
-        if is_thrown or any(map(_is_handler, frames[1:], frames)):
+        if any(map(_is_handler, frames[1:], frames)):
             raise cause
 
 

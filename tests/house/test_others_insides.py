@@ -14,7 +14,7 @@ import pytest
 import urllib3.connection
 import urllib3.poolmanager
 
-from adroll_flask import errors, forks
+from adroll_flask import forks
 from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response, Timeouts
 from adroll_flask.outbox import server as outbox_server
 from tests.conftest import Patch
@@ -97,20 +97,3 @@ def test_uwsgi_that_does_not_say_whether_threads_run_lets_them(monkeypatch: Patc
     uwsgi.mule_id = lambda: 0
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     assert forks.may_start_threads()
-
-
-def test_a_greenlets_limit_from_a_package_that_is_named_otherwise_is_handled_by_us() -> None:
-    """As any other exception: the shop's page goes on, and the limit is counted as a fault."""
-    insides: dict[str, Any] = {"__name__": "gevent_by_another_name._hub"}
-    exec("def switch():\n    raise RuntimeError('a time limit')", insides)
-
-    def work() -> None:
-        try:
-            insides["switch"]()
-        except RuntimeError as problem:
-            errors.let_through(problem)
-
-    work()
-    insides["__name__"] = "gevent.any_module"
-    with pytest.raises(RuntimeError, match="a time limit"):
-        work()
