@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from operator import attrgetter
 from typing import Final
@@ -32,7 +31,6 @@ from .console import Commands, Refusal, current_runtime
 from .console import commands as commands
 
 _HOST: Final = "127.0.0.1"
-_NAMES: Final = ("application", "app")
 #: Of the environment alone: read by the sandbox, and by `outbox move-from`.
 _NO_SETTINGS: Final = ("SANDBOX_ALLOW_PRODUCTION", "OLD_OUTBOX_URL")
 
@@ -194,7 +192,7 @@ def app_named(name: str) -> Flask:
     :raises click.UsageError: there is no such app, or no middleware of ours around it.
     """
     module, _, attribute = name.partition(":")
-    if not module or module.startswith("."):
+    if not module or not attribute or module.startswith("."):
         raise click.UsageError("--app takes MODULE:OBJECT, such as shop.wsgi:application")
     try:
         loaded = importlib.import_module(module)
@@ -204,14 +202,11 @@ def app_named(name: str) -> Flask:
             raise
         reason = f"there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
         raise click.UsageError(f"--app: {reason}") from None
-    attribute, is_factory, _ = attribute.partition("()")
-    names = [attribute] if attribute else _NAMES
-    site = None
-    for dotted in names:
-        with suppress(AttributeError):
-            site = site or attrgetter(dotted)(loaded)
-    if site is None:
-        raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
+    path, is_factory, _ = attribute.partition("()")
+    try:
+        site = attrgetter(path)(loaded)
+    except AttributeError:
+        raise click.UsageError(f"--app: {module} has no {path}") from None
     if is_factory:
         site = site()
     layer = layer_with_adroll(site)

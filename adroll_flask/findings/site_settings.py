@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask
@@ -244,12 +244,6 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
 
 # -- one event through the real client, and what AdRoll answers ------------------------------------
 
-_HEADERS: Final = (
-    "Authorization: Token ********",
-    "Content-Type: application/json",
-    "Content-Encoding: gzip",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class SendTestResult:
@@ -277,7 +271,7 @@ class SendTestResult:
         lines = []
         if self.request:
             body = json.dumps(self.request["body"], indent=2)
-            lines = [f"POST {self.request['url']}", *_HEADERS, "", body, ""]
+            lines = [f"POST {self.request['url']}", body]
         if self.answer:
             lines.append(f"answer: {self.answer['status'] or 'none'} ({self.answer['reason']})")
             lines += [f"        {text}" for text in self.answer["errors"]]

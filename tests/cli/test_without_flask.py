@@ -76,8 +76,7 @@ def test_the_middleware_and_its_outbox_are_found_below_others(run: Run, tmp_path
     imported = run(*app, "import", "-", stdin=LINE)
     assert "1 queued" in imported.stdout, imported.stderr
     assert json.loads(run(*app, "outbox", "--json").stdout)["counts"]["waiting"] == 1
-    # The app's own name is known where it is the usual one.
-    listed = json.loads(run("--app", "shop.wsgi", "outbox", "list", "--json").stdout)
+    listed = json.loads(run(*app, "outbox", "list", "--json").stdout)
     assert [row["key"] for row in listed] == ["7"]
     assert run(*app, "forget", "--user-id", "u1").stdout == "1 event erased\n"
     found = json.loads(run(*app, "check", "--json").stdout)
@@ -189,7 +188,7 @@ def test_an_invalid_event_waits_for_the_functions_of_an_app_that_is_not_named(
         ("", 2, "--app takes MODULE:OBJECT"),
         (".plain:shop", 2, "--app takes MODULE:OBJECT"),
         ("plain:nothing", 2, "plain has no nothing"),
-        ("plain", 2, "plain has no application and no app"),
+        ("plain", 2, "--app takes MODULE:OBJECT"),
         ("plain:shop", 2, "AdRollASGIMiddleware around plain:shop"),
         ("plain:flask_app", 0, ""),
         ("plain:made", 2, "such as shop:create_app()"),
