@@ -30,52 +30,47 @@ _DAY: Final = timedelta(days=1)
 _WEEK: Final = timedelta(weeks=1)
 #: What came to the shop, however it ended.
 CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed", "failed")
-#: How the span before is called, and all of it, where the page shows a span that is under way.
+#: How the span before is called.
 _CALLED: Final = {
-    "today": ("yesterday", "yesterday in all"),
-    "yesterday": ("the day before", ""),
-    "day": ("the day before", ""),
-    "days": ("the 7 days before", ""),
-    "week": ("last week", "last week in all"),
-    "last-week": ("the week before", ""),
-    "month": ("last month", "last month in all"),
-    "last-month": ("the month before", ""),
+    "today": "yesterday",
+    "yesterday": "the day before",
+    "day": "the day before",
+    "days": "the 7 days before",
+    "week": "last week",
+    "last-week": "the week before",
+    "month": "last month",
+    "last-month": "the month before",
 }
 
 
 class Span(NamedTuple):
-    """A span that is compared with; its times are seconds since the epoch.
-
-    :param is_alike: it is as long as the one that the page shows.
-    """
+    """A span that is compared with; its times are seconds since the epoch."""
 
     label: str
     begin: float
     end: float
-    is_alike: bool = True
 
 
 def spans(period: Period) -> list[Span]:
-    """What *period* is compared with; nothing of thirteen months, before which nothing is kept."""
-    if period.name == "year":
+    """What *period* is compared with.
+
+    Nothing of thirteen months, before which nothing is kept, and of a day's first hour.
+    """
+    length = _full_hours(period)
+    if period.name == "year" or not length:
         return []
     begun = period.begun
-    length = _full_hours(period)
     days = math.ceil((period.ended - begun) / _DAY)
     began = _span_before(period, days)
-    label, whole = _CALLED.get(period.name, (f"the {counted(days, 'day')} before", ""))
-    compared = []
-    if length:
-        ended = min(began + length, begun) if period.is_present else begun
-        compared.append(_span(period, label, began, ended))
-        weeks = math.ceil(days / 7)
-        then = begun - weeks * _WEEK
-        if then != began:
-            weekdays = "the same weekday" if days == 1 else "the same weekdays"
-            label = f"{weekdays} {counted(weeks, 'week')} before"
-            compared.append(_span(period, label, then, then + length))
-    if whole and period.is_present:
-        compared.append(Span(whole, began.timestamp(), begun.timestamp(), is_alike=False))
+    label = _CALLED.get(period.name, f"the {counted(days, 'day')} before")
+    ended = min(began + length, begun) if period.is_present else begun
+    compared = [_span(period, label, began, ended)]
+    weeks = math.ceil(days / 7)
+    then = begun - weeks * _WEEK
+    if then != began:
+        weekdays = "the same weekday" if days == 1 else "the same weekdays"
+        label = f"{weekdays} {counted(weeks, 'week')} before"
+        compared.append(_span(period, label, then, then + length))
     return compared
 
 
@@ -127,7 +122,7 @@ def compared(
     part = _span(period, "of these", begun, begun + _full_hours(period))
     events_now, money_now = _summed(delivered, part)
     result = []
-    if (events_now, money_now) != (events, dict(money)) and any(span.is_alike for span in others):
+    if others and (events_now, money_now) != (events, dict(money)):
         # What came in the running hour has no other hour beside it.
         worth = [[currency, value, None] for currency, value in money_now.items()]
         result.append(part._asdict() | {"events": events_now, "change": None, "values": worth})
@@ -138,9 +133,8 @@ def compared(
         for currency in currencies:
             value = money_then.get(currency)
             if value:
-                change = _change(money_now.get(currency, 0), value) if span.is_alike else None
-                values.append([currency, value, change])
-        change = _change(events_now, events_then) if span.is_alike else None
+                values.append([currency, value, _change(money_now.get(currency, 0), value)])
+        change = _change(events_now, events_then)
         result.append(span._asdict() | {"events": events_then, "change": change, "values": values})
     return result
 

@@ -31,6 +31,11 @@ def decimal(number: float) -> str:
     return f"{number:,.1f}".removesuffix(".0")
 
 
+def share_of(part: int, whole: int) -> float | None:
+    """A part of a whole as a number from 0 to 1; ``None``: there is nothing to have a part of."""
+    return part / whole if whole else None
+
+
 def percent(share: float | None) -> str:
     """A share from 0 to 1: ``85.3 %``. Only what is all is 100 %, only nothing is 0 %.
 

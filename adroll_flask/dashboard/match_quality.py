@@ -11,12 +11,11 @@ from adroll_flask.findings.finding import texts
 from adroll_flask.findings.sums import by, delays_of, within
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
-from .formats import decimal, percent
-from .overview import ARGUMENTS, KEPT
+from .formats import decimal, percent, share_of
+from .overview import ARGUMENTS, KEPT, chosen_event, of_event
 from .page import Data, Page, Visit
 from .periods import Period
 
-_ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")
 #: The tones of identifiers in plots.
 _TONES: Final = ("one", "two", "three", "four", "five")
@@ -33,8 +32,8 @@ def data(visit: Visit) -> Data:
     sums = _delivered(visit, period)
     by_event = by(lambda row: row.event_name, sums)
     events = sorted(by_event, key=lambda name: (name != "purchase", name))
-    event = visit.argument("event", "purchase" if "purchase" in events else _ALL)
-    shown = [row for row in sums if event in (_ALL, row.event_name)]
+    event = chosen_event(visit, events)
+    shown = of_event(event, sums)
     next_step = _next(visit, shown)
     total = sum(row.events for row in shown)
     if total < _FEW * len(period.begins):
@@ -77,15 +76,11 @@ def _carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
     """How many events *rows* are of, the share with each identifier, and how many one has."""
     events = sum(row.events for row in rows)
     shares = {
-        name: _share(sum(row.events for row in rows if row.identifiers & it.bits), events)
+        name: share_of(sum(row.events for row in rows if row.identifiers & it.bits), events)
         for name, it in IDENTIFIERS.items()
     }
     mean = sum(share or 0.0 for share in shares.values()) if events else None
     return {"events": events, "mean": mean, "shares": shares}
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:

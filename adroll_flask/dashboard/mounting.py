@@ -149,7 +149,6 @@ class _Dashboard:
     def _show(self, page: Page, form: str = "") -> Response:
         visit = Visit(self._runtime, request, is_operator=self._guard.is_operator())
         data = page.data(visit)
-        form = form or visit.argument("format")
         if form and visit.refused:
             abort(400, visit.refused)
         if form == "csv":
@@ -215,8 +214,7 @@ class _Dashboard:
         if isinstance(problem, ConfigurationError) and problem.key != "ADROLL_OUTBOX_URL":
             raise problem  # the site's own, of access= say
         finding = outbox_trouble(self._runtime, problem).as_dict()
-        endpoint = request.endpoint or ""
-        if endpoint.endswith("_json") or request.args.get("format") == "json":
+        if (request.endpoint or "").endswith("_json"):
             data = {"verdict": {**finding, "level": "bad"}, "findings": [finding]}
             response = current_app.make_response(current_app.json.response(data))
             response.status_code = 503

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -62,8 +62,6 @@ _LONGEST_ORDER: Final = 300
 #: Bytes of an uploaded list, and its lines.
 _LARGEST_LIST: Final = 8 * 1024 * 1024
 _MOST_LINES: Final = 50_000
-#: Groups of the shop's own list that can be chosen.
-_MOST_GROUPS: Final = 20
 #: Orders of a comparison that the page lists, and that its CSV holds.
 _SHOWN: Final = 25
 
@@ -259,7 +257,7 @@ def compare(visit: Visit) -> Done | Data | Response:
         account=visit.account,
     )
     try:
-        return _compared(comparison, group, as_csv=form.get("format") == "csv")
+        return _compared(visit, comparison)
     except ReconcileError as problem:
         return Done(f"The list cannot be read: {problem}.", good=False)
     finally:
@@ -270,11 +268,8 @@ def missing(visit: Visit) -> Done | Data | Response:
     """Compare the shop's own list of the last fourteen days."""
     if not visit.runtime.paid_orders.is_known:
         return Done("The shop has not told how its paid orders are listed.", good=False)
-    form = visit.request.form
-    comparison = visit.runtime.paid_orders.compared(DAYS)
-    only = form.get("only", "")
     try:
-        return _compared(comparison, "group", as_csv=form.get("format") == "csv", only=only)
+        return _compared(visit, visit.runtime.paid_orders.compared(DAYS))
     except (OutboxFailed, ConfigurationError):
         raise
     except Exception as problem:  # of the shop's function, which is a finding, too
@@ -283,16 +278,12 @@ def missing(visit: Visit) -> Done | Data | Response:
         return Done(text, good=False)
 
 
-def _compared(
-    comparison: Reconciliation, group: str, *, as_csv: bool, only: str | None = None
-) -> Data | Response:
-    """What became of a list.
-
-    :param only: of the shop's own list, the group whose orders are listed; empty: all.
-    """
+def _compared(visit: Visit, comparison: Reconciliation) -> Data | Response:
+    """What became of a list: as a page, or as CSV where the form asks for it."""
+    as_csv = visit.request.form.get("format") == "csv"
     #: By whether somebody can act on them.
     rest: dict[bool, list[Order]] = {True: [], False: []}
-    groups: Counter[str] = Counter()
+    rest_count = 0
     most = _MOST_LINES if as_csv else _SHOWN
     worth: dict[tuple[str, str], dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for order in comparison:
@@ -303,9 +294,9 @@ def _compared(
                 worth[line][order.currency] += read_amount(order.value) or 0
             if not order.is_rest:
                 continue
-            groups[order.group] += 1
+            rest_count += 1
             those = rest[order.status in _URGENT]
-            if only in (None, "", order.group) and len(those) < most:
+            if len(those) < most:
                 those.append(order)
     first_orders = [*rest[True], *rest[False]][:most]
     if as_csv:
@@ -321,10 +312,8 @@ def _compared(
             order._asdict() | {"value": _priced(order), "why": row_of(order)["why"]}
             for order in first_orders
         ],
-        "rest_count": groups[only] if only else groups.total(),
-        "group": group,
-        "groups": None if only is None else dict(groups.most_common(_MOST_GROUPS)),
-        "only": only,
+        "rest_count": rest_count,
+        "group": comparison.group,
     }
     return {"compared": result}
 

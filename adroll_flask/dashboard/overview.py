@@ -5,7 +5,7 @@ All figures are of the one span that is chosen. What is wrong is of this moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,11 +19,12 @@ from adroll_flask.reporting.paid_orders import DAYS
 from adroll_flask.times import DAY, iso
 
 from . import beside
-from .formats import count, values
+from .formats import count, share_of, values
 from .page import Data, Page, Visit
 from .periods import Period
 
-_ALL: Final = "all"
+#: All events, where the address names one to look at.
+ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")
 
 #: What became of events, in the order of the way; and what the plot over time has.
@@ -60,14 +61,14 @@ def data(visit: Visit) -> Data:
     missing = _missing(visit, period)
     names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
     names |= {"purchase"} if missing else set()
-    event = visit.argument("event", "purchase" if "purchase" in names else _ALL)
+    event = chosen_event(visit, names)
     past = _past(visit, period)
-    sums = _of(event, sums)
-    unsettled = _of(event, unsettled)
+    sums = of_event(event, sums)
+    unsettled = of_event(event, unsettled)
     fates = by(_fate, (*sums, *unsettled))
     totals = {name: total(fates.get(name, ())) for name in _WAY}
     # Of lost orders the shop's own list has those that are missing still: they count by that.
-    of_orders = event in ("purchase", _ALL)
+    of_orders = event in ("purchase", ALL)
     missing = missing if of_orders else []
     listed = _listed(visit, period, past) if of_orders else 0
     lost = sum(totals[name]["events"] for name in _LOST) - listed
@@ -78,7 +79,7 @@ def data(visit: Visit) -> Data:
     steps = _steps(period, (*sums, *unsettled), usual)
     health = _health(totals["delivered"]["events"], lost + never)
     answer = _answer(totals, health, noun, never, lost, visit.settings.receiver)
-    delivered = [row for row in _of(event, past) if row.outcome == "delivered"]
+    delivered = [row for row in of_event(event, past) if row.outcome == "delivered"]
     reached = totals["delivered"]
     return {
         "verdict": _verdict(visit, health, answer),
@@ -101,7 +102,7 @@ def data(visit: Visit) -> Data:
         "way": [
             {"name": name, **word}
             | totals[name]
-            | {"share": _share(totals[name]["events"], reported)}
+            | {"share": share_of(totals[name]["events"], reported)}
             for name, word in _WAY.items()
         ],
         "answer": answer,
@@ -110,9 +111,14 @@ def data(visit: Visit) -> Data:
     }
 
 
-def _of(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
-    """Those of *rows* that the page is about."""
-    return [row for row in rows if event in (_ALL, row.event_name)]
+def chosen_event(visit: Visit, names: Collection[str]) -> str:
+    """The event that the address names; else orders, or all where none of *names* is an order."""
+    return visit.argument("event", "purchase" if "purchase" in names else ALL)
+
+
+def of_event(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
+    """Those of *rows* that the page is about: of one event, or of all."""
+    return [row for row in rows if event in (ALL, row.event_name)]
 
 
 def _past(visit: Visit, period: Period) -> Sequence[HistorySum]:
@@ -133,7 +139,7 @@ def _listed(visit: Visit, period: Period, past: Iterable[HistorySum]) -> int:
 def _clicked(visit: Visit, period: Period, event: str) -> Data:
     """Of what was delivered, that whose click on an ad is known."""
     rows = period.sums(visit.lookups, ("event_name", "outcome", "identifiers", "currency"))
-    delivered = (row for row in _of(event, rows) if row.outcome == "delivered")
+    delivered = (row for row in of_event(event, rows) if row.outcome == "delivered")
     return total(row for row in delivered if row.identifiers & IDENTIFIERS["adct"].bits)
 
 
@@ -180,7 +186,7 @@ def _fate(row: HistorySum) -> str:
 def _health(delivered: int, lost: int) -> dict[str, Any]:
     """Of what AdRoll should have, the share that it has; AdRoll's own words for it."""
     could = delivered + lost
-    share = _share(delivered, could)
+    share = share_of(delivered, could)
     word = ""
     tone = "idle"
     if share is not None:
@@ -193,10 +199,6 @@ def _health(delivered: int, lost: int) -> dict[str, Any]:
             word = "good"
             tone = "warn"
     return {"share": share, "word": word, "tone": tone, "delivered": delivered, "could": could}
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
@@ -308,7 +310,7 @@ def _losses(
 
 
 def _loss(way: str, outcome: str, reason: str, sums: Data, reported: int) -> dict[str, Any]:
-    share = {"share": _share(sums["events"], reported)}
+    share = {"share": share_of(sums["events"], reported)}
     names = {"way": way, "outcome": outcome, "reason": reason}
     return names | sums | share | meaning(outcome, reason)._asdict()
 
