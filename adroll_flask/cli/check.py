@@ -69,7 +69,7 @@ def check(url: str | None, since: str | None, account: str | None) -> None:
     findings = _site_findings(url, account, partial(_reports, since, account))
     kinds = Counter(finding.severity for finding in findings)
     sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
-    _say(findings, sums, bad=kinds["error"])
+    _say_findings(findings, sums, bad=kinds["error"])
 
 
 @console.commands.command("go-live", with_appcontext=False)
@@ -91,7 +91,7 @@ def go_live(url: str | None, account: str | None) -> None:
     ]
     undone = sum(finding.severity in ("error", "warning") for finding in findings)
     sums = f"{counted(undone, 'thing')} to do" if undone else "nothing is left to do"
-    _say(findings, sums, bad=undone)
+    _say_findings(findings, sums, bad=undone)
 
 
 def _site_findings(url: str | None, account: str | None, more: More) -> list[Finding]:
@@ -120,7 +120,7 @@ def _findings_of_app(url: str | None, account: str | None, more: More) -> list[F
 
 
 def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
-    result = site_settings.send_test_event(runtime, "pageView", account)
+    result = site_settings.send_test_event(runtime, account)
     if result.ok:
         yield ok("send-test", result.meaning)
     else:
@@ -158,7 +158,7 @@ def _reports(since: str | None, account: str | None, runtime: Runtime) -> Iterat
         yield finding_of("reports-died", events=dead.total(), reports=reports, why=why)
 
 
-def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
+def _say_findings(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
     """Print *findings*, and exit with 1 where some are *bad*."""
     lines = []
     for finding in findings:
@@ -202,7 +202,7 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
 
     Run it on the shop's host, with the shop's settings. Exits with 1 where something is missing.
     """
-    steps = list(_steps(console.current_runtime(), url, recipe, wait))
+    steps = list(_buy(console.current_runtime(), url, recipe, wait))
     missing = [step.name for step in steps if not step.good]
     rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
     table = console.table(("step", "", "what came of it"), rows)
@@ -211,7 +211,7 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
     console.show(data, f"{table}\n{last}", failed=bool(missing))
 
 
-def _steps(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[BuyerStep]:
+def _buy(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[BuyerStep]:
     """What a buyer sees, up to the first step that fails, and what became of the order."""
     import requests
 

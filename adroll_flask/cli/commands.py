@@ -39,15 +39,14 @@ _NO_SETTINGS: Final = ("SANDBOX_ALLOW_PRODUCTION", "OLD_OUTBOX_URL")
 
 
 @commands.command("send-test")
-@click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
 @console.shop_and_json
-def send_test(name: str, account: str | None) -> None:
+def send_test(account: str | None) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
     The event goes through the real client, with the site's account and token. If each host has its
     own, --shop says which are used. Without it they are the first ones.
     """
-    result = send_test_event(current_runtime(), name, account)
+    result = send_test_event(current_runtime(), account)
     console.show(asdict(result), result.as_text(), failed=not result.ok)
 
 
@@ -62,13 +61,13 @@ def schema() -> None:
 # -- visitors' data ------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command("forget")
 @click.option("--email", help="Erase events with this address, or its hash.")
 @click.option("--user-id", help="Erase events with this user id.")
 @click.option("--device-id", help="Erase events with this advertising id (IDFA, GAID).")
 @click.option("--cookie", help="Erase events with this first-party cookie.")
 @click.option("--click-id", help="Erase events with this click id.")
-def forget(**identifiers: str | None) -> None:
+def forget_events(**identifiers: str | None) -> None:
     """Erase the events of one visitor that wait.
 
     An audit line without personal data goes into the log.

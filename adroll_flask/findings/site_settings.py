@@ -50,7 +50,7 @@ def check_app(
     for check in (
         _account(runtime, account),
         _settings(app, runtime),
-        _endpoints(app, runtime, ask_endpoints),
+        _own_endpoints(app, runtime, ask_endpoints),
         _policy(runtime.settings),
         _outbox(runtime, account),
     ):
@@ -149,7 +149,7 @@ def _settings(app: Flask, runtime: Runtime) -> Iterator[Finding]:
         yield finding_of("api-url-elsewhere", address=address)
 
 
-def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
+def _own_endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     """Ask our own endpoints through the app: a login guard may stand before them."""
     settings = runtime.settings
     if settings.enabled and not ask:
@@ -279,10 +279,9 @@ class SendTestResult:
         return "\n".join([*lines, self.meaning])
 
 
-def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> SendTestResult:
+def send_test_event(runtime: Runtime, eid: str | None) -> SendTestResult:
     """Send one event with ``dry_run=true`` through the real client.
 
-    :param name: one of the thirteen.
     :param eid: the advertisable EID of the account that is tried; ``None``: the first.
     """
     settings = runtime.settings
@@ -290,7 +289,7 @@ def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> Send
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
-        payload = trial_event(account, time.time(), name)
+        payload = trial_event(account, time.time())
         sender = _client(runtime, account)
         answer = sender.send([payload], True, sender.token())
         clock = _clock_by(answer, lambda: sender.send([payload], True, sender.token()))
