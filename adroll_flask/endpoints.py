@@ -33,7 +33,7 @@ def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> Response:
     if name == "identity":
         return _identity(tracked, runtime)
     file = runtime.snippet.file(tracked, name)
-    return _json({"error": "there is no such file"}, 404) if file is None else file
+    return _json_response({"error": "there is no such file"}, 404) if file is None else file
 
 
 def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
@@ -49,7 +49,7 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     if origin not in origins:
         origin = None
     if tracked.method == "OPTIONS":
-        response = _json(None, 204)
+        response = _json_response(None, 204)
         response.headers["Allow"] = "POST, OPTIONS"
         if origin is not None:
             response.headers["Access-Control-Allow-Methods"] = "POST"
@@ -59,11 +59,11 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
         try:
             _allowed_origin(tracked, origin)
             message = parse(_body(tracked), token=bool(origins))
-            response = _take(tracked, runtime, message, origin)
+            response = _take_message(tracked, runtime, message, origin)
         except Refused as refused:
             status, why, text = refused.args
             tracked.visitors.counters.add("identity_refused", why)
-            response = _json({"error": text}, status)
+            response = _json_response({"error": text}, status)
     runtime.conclude(tracked)
     if CHECK_HEADER in tracked.environ:
         response.headers["X-AdRoll-Sender"] = _sender(tracked)
@@ -89,7 +89,7 @@ def _sender(tracked: TrackedRequest) -> str:
     return tracked.sender if address in chain else "proxy"
 
 
-def _take(
+def _take_message(
     tracked: TrackedRequest, runtime: Runtime, message: KitMessage, origin: str | None
 ) -> Response:
     visitors = tracked.visitors
@@ -107,7 +107,7 @@ def _take(
         if origin:
             visitor = replace(visitor, host=urlsplit(origin).netloc)
         answer["token"] = visitor.token() if visitors.can_sign else None
-    response = _json(answer, 200) if answer else _json(None, 204)
+    response = _json_response(answer, 200) if answer else _json_response(None, 204)
     if granted is False and tracked.seen.any:
         delete_cookies(tracked, response.headers)
     tracked.forgotten |= granted is False
@@ -162,7 +162,7 @@ def _body(tracked: TrackedRequest) -> bytes:
     return body
 
 
-def _json(data: object, status: int) -> Response:
+def _json_response(data: object, status: int) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if data is not None:
         return Response(json.dumps(data), status, headers, mimetype="application/json")

@@ -279,9 +279,9 @@ def causes(problem: BaseException, *, hidden: bool = False) -> Iterator[BaseExce
 def _is_handler(frame: FrameType, below: FrameType) -> bool:
     """True where *frame* is a signal handler's: it was given the frame that it interrupted."""
     names, rest, _, values = getargvalues(frame)
-    given = [values.get(name) for name in names]
+    arguments = [values.get(name) for name in names]
     others = values.get(rest) if rest is not None else None
     if type(others) is tuple:
-        given += others
+        arguments += others
     # Of a value of the shop's nothing is asked, not even its class: it may raise.
-    return any(value is below for value in given)
+    return any(value is below for value in arguments)

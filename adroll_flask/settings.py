@@ -79,7 +79,7 @@ def _other(value: object) -> _Got:
     return _Got("nothing" if value is None else f"a value of type {type(value).__name__}")
 
 
-def _text(value: Any) -> str:
+def _checked_text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         # Flask's loader parses the environment as JSON: digits alone arrive as a number.
         raise _Got("a number: quote it (in the environment: '\"123\"')")
@@ -90,7 +90,7 @@ def _text(value: Any) -> str:
 
 def _pattern(what: str, pattern: str) -> _Takes:
     def check(value: Any) -> str:
-        text = _text(value)
+        text = _checked_text(value)
         if not re.fullmatch(pattern, text):
             raise _Got(_FORM)
         return text
@@ -98,7 +98,7 @@ def _pattern(what: str, pattern: str) -> _Takes:
     return _Takes(what, check)
 
 
-def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
+def _list(what: str, check: Callable[[Any], Any] = _checked_text) -> _Takes:
     """A list, or a single item of it. An item that is there twice is kept once."""
 
     def items(value: Any) -> tuple[Any, ...]:
@@ -120,11 +120,11 @@ def _boolean(value: Any) -> bool:
 
 def _choice(*choices: str, what: str = "") -> _Takes:
     def check(value: Any) -> Any:
-        if isinstance(value, str) and value in choices:
-            return value
-        if choices and isinstance(value, str):
+        if not choices or not isinstance(value, str):
+            raise _other(value)
+        if value not in choices:
             raise _Got("another text")
-        raise _other(value)
+        return value
 
     return _Takes(what or "one of " + ", ".join(map(repr, choices)), check)
 
@@ -147,21 +147,21 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
 
 
 def _token(value: Any) -> Any:
-    text = _text(value)
+    text = _checked_text(value)
     if not (text.isascii() and text.isprintable() and " " not in text):
         raise _Got("a text with spaces or characters that no header carries")
     return text
 
 
 def _secret(value: Any) -> Any:
-    if not (value if isinstance(value, bytes) else _text(value)):
+    if not (value if isinstance(value, bytes) else _checked_text(value)):
         raise _Got("an empty one")
     return value
 
 
 def _http(value: Any) -> SplitResult:
     """The parts of an address of http or https."""
-    text = _text(value)
+    text = _checked_text(value)
     try:
         parts = urlsplit(text)
         is_whole = bool(parts.hostname) and parts.port != 0
@@ -220,7 +220,7 @@ def _sandbox(value: Any) -> bool | str:
 
 
 def _host(value: Any) -> str:
-    text = _text(value)
+    text = _checked_text(value)
     if not text.isascii():
         raise _Got("one that is not ASCII: write it as browsers send it ('xn--…')")
     if not (host_names.is_name(text.removeprefix(".")) or host_names.is_ip(text)):
@@ -229,7 +229,7 @@ def _host(value: Any) -> str:
 
 
 def _domain(value: Any) -> str:
-    text = _text(value)
+    text = _checked_text(value)
     if text == "auto" and find_spec("publicsuffixlist") is None:
         extra = "pip install 'adroll-flask[domains]'"
         raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
@@ -239,13 +239,13 @@ def _domain(value: Any) -> str:
 
 
 def _folder(value: Any) -> str:
-    return _text(str(value) if isinstance(value, PurePath) else value)
+    return _checked_text(str(value) if isinstance(value, PurePath) else value)
 
 
 def _time_zone(value: Any) -> tzinfo:
     from zoneinfo import ZoneInfo
 
-    text = _text(value)
+    text = _checked_text(value)
     try:
         return UTC if text == "UTC" else ZoneInfo(text)
     except (ValueError, OSError, LookupError):
@@ -253,7 +253,7 @@ def _time_zone(value: Any) -> tzinfo:
 
 
 def _outbox_url(value: Any) -> str:
-    text = _text(value)
+    text = _checked_text(value)
     backend = re.match(r"([a-z][a-z0-9_]*)(\+\w+)?:", text)
     if backend is None:
         raise _Got(_FORM)
@@ -273,7 +273,7 @@ def _accounts(value: Any) -> dict[str, Account]:
         if not isinstance(entry, Mapping) or not entry.keys() <= {*Account.__annotations__}:
             raise _Got(f"another thing for {name!r}")
         try:
-            account = Account(**{key: accept(key, key, item) for key, item in entry.items()})
+            account = Account(**{key: as_kept(key, key, item) for key, item in entry.items()})
         except ConfigurationError as fault:
             raise _Got(f"for {name!r} another: {fault}") from None
         if not (account.advertisable_eid and account.pixel_eid):
@@ -382,7 +382,7 @@ class SettingValues(TypedDict, total=False):
 
 
 @cache
-def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
+def _takes_by_name() -> Mapping[str, tuple[_Takes, set[Any]]]:
     """What each setting takes, and the members of its type where that is a union."""
     table = {}
     for name, hint in get_type_hints(SettingValues, include_extras=True).items():
@@ -395,13 +395,13 @@ def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
     return table
 
 
-def accept(name: str, key: str, value: Any) -> Any:
+def as_kept(name: str, key: str, value: Any) -> Any:
     """*value* as the setting *name* keeps it; ``None`` means the default.
 
     :param key: what the error calls the setting.
     :raises ConfigurationError: the setting does not take *value*.
     """
-    takes, kinds = _table()[name]
+    takes, kinds = _takes_by_name()[name]
     if value is None and type(None) in kinds:
         return None
     if callable(value) and Callable in kinds:
@@ -413,7 +413,7 @@ def accept(name: str, key: str, value: Any) -> Any:
     return None if checked == "" else checked  # an empty text: the default
 
 
-def _unknown(key: str, what: str, known: Iterable[str]) -> ConfigurationError:
+def _unknown_key(key: str, what: str, known: Iterable[str]) -> ConfigurationError:
     bare = {name.upper().removeprefix("ADROLL_"): name for name in known}
     near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
     hint = f"; did you mean {bare[near[0]]}?" if near else ""
@@ -614,14 +614,14 @@ class Settings(AccountsOfHosts):
         :param others: arguments that the call takes beside settings; errors suggest them, too.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
-        names = {key_of(name): name for name in _table()}
+        names = {key_of(name): name for name in _takes_by_name()}
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []
         for key, value in config.items():
             try:
                 if key not in names:
-                    raise _unknown(key, what, (*names, *others))
-                checked = accept(names[key], key, value)
+                    raise _unknown_key(key, what, (*names, *others))
+                checked = as_kept(names[key], key, value)
                 if checked is not None:
                     values[names[key]] = checked
             except ConfigurationError as fault:

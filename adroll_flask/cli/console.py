@@ -214,8 +214,8 @@ def keeps(runtime: Runtime, account: str | None = None) -> str:
         return f"{' and '.join(runtime.settings.missing)} not set"
     moment = Moment(runtime, account=account)
     if (finding := delays(moment)) is not None:
-        said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
-        return f"{said}: {as_typed(finding.command)}" if finding.command else said
+        why = finding.sentence.removesuffix(moment.waits).removesuffix(".")
+        return f"{why}: {as_typed(finding.command)}" if finding.command else why
     first = moment.lookups.list("waiting", 1)
     due = until(first[0], moment.now) if first else ""
     return f"the next is due {due}" if due else ""

@@ -61,7 +61,7 @@ def history(since: str, by: str, account: str | None) -> None:
         for name, group in groups.items()
         for (outcome, currency), alike in sums.by(attrgetter("outcome", "currency"), group).items()
     ]
-    console.show(data, _table(groups, by) if groups else "nothing happened")
+    console.show(data, _history_table(groups, by) if groups else "nothing happened")
 
 
 def _sums(rows: Sequence[HistorySum]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
     return row.event_name or row.reason
 
 
-def _table(groups: Mapping[str, Sequence[HistorySum]], by: str) -> str:
+def _history_table(groups: Mapping[str, Sequence[HistorySum]], by: str) -> str:
     happened = {row.outcome for rows in groups.values() for row in rows}
     shown = [name for name in OUTCOMES if name in happened]
     lines = []
@@ -96,7 +96,7 @@ def _table(groups: Mapping[str, Sequence[HistorySum]], by: str) -> str:
 
 
 def _money(rows: Sequence[HistorySum], outcome: str) -> str:
-    money = sorted(sums.money(row for row in rows if row.outcome == outcome))
+    money = sorted(sums.worth_of(row for row in rows if row.outcome == outcome))
     return ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
 
 

@@ -58,7 +58,7 @@ _PATIENCE: Final = 2.0
 
 def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> Any:
     try:
-        return settings.accept("time_zone", "--timezone", name) if name else None
+        return settings.as_kept("time_zone", "--timezone", name) if name else None
     except ConfigurationError as fault:
         raise click.BadParameter(fault.problem) from None
 

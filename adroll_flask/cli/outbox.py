@@ -170,7 +170,7 @@ def _whole(row: model.Row, full: bool) -> dict[str, Any]:
 @outbox.command("find")
 @click.argument("order")
 @console.shop_and_json
-def find(order: str, account: str | None) -> None:
+def outbox_find(order: str, account: str | None) -> None:
     """Show an order's life.
 
     Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
@@ -200,7 +200,9 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
         # As the dashboard's page says it.
         is_missing = runtime.paid_orders.missing(order)
         lines = [f"{order}: {'It was paid and never reported' if is_missing else _UNKNOWN}"]
-        data["alike"] = [] if is_missing else [*kept_events.alike(runtime.reporter, order, account)]
+        data["alike"] = (
+            [] if is_missing else [*kept_events.orders_alike(runtime.reporter, order, account)]
+        )
         if data["alike"]:
             lines[0] += f". Did you mean {', '.join(data['alike'])}?"
         if not is_missing:
@@ -225,11 +227,11 @@ def _life_lines(row: model.Row, moment: Moment, orders: Any) -> Iterator[str]:
             yield f"  {'now':<22}  {row.state}" + (f", due {due}" if due else "")
         else:
             between = ": " if step.kind in ("dead", "cancelled") else ", "
-            told = filter(None, (_STEPS[step.kind]["title"], orders.said_of(step)))
-            yield f"  {when(step.at or moment.now):<22}  {between.join(told)}"
+            words = filter(None, (_STEPS[step.kind]["title"], orders.said_of(step)))
+            yield f"  {when(step.at or moment.now):<22}  {between.join(words)}"
     if had := orders.had_by(row, moment.settings):
         yield f"  {had}"
-    why = orders.delays_of(moment, row.advertisable_eid) if row.state == "waiting" else ""
+    why = orders.why_not_sent(moment, row.advertisable_eid) if row.state == "waiting" else ""
     if why:
         yield f"  {why}"
     if matched := kept_events.matched_by(row):
@@ -246,7 +248,7 @@ def _life_lines(row: model.Row, moment: Moment, orders: Any) -> Iterator[str]:
 @AS_JSON
 def release(order: str) -> None:
     """Let a held order be sent: it is paid. Then show its life, as find does."""
-    _decide("release", order)
+    _decide_by_hand("release", order)
 
 
 @outbox.command()
@@ -254,10 +256,10 @@ def release(order: str) -> None:
 @AS_JSON
 def cancel(order: str) -> None:
     """Let a held or waiting order not be sent. Then show its life, as find does."""
-    _decide("cancel", order)
+    _decide_by_hand("cancel", order)
 
 
-def _decide(kind: Literal["release", "cancel"], order: str) -> None:
+def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     reporter = current_runtime().reporter
     lookups = current_runtime().outbox.lookups
     try:
@@ -286,11 +288,11 @@ def _decide(kind: Literal["release", "cancel"], order: str) -> None:
 # -- changing -------------------------------------------------------------------------------
 
 
-@outbox.command()
+@outbox.command("retry")
 @click.argument("ids", nargs=-1)
 @click.option("--reason", help="All dead letters of this reason: invalid:value, or invalid.")
 @click.option("--all-dead", is_flag=True, help="All but those restored, moved or unsure.")
-def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
+def outbox_retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """Let dead letters be sent again. An invalid one has to be fixed first.
 
     Each is checked, and the site's before_report functions are asked. What they keep back now is
@@ -350,10 +352,10 @@ def fix(id: str, file: Any) -> None:
     click.echo("1 event will be sent")
 
 
-@outbox.command()
+@outbox.command("drop")
 @click.argument("ids", nargs=-1)
 @click.option("--advertisable", metavar="EID", help="All of this account: waiting, held, dead.")
-def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
+def outbox_drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 
     An order that was dropped can be reported again at once. For up to 15 minutes the process that

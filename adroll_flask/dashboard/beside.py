@@ -15,7 +15,7 @@ from decimal import Decimal
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-from adroll_flask.findings.sums import money as money_of
+from adroll_flask.findings.sums import worth_of
 from adroll_flask.outbox.model import HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.times import HOUR, written
@@ -142,7 +142,7 @@ def compared(
 def _summed(rows: Iterable[HistorySum], span: Span) -> tuple[int, dict[str, Decimal]]:
     """How many events the hours of *span* have, and their money by currency."""
     those = [row for row in rows if span.begin <= row.at < span.end]
-    return sum(row.events for row in those), dict(money_of(those))
+    return sum(row.events for row in those), dict(worth_of(those))
 
 
 def _change(now: Any, before: Any) -> float | None:

@@ -12,9 +12,8 @@ from adroll_flask.findings.sums import by, delays_of, within
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 from .formats import decimal, percent, share_of
-from .overview import ARGUMENTS, KEPT, chosen_event, of_event
+from .overview import ARGUMENTS, KEPT, about_event, chosen_event
 from .page import Data, Page, Visit
-from .periods import Period
 
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")
 #: The tones of identifiers in plots.
@@ -26,22 +25,24 @@ _LITTLE = 0.1
 _SOME = 0.05
 
 
-def data(visit: Visit) -> Data:
+def match_quality_data(visit: Visit) -> Data:
     """The identifiers of what was delivered in the chosen span."""
     period = visit.period("days")
-    sums = _delivered(visit, period)
+    everything = period.sums(visit.lookups, _COLUMNS)
+    sums = [row for row in everything if row.outcome == "delivered"]
     by_event = by(lambda row: row.event_name, sums)
     events = sorted(by_event, key=lambda name: (name != "purchase", name))
     event = chosen_event(visit, events)
-    shown = of_event(event, sums)
-    next_step = _next(visit, shown)
+    shown = about_event(event, sums)
+    next_step = _next_step(visit, shown)
     total = sum(row.events for row in shown)
     if total < _FEW * len(period.begins):
         period = period.by_weeks()
         shown = period.placed(shown, 0)
-    carried = _carried(shown)
+    carried = _identifiers_carried(shown)
     noun = "order" if event == "purchase" else "event"
     by_step = by(lambda row: row.at, shown)
+    delays = delays_of(shown)
     return {
         "period": period.name,
         "dates": period.dates,
@@ -60,19 +61,15 @@ def data(visit: Visit) -> Data:
         ],
         "mean": carried["mean"],
         "next": next_step,
-        "by_event": [{"event": name, **_carried(by_event[name])} for name in events],
+        "by_event": [{"event": name, **_identifiers_carried(by_event[name])} for name in events],
         "step": period.step,
-        "steps": [{"at": at, **_carried(by_step.get(at, ()))} for at in period.begins],
-        "freshness": _freshness(shown),
+        "steps": [{"at": at, **_identifiers_carried(by_step.get(at, ()))} for at in period.begins],
+        # Seconds from event to delivery; None: more than a day.
+        "freshness": {"median": within(delays, 0.5), "most": within(delays, 0.95)},
     }
 
 
-def _delivered(visit: Visit, period: Period) -> list[HistorySum]:
-    rows = period.sums(visit.lookups, _COLUMNS)
-    return [row for row in rows if row.outcome == "delivered"]
-
-
-def _carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
+def _identifiers_carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
     """How many events *rows* are of, the share with each identifier, and how many one has."""
     events = sum(row.events for row in rows)
     shares = {
@@ -109,11 +106,11 @@ def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
 # -- the next step ---------------------------------------------------------------------------------
 
 
-def _next(visit: Visit, rows: Sequence[HistorySum]) -> dict[str, Any] | None:
+def _next_step(visit: Visit, rows: Sequence[HistorySum]) -> dict[str, Any] | None:
     """The next step, by the events that the page is about."""
     if not rows:
         return None
-    carried = _carried(rows)
+    carried = _identifiers_carried(rows)
     shares = carried["shares"]
     now = carried["mean"]
     has_pixel = visit.settings.pixel != "none"
@@ -132,13 +129,7 @@ def _next(visit: Visit, rows: Sequence[HistorySum]) -> dict[str, Any] | None:
 # -- tables and plots ------------------------------------------------------------------------------
 
 
-def _freshness(rows: Sequence[HistorySum]) -> dict[str, Any]:
-    """How long it took from event to delivery, in seconds; ``None``: longer than a day."""
-    delays = delays_of(rows)
-    return {"median": within(delays, 0.5), "most": within(delays, 0.95)}
-
-
-def rows(data: Data) -> Iterable[Mapping[str, object]]:
+def match_quality_rows(data: Data) -> Iterable[Mapping[str, object]]:
     """The share of each identifier by event."""
     for event in data["by_event"]:
         for name, share in event["shares"].items():
@@ -149,8 +140,8 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
 
 PAGE: Final = Page(
     "match-quality",
-    data,
-    rows,
+    match_quality_data,
+    match_quality_rows,
     {},
     arguments=ARGUMENTS,
     kept=KEPT,

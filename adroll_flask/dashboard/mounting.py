@@ -161,7 +161,7 @@ class _Dashboard:
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
         has_forms = visit.is_operator or page.questions
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
-        carried = _carried(page.arguments)
+        carried = _query_of(page.arguments)
         response = self._response(
             f"{page.name}.html",
             page=page,
@@ -171,7 +171,7 @@ class _Dashboard:
             visit=visit,
             token=self._guard.token(cookie) if cookie else "",
             carried=carried,
-            kept={to.name: _carried(set(page.arguments) & set(to.kept)) for to in PAGES},
+            kept={to.name: _query_of(set(page.arguments) & set(to.kept)) for to in PAGES},
             **page.names,
         )
         if is_new:
@@ -223,7 +223,7 @@ class _Dashboard:
         return self._response("unreadable.html", 503, **names)
 
 
-def _carried(names: Iterable[str]) -> dict[str, str]:
+def _query_of(names: Iterable[str]) -> dict[str, str]:
     """Those of *names* that the address's query has."""
     return {name: request.args[name] for name in names if request.args.get(name)}
 

@@ -13,27 +13,14 @@ from werkzeug.wrappers import Response
 
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.events.names import IDENTIFIERS
-from adroll_flask.findings.finding import in_words as of_reason
-from adroll_flask.findings.finding import meaning, row_of, summary, texts, why_of
+from adroll_flask.findings.finding import in_words, meaning, row_of, summary, texts, why_of
 from adroll_flask.findings.rules import Moment, delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
-from adroll_flask.reporting.kept_events import (
-    FoundOrder,
-    LifeStep,
-    alike,
-    carried,
-    find_order,
-    life,
-    matched_by,
-)
-from adroll_flask.reporting.lists import (
-    ReconcileError,
-    read_amount,
-    read_orders,
-)
+from adroll_flask.reporting import kept_events
+from adroll_flask.reporting.lists import ReconcileError, read_amount, read_orders
 from adroll_flask.reporting.paid_orders import DAYS
 from adroll_flask.reporting.reconciliation import Order, Reconciliation, status_and_reason
 from adroll_flask.settings import Settings
@@ -44,12 +31,9 @@ from .page import Data, Done, Page, Visit, csv_file
 
 #: What names of ours mean: of answers that did not come, and of who has an event.
 _CODES: Final = texts("reasons.toml", "code/")
-#: The names in the query: one event by its own id, the place in the list of the newest, a state.
-EVENT: Final = "event"
-BEFORE: Final = "before"
-STATE: Final = "state"
-#: Of the newest, those alone that carry an identifier.
-CARRIES: Final = "carries"
+#: What the query may name: an event by its own id; of the newest orders the place in their list, a
+#: state, and an identifier that they carry.
+_ARGUMENTS: Final = ("event", "before", "state", "carries")
 #: Newest orders that are looked through for those of one state.
 _LOOKED_THROUGH: Final = 500
 #: What can be acted on comes first.
@@ -66,22 +50,22 @@ _MOST_LINES: Final = 50_000
 _SHOWN: Final = 25
 
 
-def data(visit: Visit) -> Data:
+def orders_data(visit: Visit) -> Data:
     """The newest orders, or the order whose event the address names."""
     lookups = visit.lookups
-    id = visit.argument(EVENT)
+    id = visit.argument("event")
     if id:
         row = lookups.show(id)
         if row is None:
             abort(404, "There is no such event any more. Delivered ones are kept for some weeks.")
         order = order_shown(row) or row.id
         events = lookups.find(row.key, [row.name]) if row.key else (row,)
-        return _of_order(visit, order, FoundOrder(events or (row,)))
-    state = visit.argument(STATE)
-    carries = visit.argument(CARRIES)
+        return _of_order(visit, order, kept_events.FoundOrder(events or (row,)))
+    state = visit.argument("state")
+    carries = visit.argument("carries")
     bits = IDENTIFIERS[carries].bits if carries in IDENTIFIERS else 0
     most = _LOOKED_THROUGH if state or bits else _LISTED
-    rows = lookups.newest_events(most + 1, "purchase", visit.argument(BEFORE) or None)
+    rows = lookups.newest_events(most + 1, "purchase", visit.argument("before") or None)
     matching = [
         row
         for row in rows[:most]
@@ -92,7 +76,7 @@ def data(visit: Visit) -> Data:
     more = rows[most - 1].id if len(rows) > most else None
     more = newest[-1].id if len(matching) > _LISTED else more
     carries = carries if bits else ""
-    return {"newest": event_rows(visit, newest), "older": more, STATE: state, CARRIES: carries}
+    return {"newest": event_rows(visit, newest), "older": more, "state": state, "carries": carries}
 
 
 def order_shown(row: Row) -> str:
@@ -105,10 +89,10 @@ def event_rows(visit: Visit, rows: Sequence[Row]) -> list[Data]:
     # What was invalid has no key: its order's id is in its content.
     keyless = [row.id for row in rows if not row.key and row.state == "dead"]
     whole = {row.id: row for row in visit.lookups.those(keyless)}
-    return [_listed(visit, whole.get(row.id, row)) for row in rows]
+    return [_event_row(visit, whole.get(row.id, row)) for row in rows]
 
 
-def _listed(visit: Visit, row: Row) -> Data:
+def _event_row(visit: Visit, row: Row) -> Data:
     """One event as a list shows it."""
     amount, _, currency = row.digest.partition(" ")
     return {
@@ -124,7 +108,7 @@ def _listed(visit: Visit, row: Row) -> Data:
         "side": visit.settings.other_side(row.advertisable_eid),
         "shop": visit.settings.shop_names.get(row.advertisable_eid, ""),
         "unsure": row.unsure,
-        "matched": matched_by(row),
+        "matched": kept_events.matched_by(row),
         "why": why_of(row) if row.state in ("dead", "cancelled") else "",
         "reason": row.reason,
         "words": row.error,
@@ -142,12 +126,12 @@ def had_by(row: Row, settings: Settings) -> str:
     code = "dry_run" if row.dry_run else settings.other_side(row.advertisable_eid)
     if not code and settings.sandbox:
         code = "in_sandbox"
-    return f"{in_words(code)}." if code and row.state == "delivered" else ""
+    return f"{answer_in_words(code)}." if code and row.state == "delivered" else ""
 
 
-def said_of(step: LifeStep) -> str:
+def said_of(step: kept_events.LifeStep) -> str:
     """What there is to say of one step of an event's life, in words."""
-    return of_reason("dead", step.said) if step.kind == "dead" else in_words(step.said)
+    return in_words("dead", step.said) if step.kind == "dead" else answer_in_words(step.said)
 
 
 def may_be_older(began: str, days: int) -> str:
@@ -161,10 +145,10 @@ def may_be_older(began: str, days: int) -> str:
     return f"Is it older than {age}{before}? Then it is not known here, and AdRoll may have it."
 
 
-def in_words(text: str) -> str:
+def answer_in_words(text: str) -> str:
     """*text* in words, where it is a name of ours: of an answer that did not come.
 
-    >>> in_words("dns"), in_words("http_503: busy")
+    >>> answer_in_words("dns"), answer_in_words("http_503: busy")
     ("The name of AdRoll's server has no address. Nothing was sent", 'http_503: busy')
     """
     # What stands behind it says that the event may have arrived, and so do the words.
@@ -176,25 +160,25 @@ def in_words(text: str) -> str:
 # -- one order -------------------------------------------------------------------------------------
 
 
-def find(visit: Visit) -> Done | Data:
+def find_typed(visit: Visit) -> Done | Data:
     """Look an order up. A POST, since an order's id may be a person's address: not for URLs."""
     typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter = visit.runtime.reporter
-    known_order = find_order(reporter, typed, most=_LOOKED_AT, account=visit.account)
+    known_order = kept_events.find_order(reporter, typed, most=_LOOKED_AT, account=visit.account)
     if len(known_order.events) == 1 and not known_order.suppressed:
-        return Done("", arguments={EVENT: known_order.events[0].id})
+        return Done("", arguments={"event": known_order.events[0].id})
     more: Data = {}
     if not known_order:
         paid = visit.runtime.paid_orders.missing(typed)
-        priced = None if paid is None else [_priced(one) for one in paid]
-        near = alike(reporter, typed, visit.account)
+        priced = None if paid is None else [_priced(order) for order in paid]
+        near = kept_events.orders_alike(reporter, typed, visit.account)
         more = {"alike": [{"order": it, "id": id} for it, id in near.items()], "paid": priced}
     return _of_order(visit, short_key(typed), known_order) | more
 
 
-def delays_of(moment: Moment, account: str) -> str:
+def why_not_sent(moment: Moment, account: str) -> str:
     """What keeps the events of *account* from AdRoll, in a sentence; empty: nothing is known."""
     if moment.settings.missing:
         return f"{' and '.join(moment.settings.missing)} not set."
@@ -203,7 +187,7 @@ def delays_of(moment: Moment, account: str) -> str:
     return "" if finding is None else finding.sentence
 
 
-def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
+def _of_order(visit: Visit, order: str, known_order: kept_events.FoundOrder) -> Data:
     return {
         "order": order,
         "found": {
@@ -220,12 +204,14 @@ def _of_order(visit: Visit, order: str, known_order: FoundOrder) -> Data:
 def _life_of(visit: Visit, row: Row) -> Data:
     """One event's life."""
     steps = [
-        step._asdict() | {"in_words": said_of(step)} for step in life(row) if step.kind != "now"
+        step._asdict() | {"in_words": said_of(step)}
+        for step in kept_events.life(row)
+        if step.kind != "now"
     ]
     what = meaning("dead", row.reason) if row.state == "dead" else None
     is_put_off = row.state in ("waiting", "held") and row.due_at > visit.now
     return {
-        **_listed(visit, row),
+        **_event_row(visit, row),
         "account": row.advertisable_eid,
         "had_by": had_by(row, visit.settings),
         "attempts": row.attempts,
@@ -233,14 +219,14 @@ def _life_of(visit: Visit, row: Row) -> Data:
         "due_at": row.due_at if is_put_off else None,
         "advice": None if what is None else what._asdict(),
         "problem": None if what is None else problem_id(row.reason, row.error),
-        "carried": carried(row),
+        "carried": kept_events.carried(row),
     }
 
 
 # -- the shop's list -------------------------------------------------------------------------------
 
 
-def compare(visit: Visit) -> Done | Data | Response:
+def compare_upload(visit: Visit) -> Done | Data | Response:
     """Compare an uploaded list of paid orders with what was reported."""
     upload = visit.request.files.get("list")
     if upload is None or not upload.filename:
@@ -251,7 +237,7 @@ def compare(visit: Visit) -> Done | Data | Response:
     lines = io.TextIOWrapper(upload.stream, encoding="utf-8-sig", errors="replace", newline="")
     comparison = Reconciliation(
         visit.runtime.reporter,
-        _counted(read_orders(lines)),
+        _at_most(read_orders(lines)),
         columns={"order_id": column} if column else None,
         group=group or None,
         account=visit.account,
@@ -264,7 +250,7 @@ def compare(visit: Visit) -> Done | Data | Response:
         lines.detach()
 
 
-def missing(visit: Visit) -> Done | Data | Response:
+def compare_own_list(visit: Visit) -> Done | Data | Response:
     """Compare the shop's own list of the last fourteen days."""
     if not visit.runtime.paid_orders.is_known:
         return Done("The shop has not told how its paid orders are listed.", good=False)
@@ -324,7 +310,7 @@ def _priced(order: Order) -> str:
     return order.value if amount is None else money(amount, order.currency)
 
 
-def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _at_most(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     for number, order in enumerate(orders, 1):
         if number > _MOST_LINES:
             raise ReconcileError(
@@ -337,7 +323,7 @@ def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 # -- the page --------------------------------------------------------------------------------------
 
 
-def rows(data: Data) -> Iterator[Mapping[str, object]]:
+def orders_rows(data: Data) -> Iterator[Mapping[str, object]]:
     """The newest orders, or the steps of the order that is looked at."""
     if "found" not in data:
         yield from map(with_times, data["newest"])
@@ -350,17 +336,17 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
 
 PAGE: Final = Page(
     "orders",
-    data,
-    rows,
+    orders_data,
+    orders_rows,
     {
         "words": texts("words.toml"),
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
-        "delays_of": delays_of,
+        "why_not_sent": why_not_sent,
         "may_be_older": may_be_older,
         "identifiers": {name: it.title for name, it in IDENTIFIERS.items()},
     },
-    questions={"find": find, "compare": compare, "missing": missing},
+    questions={"find": find_typed, "compare": compare_upload, "missing": compare_own_list},
     largest=_LARGEST_LIST,
-    arguments=(EVENT, BEFORE, STATE, CARRIES),
+    arguments=_ARGUMENTS,
 )

@@ -50,7 +50,7 @@ _MAY: Final = "may have arrived"
 _OVER: Final = {"advice": "Nothing: it is over, and none of these waits for a decision.", "who": ""}
 
 
-def data(visit: Visit) -> Data:
+def overview_data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
     period = visit.period("days")
     everything = period.sums(visit.lookups, _COLUMNS)
@@ -63,23 +63,23 @@ def data(visit: Visit) -> Data:
     names |= {"purchase"} if missing else set()
     event = chosen_event(visit, names)
     past = _past(visit, period)
-    sums = of_event(event, sums)
-    unsettled = of_event(event, unsettled)
+    sums = about_event(event, sums)
+    unsettled = about_event(event, unsettled)
     fates = by(_fate, (*sums, *unsettled))
     totals = {name: total(fates.get(name, ())) for name in _WAY}
     # Of lost orders the shop's own list has those that are missing still: they count by that.
     of_orders = event in ("purchase", ALL)
     missing = missing if of_orders else []
-    listed = _listed(visit, period, past) if of_orders else 0
+    listed = _failed_but_listed(visit, period, past) if of_orders else 0
     lost = sum(totals[name]["events"] for name in _LOST) - listed
     never = sum(loss["events"] for loss in missing)
     reported = sum(part["events"] for part in totals.values())
     noun = "order" if event == "purchase" else "event"
     usual = beside.usual(beside.by_hour(past), period) if event == "purchase" else {}
-    steps = _steps(period, (*sums, *unsettled), usual)
+    steps = _plot_steps(period, (*sums, *unsettled), usual)
     health = _health(totals["delivered"]["events"], lost + never)
     answer = _answer(totals, health, noun, never, lost, visit.settings.receiver)
-    delivered = [row for row in of_event(event, past) if row.outcome == "delivered"]
+    delivered = [row for row in about_event(event, past) if row.outcome == "delivered"]
     reached = totals["delivered"]
     return {
         "verdict": _verdict(visit, health, answer),
@@ -98,7 +98,9 @@ def data(visit: Visit) -> Data:
         "health": health,
         "reported": reported,
         "held": total(row for row in unsettled if row.outcome == "held"),
-        "apart": _apart(everything),
+        "apart": {
+            side: sum(row.events for row in everything if row.outcome == side) for side in APART
+        },
         "way": [
             {"name": name, **word}
             | totals[name]
@@ -116,7 +118,7 @@ def chosen_event(visit: Visit, names: Collection[str]) -> str:
     return visit.argument("event", "purchase" if "purchase" in names else ALL)
 
 
-def of_event(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
+def about_event(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
     """Those of *rows* that the page is about: of one event, or of all."""
     return [row for row in rows if event in (ALL, row.event_name)]
 
@@ -128,7 +130,7 @@ def _past(visit: Visit, period: Period) -> Sequence[HistorySum]:
     return visit.lookups.history(since, columns)
 
 
-def _listed(visit: Visit, period: Period, past: Iterable[HistorySum]) -> int:
+def _failed_but_listed(visit: Visit, period: Period, past: Iterable[HistorySum]) -> int:
     """How many orders of the span the disk did not take, and the shop's own list knows of."""
     first = max(period.begin, visit.now - DAYS * DAY)
     last = min(period.end, visit.runtime.paid_orders.told_until())
@@ -139,7 +141,7 @@ def _listed(visit: Visit, period: Period, past: Iterable[HistorySum]) -> int:
 def _clicked(visit: Visit, period: Period, event: str) -> Data:
     """Of what was delivered, that whose click on an ad is known."""
     rows = period.sums(visit.lookups, ("event_name", "outcome", "identifiers", "currency"))
-    delivered = (row for row in of_event(event, rows) if row.outcome == "delivered")
+    delivered = (row for row in about_event(event, rows) if row.outcome == "delivered")
     return total(row for row in delivered if row.identifiers & IDENTIFIERS["adct"].bits)
 
 
@@ -161,15 +163,6 @@ def _verdict(visit: Visit, health: Data, answer: Data) -> dict[str, Any]:
         begin = "Yes. " if health["share"] == 1 else "Nothing is open now. "
     sentence = begin + answer["sentence"]
     return ok("verdict", sentence).as_dict() | {"level": level, "money": ""}
-
-
-def _apart(sums: Iterable[HistorySum]) -> dict[str, int]:
-    """How many events of *sums* are told apart, by who had them."""
-    apart = dict.fromkeys(APART, 0)
-    for row in sums:
-        if row.outcome in apart:
-            apart[row.outcome] += row.events
-    return apart
 
 
 # -- the way ---------------------------------------------------------------------------------------
@@ -204,9 +197,9 @@ def _health(delivered: int, lost: int) -> dict[str, Any]:
 def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     """Orders that the shop's own list has, of days that begin in the span, and nobody reported."""
     # The list does not say of which shop an order is.
-    if not visit.runtime.paid_orders.is_known or visit.account is not None:
+    if visit.account is not None:
         return []
-    missing = visit.runtime.paid_orders.told()["missing"]
+    missing = visit.listed.get("missing", ())
     # The history's hours begin with those of UTC, and a zone's day within one of them.
     rows = [row for row in missing if period.begin - 3600 <= row.at < period.end]
     return [_loss("missing", "missing", "", total(rows), 0)] if rows else []
@@ -229,7 +222,7 @@ def _answer(
     delivered = health["delivered"]
     due = health["could"]
     # While one of these may still be without an end, not all have reached it.
-    under_way = _counted((events["waiting"], "{is|are} on the way"), (events["unsure"], _MAY))
+    under_way = _numbered((events["waiting"], "{is|are} on the way"), (events["unsure"], _MAY))
     if not due and under_way:
         sentence = f"No {noun} is known to have reached {receiver}: {_joined(under_way)}."
     elif not due:
@@ -240,7 +233,7 @@ def _answer(
     elif delivered == due:
         sentence = agreeing(f"{{The one {noun}|All {count(due)} {noun}s}} reached {receiver}.", due)
     else:
-        why = _counted(
+        why = _numbered(
             (never, "{was|were} never reported by the shop"),
             (lost, "could not be delivered"),
         )
@@ -249,7 +242,7 @@ def _answer(
         )
     unpaid = events["cancelled"] + events["unreleased"]
     listed = sum(events[name] for name in _LOST) - lost
-    others = _counted(
+    others = _numbered(
         (events["suppressed"], "{is|are} not to be reported: the visitor or the site said no"),
         (events["waiting"], "{is|are} on the way"),
         (events["unsure"], f"{_MAY}; nobody knows"),
@@ -269,7 +262,7 @@ def _joined(parts: Sequence[str]) -> str:
     return ", and ".join(filter(None, ends))
 
 
-def _counted(*parts: tuple[int, str]) -> list[str]:
+def _numbered(*parts: tuple[int, str]) -> list[str]:
     """Each number that is not 0 with its words."""
     return [f"{count(number)} {agreeing(words, number)}" for number, words in parts if number]
 
@@ -322,7 +315,7 @@ def _urgency(loss: Data) -> int:
     return 1 if loss["who"] == "developer" else 2
 
 
-def _steps(
+def _plot_steps(
     period: Period, sums: Sequence[HistorySum], usual: Mapping[int, float]
 ) -> list[dict[str, Any]]:
     plotted = [part["name"] for part in _PLOTTED]
@@ -346,7 +339,7 @@ def _shade(counts: Mapping[str, int]) -> str:
     return "late" if counts["late"] >= max(3, counts["delivered"] / 2) else ""
 
 
-def rows(data: Data) -> Iterable[Mapping[str, object]]:
+def overview_rows(data: Data) -> Iterable[Mapping[str, object]]:
     """What did not reach AdRoll and what did, by reason and currency."""
     delivered = {**data["way"][-1], "way": "delivered", "reason": ""}
     for part in (delivered, *data["losses"]):
@@ -364,4 +357,6 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
 ARGUMENTS: Final = ("period", "since", "until", "event")
 #: What both pages of figures are of.
 KEPT: Final = ("period", "since", "until")
-PAGE: Final = Page("overview", data, rows, {"plotted": _PLOTTED}, arguments=ARGUMENTS, kept=KEPT)
+PAGE: Final = Page(
+    "overview", overview_data, overview_rows, {"plotted": _PLOTTED}, arguments=ARGUMENTS, kept=KEPT
+)

@@ -13,14 +13,14 @@ from adroll_flask.events.event import API_NAMES
 from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.findings.finding import meaning
 from adroll_flask.findings.rules import MOST_DEAD, refused_field, title_of
-from adroll_flask.findings.sums import money, of_events
+from adroll_flask.findings.sums import of_events, worth_of
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.model import Row
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 from adroll_flask.times import DAY, iso
 
-from .orders import event_rows, in_words, with_times
+from .orders import answer_in_words, event_rows, with_times
 from .page import Data, Done, Page, Visit
 
 logger: Logger = get_logger("adroll_flask.dashboard")
@@ -36,7 +36,7 @@ _AT_ONCE: Final = 1000
 _SECONDS: Final = 5.0
 
 
-def data(visit: Visit) -> Data:
+def problems_data(visit: Visit) -> Data:
     """What is wrong now, with the events of what waits for a decision; the destination."""
     letters = visit.letters
     groups = visit.problems
@@ -96,7 +96,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
         "elsewhere": "" if likely else place,
         "words": newest.error,
         "names": Counter(letter.name for letter in letters),
-        "values": money(of_events(letters)),
+        "values": worth_of(of_events(letters)),
     }
 
 
@@ -113,7 +113,7 @@ def _day(at: float) -> int:
     return int(at // DAY) * DAY
 
 
-def rows(data: Data) -> Iterator[Mapping[str, object]]:
+def problems_rows(data: Data) -> Iterator[Mapping[str, object]]:
     """The problems, or the events of the one that is looked at."""
     if data[PROBLEM]:
         yield from map(with_times, data["events"])
@@ -126,7 +126,7 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
 # -- what an operator does -------------------------------------------------------------------------
 
 
-def _those(visit: Visit) -> tuple[str, list[str]]:
+def _chosen_letters(visit: Visit) -> tuple[str, list[str]]:
     """The problem that a form names, and its events as far as the form's page has counted them."""
     form = visit.request.form
     problem = form.get(PROBLEM, "")
@@ -136,9 +136,9 @@ def _those(visit: Visit) -> tuple[str, list[str]]:
     return problem, [letter.id for letter in letters if (letter.settled_at or 0.0) <= until + 0.001]
 
 
-def retry(visit: Visit) -> Done:
+def retry_problem(visit: Visit) -> Done:
     """Send the events of a problem again; with a field that is set in all of them before."""
-    problem, ids = _those(visit)
+    problem, ids = _chosen_letters(visit)
     form = visit.request.form
     value = form.get("value", "").strip()[:2000]
     field = form.get("field", "") if value else ""
@@ -168,9 +168,9 @@ def retry(visit: Visit) -> Done:
     return Done(_sentence(sentences, undone), good=not refused and bool(ids), arguments=stays)
 
 
-def drop(visit: Visit) -> Done:
+def drop_problem(visit: Visit) -> Done:
     """Remove the events of a problem for good."""
-    problem, ids = _those(visit)
+    problem, ids = _chosen_letters(visit)
     if visit.request.form.get("sure") != "yes":
         text = "Nothing was dropped: tick the box that says that you are sure."
         return Done(text, good=False, arguments={PROBLEM: problem})
@@ -199,9 +199,9 @@ def _sentence(sentences: list[str], undone: int) -> str:
 
 PAGE: Final = Page(
     "problems",
-    data,
-    rows,
-    {"fields": list(FIELDS), "at_once": _AT_ONCE, "utc": UTC, "in_words": in_words},
-    actions={"retry": retry, "drop": drop},
+    problems_data,
+    problems_rows,
+    {"fields": list(FIELDS), "at_once": _AT_ONCE, "utc": UTC, "in_words": answer_in_words},
+    actions={"retry": retry_problem, "drop": drop_problem},
     arguments=(PROBLEM,),
 )

@@ -114,8 +114,8 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
         text = entry.get(part, "")
         for _ in range(3):
             # First the table's own: what the rules give is nobody's text to fill in.
-            text = _filled(text, {key: table_texts[key] for key in table_texts.keys() - words})
-        about[part] = _filled(agreeing(text, events), words)
+            text = _filled_in(text, {key: table_texts[key] for key in table_texts.keys() - words})
+        about[part] = _filled_in(agreeing(text, events), words)
     if about["todo"] and not about["who"]:
         about["who"] = "developer"
     about["is_cause"] = entry.get("is_cause", False)
@@ -123,7 +123,7 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
     return Finding(severity, slug, subject or entry["subject"], **about)
 
 
-def _filled(text: str, words: Mapping[str, Any]) -> str:
+def _filled_in(text: str, words: Mapping[str, Any]) -> str:
     """*text* with the ``{…}`` replaced of which there are *words*."""
     return re.sub(r"\{(\w+)\}", lambda name: str(words.get(name[1], name[0])), text)
 
@@ -196,8 +196,8 @@ def meaning(outcome: str, reason: str, **own: str) -> Meaning:
         "held": HELD,
         **own,
     }
-    title = _filled(what.title, words)
-    return what._replace(title=title, advice=_filled(what.advice, words), field=settable)
+    title = _filled_in(what.title, words)
+    return what._replace(title=title, advice=_filled_in(what.advice, words), field=settable)
 
 
 def why_of(row: Row) -> str:
@@ -253,7 +253,7 @@ def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:
                 more = f": {', '.join(groups)}"
             all_orders = counted(compared.total, "paid order")
             about = {"all": all_orders, "receiver": compared.reporter.settings.receiver}
-            text = _filled(agreeing(words["sentence"], number), about)
+            text = _filled_in(agreeing(words["sentence"], number), about)
             lines.append(((status, why), f"{number:,} {text}{more}"))
     if not compared.has_times:
         text = "the list has no times that can be read, so orders that it lacks are not looked for"

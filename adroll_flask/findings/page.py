@@ -62,7 +62,7 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
             return [finding_of("page-not-fetched/status", subject, status=second.status_code)]
         findings = [*_caching(subject, first, second, settings)]
         findings += click_findings(url, settings)
-        return [*findings, *_snippet(subject, second, settings), *_endpoints(second, settings)]
+        return [*findings, *_snippet(subject, second, settings), *_answers(second, settings)]
     except (requests.RequestException, ValueError) as problem:  # what is no address, too
         return [finding_of("page-not-fetched", subject, problem=describe(problem))]
 
@@ -181,7 +181,7 @@ def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
 # -- our endpoints, through whatever stands before the app -----------------------------------
 
 
-def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
+def _answers(page: Any, settings: Settings) -> Iterator[Finding]:
     tags = tags_in(page.text)
     prefix = settings.url_prefix
     path = tags[0].get("data-identity", "") if tags else f"{prefix}/identity"
@@ -216,13 +216,13 @@ def _endpoints(page: Any, settings: Settings) -> Iterator[Finding]:
         yield finding_of("cookies-removed", subject)
     else:
         yield ok(subject, "answers browsers")
-    yield from _address(subject, host, answer.headers.get("X-AdRoll-Sender", ""))
+    yield from _visitor_address(subject, host, answer.headers.get("X-AdRoll-Sender", ""))
     insecure = any("secure" not in cookie for cookie in cookies.values())
     if insecure and settings.cookie_secure is None and parts.scheme == "https":
         yield finding_of("cookie-insecure/page", subject)
 
 
-def _address(subject: str, host: str, sender: str) -> Iterator[Finding]:
+def _visitor_address(subject: str, host: str, sender: str) -> Iterator[Finding]:
     """Whether the app sees the visitor's address, as far as this one request tells.
 
     :param host: the page's. In a private network addresses are private.
@@ -263,7 +263,7 @@ def _follow(url: str, settings: Settings) -> Finding:
         for hop in range(1, _MOST_HOPS + 1):
             response = session.get(at, timeout=_TIMEOUT, allow_redirects=False, stream=True)
             with response:
-                to = _next(response, at)
+                to = _next_hop(response, at)
             if to is None:
                 way = f" over {counted(hop - 1, 'redirect')}" if hop > 1 else ""
                 if lost is not None:
@@ -272,7 +272,7 @@ def _follow(url: str, settings: Settings) -> Finding:
             if not to.lower().startswith(("http://", "https://")):
                 return finding_of("click-lost/no-page", subject, hop=hop)
             if lost is None and (what := _what_happens(to, probe)):
-                lost = _lost(subject, hop, at, to, what)
+                lost = _click_lost(subject, hop, at, to, what)
             if lost is not None and not _has_record(session, to, settings):
                 # The app itself, where a hop is its own, keeps a click in its cookie.
                 return lost
@@ -288,7 +288,7 @@ def _has_record(session: requests.Session, url: str, settings: Settings) -> bool
     return record_cookie(settings, secure=secure) in names
 
 
-def _next(response: Any, at: str) -> str | None:
+def _next_hop(response: Any, at: str) -> str | None:
     """Where a response leads, by its status or by the page itself; ``None``: it is the end."""
     if 300 <= response.status_code < 400 and "Location" in response.headers:
         # requests reads headers as Latin-1; browsers as UTF-8.
@@ -309,7 +309,7 @@ def _what_happens(url: str, probe: str) -> str:
     return "is put into another parameter" if probe in url else "gets lost"
 
 
-def _lost(subject: str, hop: int, at: str, to: str, what: str) -> Finding:
+def _click_lost(subject: str, hop: int, at: str, to: str, what: str) -> Finding:
     step = f"hop {hop}, {safe_url(at)} to {safe_url(to)}"
     parts = urlsplit(to)
     name = f"click-lost/{_cause(urlsplit(at), parts)}"

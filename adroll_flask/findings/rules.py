@@ -270,7 +270,7 @@ def refused_field(reason: str, words: str) -> str:
 # -- the rules -------------------------------------------------------------------------------------
 
 
-def _settings(moment: Moment) -> Iterator[Finding]:
+def _not_sending(moment: Moment) -> Iterator[Finding]:
     settings = moment.settings
     if not settings.enabled:
         yield finding_of("disabled")
@@ -290,7 +290,7 @@ def _lately(moment: Moment, seconds: float, outcome: str) -> list[model.HistoryS
     return [row for row in moment.recent if row.outcome == outcome and row.at >= since]
 
 
-def _lost(moment: Moment) -> Iterator[Finding]:
+def _failed(moment: Moment) -> Iterator[Finding]:
     """Reports that the disk did not take, in the last seven days. Only their number is known.
 
     A lost purchase is told for three hours, and until the shop's own list of paid orders has been
@@ -643,7 +643,7 @@ def delays(moment: Moment) -> Finding | None:
 
 
 #: Rules that always apply.
-_ALWAYS: Final = (_settings, _room, _corrupt)
+_ALWAYS: Final = (_not_sending, _room, _corrupt)
 #: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
 _OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown)
-_OF_SITE: Final = (_lost, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)
+_OF_SITE: Final = (_failed, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)

@@ -24,7 +24,7 @@ def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
     return groups
 
 
-def money(rows: Iterable[HistorySum]) -> Values:
+def worth_of(rows: Iterable[HistorySum]) -> Values:
     """The values of *rows* by currency, the largest first."""
     sums: dict[str, Decimal] = {}
     for row in rows:
@@ -36,7 +36,7 @@ def total(rows: Iterable[HistorySum]) -> dict[str, Any]:
     """Since when *rows* are (seconds since the epoch), how many events they are of, their money."""
     rows = list(rows)
     since = min((row.at for row in rows if row.at), default=None)
-    return {"since": since, "events": sum(row.events for row in rows), "values": money(rows)}
+    return {"since": since, "events": sum(row.events for row in rows), "values": worth_of(rows)}
 
 
 def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:

@@ -31,6 +31,7 @@ HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
 )
+_NO_DEAD_LETTER: Final = "is no dead letter any more"
 #: Newest orders that are looked through for one like an unknown one.
 _LOOKED_THROUGH: Final = 500
 #: What may be set to one value in many dead letters: nothing of the visitor's.
@@ -107,7 +108,7 @@ def find_order(
     return FoundOrder()
 
 
-def alike(reporter: Reporter, typed: str, account: str | None = None) -> dict[str, str]:
+def orders_alike(reporter: Reporter, typed: str, account: str | None = None) -> dict[str, str]:
     """The newest orders that somebody can have meant who typed *typed*: ids of their events."""
     rows = reporter.outbox.lookups.of(account).newest_events(_LOOKED_THROUGH, "purchase")
     newest = {short_key(row.key): row.id for row in reversed(rows) if row.key}
@@ -208,7 +209,7 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
     """Why one stays a dead letter; empty: it does not."""
     row = reporter.outbox.lookups.show(id)
     if row is None or row.state != "dead":
-        return "is no dead letter any more"
+        return _NO_DEAD_LETTER
     if row.reason.startswith(UNPAID):
         return HELD
     if row.reason.startswith("invalid") and not reporter.functions.are_here:
@@ -261,12 +262,10 @@ def _fixed(reporter: Reporter, id: str, built: Built) -> str:
 def _why_not_fixed(reporter: Reporter, id: str) -> str:
     """Why a change of the dead letter did not take effect: others may have changed it just now."""
     row = reporter.outbox.lookups.show(id)
-    if row is None:
-        return "is not there any more: it was dropped"
-    if row.state == "cancelled":
+    if row is not None and row.state == "cancelled":
         return "the shop has cancelled this order: it is not sent, and is no dead letter any more"
-    if row.state != "dead":
-        return f"is {row.state} by now: somebody else has let it be sent"
+    if row is None or row.state != "dead":
+        return _NO_DEAD_LETTER
     if row.reason == "forgotten":
         return "the visitor said no, or asked to be forgotten: it is not sent any more"
     return (

@@ -226,7 +226,7 @@ class Reconciliation:
         names: dict[str, str] = {}
         for row in self.orders:
             names = names or self._names(row)
-            columns: dict[str, Any] = {what: _text(row.get(name)) for what, name in names.items()}
+            columns: dict[str, Any] = {what: _cell(row.get(name)) for what, name in names.items()}
             order_id = columns.pop("order_id")
             try:
                 columns["time"] = read_time(columns.get("time", ""), UTC)
@@ -251,7 +251,7 @@ def status_and_reason(order: Order) -> tuple[Status, str]:
     return order.status, order.why.partition(": ")[0] if order.status in _REASONED else ""
 
 
-def _text(value: object) -> str:
+def _cell(value: object) -> str:
     # No such number as 1E+3.
     text = f"{value:f}" if isinstance(value, Decimal) else str(value)
     # JSON can hold half of a surrogate pair, and no database or hash can.

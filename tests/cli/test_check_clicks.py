@@ -122,9 +122,9 @@ def test_the_redirect_is_named_with_its_fix(serve: Serve, target: str, says: str
 
 
 def test_www_is_a_name_of_the_same_site() -> None:
-    from adroll_flask.findings.page import _lost
+    from adroll_flask.findings.page import _click_lost
 
-    said = _lost("a", 1, "https://shop.example/a", "https://www.shop.example/a", "gets lost")
+    said = _click_lost("a", 1, "https://shop.example/a", "https://www.shop.example/a", "gets lost")
     assert "(from one name of the site to another)" in said.sentence
     assert said.todo.startswith("nginx: return 301 $scheme://www.shop.example$request_uri;")
 
