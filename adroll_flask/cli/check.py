@@ -120,7 +120,7 @@ def _findings_of_app(url: str | None, account: str | None, more: More) -> list[F
 
 
 def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
-    result = site_settings.send_test_event(runtime, account)
+    result = site_settings.send_test_event(runtime, "pageView", account)
     if result.ok:
         yield ok("send-test", result.meaning)
     else:

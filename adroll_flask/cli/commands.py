@@ -39,14 +39,15 @@ _NO_SETTINGS: Final = ("SANDBOX_ALLOW_PRODUCTION", "OLD_OUTBOX_URL")
 
 
 @commands.command("send-test")
+@click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
 @console.shop_and_json
-def send_test(account: str | None) -> None:
+def send_test(name: str, account: str | None) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
     The event goes through the real client, with the site's account and token. If each host has its
     own, --shop says which are used. Without it they are the first ones.
     """
-    result = send_test_event(current_runtime(), account)
+    result = send_test_event(current_runtime(), name, account)
     console.show(asdict(result), result.as_text(), failed=not result.ok)
 
 

@@ -24,6 +24,7 @@ from .page import Data, Page, Visit
 from .periods import Period
 
 #: All events, where the address names one to look at.
+#: What the address names where the figures are of all events.
 ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")
 

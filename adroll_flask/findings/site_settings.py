@@ -279,9 +279,10 @@ class SendTestResult:
         return "\n".join([*lines, self.meaning])
 
 
-def send_test_event(runtime: Runtime, eid: str | None) -> SendTestResult:
+def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> SendTestResult:
     """Send one event with ``dry_run=true`` through the real client.
 
+    :param name: one of the thirteen.
     :param eid: the advertisable EID of the account that is tried; ``None``: the first.
     """
     settings = runtime.settings
@@ -289,7 +290,7 @@ def send_test_event(runtime: Runtime, eid: str | None) -> SendTestResult:
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
-        payload = trial_event(account, time.time())
+        payload = trial_event(account, time.time(), name)
         sender = _client(runtime, account)
         answer = sender.send([payload], True, sender.token())
         clock = _clock_by(answer, lambda: sender.send([payload], True, sender.token()))

@@ -1,7 +1,6 @@
 """An app with a dashboard over a history that a test writes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -51,14 +50,19 @@ def shop(new_shop: Callable[..., Shop]) -> Shop:
 
 
 @pytest.fixture(params=ENGINES)
-def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
+def any_outbox(request: Any) -> Iterator[dict[str, str]]:
+    """The settings of an outbox, on each engine."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with database(request.param) as url:
+        yield {"ADROLL_OUTBOX_URL": url}
+
+
+@pytest.fixture
+def any_shop(any_outbox: dict[str, str], make_app: AppMaker) -> Iterator[DashboardShop]:
     """A shop whose visitors buy, on each engine."""
-    engine = request.param
-    with ExitStack() as stack:
-        config = {}
-        if engine != "sqlite":
-            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
-        shop = DashboardShop(make_app, **config)
-        stack.callback(lambda: shop.runtime.outbox.close())
-        began_long_ago(shop.app)
-        yield shop
+    shop = DashboardShop(make_app, **any_outbox)
+    began_long_ago(shop.app)
+    yield shop
+    shop.runtime.outbox.close()

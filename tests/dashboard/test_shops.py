@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from adroll_flask.outbox.model import Outcome
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE, visits
 from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop
-from tests.support.outbox_engines import ENGINES, database
 
 from .conftest import Shop
 
@@ -60,16 +58,12 @@ def shops(make_app: AppMaker) -> Shops:
     return Shops(make_app)
 
 
-@pytest.fixture(params=ENGINES)
-def any_shops(request: Any, make_app: AppMaker) -> Iterator[Shops]:
+@pytest.fixture
+def any_shops(any_outbox: dict[str, str], make_app: AppMaker) -> Iterator[Shops]:
     """The same on each engine."""
-    with ExitStack() as stack:
-        config = {}
-        if request.param != "sqlite":
-            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(request.param))
-        shops = Shops(make_app, **config)
-        stack.callback(lambda: shops.runtime.outbox.close())
-        yield shops
+    shops = Shops(make_app, **any_outbox)
+    yield shops
+    shops.runtime.outbox.close()
 
 
 def test_each_page_is_of_all_shops_or_of_one(any_shops: Shops) -> None:
