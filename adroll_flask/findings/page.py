@@ -10,10 +10,9 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from html import unescape
 from typing import Any, Final
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 from werkzeug.http import parse_date
@@ -60,8 +59,7 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
         first, second = (requests.get(url, timeout=_TIMEOUT, headers=_VISIT) for _ in range(2))
         if second.status_code >= 400:
             return [finding_of("page-not-fetched/status", subject, status=second.status_code)]
-        findings = [*_caching(subject, first, second, settings)]
-        findings += click_findings(url, settings)
+        findings = [*_caching(subject, first, second, settings), click_finding(url, settings)]
         return [*findings, *_snippet(subject, second, settings), *_answers(second, settings)]
     except (requests.RequestException, ValueError) as problem:  # what is no address, too
         return [finding_of("page-not-fetched", subject, problem=describe(problem))]
@@ -237,23 +235,11 @@ def _visitor_address(subject: str, host: str, sender: str) -> Iterator[Finding]:
 # -- a click on an ad that leads there -------------------------------------------------------
 
 
-def click_findings(url: str, settings: Settings) -> list[Finding]:
+def click_finding(url: str, settings: Settings) -> Finding:
     """Follow *url* as a click on an ad does, with a click id that AdRoll never gave.
-
-    An https page is also asked for by http, as an old ad would.
 
     :raises requests.RequestException: a hop could not be fetched.
     """
-    findings = [_follow(url, settings)]
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.port is None:
-        with suppress(requests.RequestException):  # nothing answers: no ad leads there either
-            plain = _follow(urlunsplit(parts._replace(scheme="http")), settings)
-            findings += [plain] if plain.severity != "ok" else []
-    return findings
-
-
-def _follow(url: str, settings: Settings) -> Finding:
     probe = f"check-{secrets.token_hex(8)}"
     subject = safe_url(url)
     at = requests.Request("GET", url, params={"adct": probe}).prepare().url or url

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, redirect, request
 
 from adroll_flask.findings.finding import Finding
-from adroll_flask.findings.page import click_findings, pixel_findings
+from adroll_flask.findings.page import click_finding, pixel_findings
 from adroll_flask.settings import Settings
 from tests.conftest import PAGE, AppMaker
 from tests.support.nginx import behind_nginx
@@ -51,8 +51,7 @@ def serve() -> Iterator[Serve]:
 
 
 def look(url: str) -> Finding:
-    [finding] = click_findings(url, Settings())
-    return finding
+    return click_finding(url, Settings())
 
 
 # -- it arrives --------------------------------------------------------------------------------
