@@ -141,15 +141,14 @@ def as_typed(text: str) -> str:
 
 
 def show(data: object, text: str, *, failed: bool = False) -> None:
-    """Print *data* as JSON where that was asked for, else *text*, unless it is empty.
+    """Print *data* as JSON where that was asked for, else *text*.
 
     Commands in it are written as they were reached: :func:`as_typed`.
 
     :param failed: whether to exit with 1 then.
     """
-    output = json.dumps(data) if click.get_current_context().meta[_JSON] else text
-    if output:
-        click.echo(as_typed(output))
+    is_json = click.get_current_context().meta[_JSON]
+    click.echo(as_typed(json.dumps(data) if is_json else text))
     if failed:
         raise SystemExit(1)
 

@@ -53,14 +53,12 @@ def money(value: Decimal, currency: str) -> str:
     return f"{value:,.{0 if abs(value) >= 100_000 else 2}f} {currency}".rstrip()
 
 
-def change(share: float | None) -> str:
+def change(share: float) -> str:
     """By how much a number is more or less than another: ``+4 %``, ``−12 %``.
 
-    >>> change(0.041), change(0.001), change(None)
-    ('+4 %', 'as many', '')
+    >>> change(0.041), change(0.001), change(-0.12)
+    ('+4 %', 'as many', '−12 %')
     """
-    if share is None:
-        return ""
     shown = round(share * 100)
     if shown == 0:
         return "as many"
