@@ -195,27 +195,24 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
         title = meaning("suppressed", why.reason).title
         lines.append(f"{name} not reported\n  {when(why.at)}  suppressed: {title}")
     for row in known_order.events:
-        lines += _life_lines(row, moment, orders)
-    if not known_order:
-        # As the dashboard's page says it.
-        is_missing = runtime.paid_orders.missing(order)
-        lines = [f"{order}: {'It was paid and never reported' if is_missing else _UNKNOWN}"]
-        data["alike"] = (
-            [] if is_missing else [*kept_events.orders_alike(runtime.reporter, order, account)]
-        )
-        if data["alike"]:
-            lines[0] += f". Did you mean {', '.join(data['alike'])}?"
-        if not is_missing:
-            began = when(moment.began) if moment.began else ""
-            lines.append(orders.may_be_older(began, moment.settings.dedupe_days))
+        lines += _life_lines(row, moment)
+    # As the dashboard's page says it.
+    if not known_order and runtime.paid_orders.missing(order):
+        data["alike"] = []
+        lines = [f"{order}: It was paid and never reported"]
+    elif not known_order:
+        data["alike"] = [*kept_events.orders_alike(runtime.reporter, order, account)]
+        meant = f". Did you mean {', '.join(data['alike'])}?" if data["alike"] else ""
+        began = when(moment.began) if moment.began else ""
+        may_be_older = orders.may_be_older(began, moment.settings.dedupe_days)
+        lines = [f"{order}: {_UNKNOWN}{meant}", may_be_older]
     show(data, "\n".join(lines), failed=failed or not known_order)
 
 
-def _life_lines(row: model.Row, moment: Moment, orders: Any) -> Iterator[str]:
-    """The life of one event, a line each.
+def _life_lines(row: model.Row, moment: Moment) -> Iterator[str]:
+    """The life of one event, a line each, in the words of the dashboard's page."""
+    from adroll_flask.dashboard import orders
 
-    :param orders: the dashboard's page, which says the same.
-    """
     order = orders.order_shown(row)
     about = [f"{row.name} {row.id}", f"order {order}" if order else ""]
     about += [kept_events.value_in(row.digest), "dry run" if row.dry_run else ""]
