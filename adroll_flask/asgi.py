@@ -122,7 +122,7 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
         self._offer(request, tracked, scope)
         with request:
             if is_http:
-                await _Response(self, tracked, send).of(self._app, scope, receive)
+                await _AsgiResponse(self, tracked, send).of(self._app, scope, receive)
             else:
                 await self._app(scope, receive, send)
 
@@ -162,12 +162,12 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
         response = answer(tracked, self.runtime, name)
         chunks, status, headers = response.get_wsgi_response(tracked.environ)
         start = {"type": "http.response.start", "status": int(status[:3])}
-        await send({**start, "headers": _encoded(headers)})
+        await send({**start, "headers": _as_bytes(headers)})
         await send({"type": "http.response.body", "body": b"".join(chunks)})
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class _Response:
+class _AsgiResponse:
     """One response on its way: the headers of what may be a page wait for the body's first part."""
 
     _middleware: AdRollASGIMiddleware
@@ -234,7 +234,7 @@ class _Response:
         elif page is not None:
             page.begin()
             self._page = page
-        await self._server({**start, "headers": _encoded(headers)})
+        await self._server({**start, "headers": _as_bytes(headers)})
         return body
 
 
@@ -288,7 +288,7 @@ def _content_type(start: Message) -> str:
     return ""
 
 
-def _encoded(headers: Any) -> list[tuple[bytes, bytes]]:
+def _as_bytes(headers: Any) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 

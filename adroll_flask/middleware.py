@@ -67,7 +67,7 @@ class AdRollMiddleware(BaseMiddleware[WSGIApplication]):
         if self._takes_no_range(environ.get("HTTP_IF_RANGE", "")):
             environ.pop("HTTP_RANGE", None)
         self._offer(request, tracked, environ)
-        outgoing = _Response(self, request, tracked, start_response)
+        outgoing = _WsgiResponse(self, request, tracked, start_response)
         return outgoing.of(request.run(self._app, environ, outgoing.start))
 
 
@@ -77,7 +77,7 @@ def _is_file(environ: WSGIEnvironment, body: object) -> bool:
 
 
 @dataclass(eq=False, repr=False)
-class _Response:
+class _WsgiResponse:
     """One response on its way, and its body: headers wait for the first chunk, or for the whole."""
 
     _middleware: AdRollMiddleware

@@ -84,7 +84,7 @@ def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> N
         if not isinstance(path, str) or not items:
             continue
         name = path.partition(".")[0]
-        if any(_read(item, name, _ABSENT) is not _ABSENT for item in items):
+        if any(_value_of(item, name, _ABSENT) is not _ABSENT for item in items):
             continue
         first = items[0]
         keys = [str(key) for key in first] if isinstance(first, Mapping) else dir(first)
@@ -98,7 +98,7 @@ def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> N
 _ABSENT = object()
 
 
-def _read(item: Any, name: str | Callable[[Any], Any], default: object = None) -> Any:
+def _value_of(item: Any, name: str | Callable[[Any], Any], default: object = None) -> Any:
     try:
         if callable(name):
             return name(item)
@@ -116,7 +116,7 @@ def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | No
         return item
     # Without a map a dict is taken as it is: the check of its fields names those that are no field.
     if isinstance(item, Mapping) and not product_map:
-        return item if type(item) is dict else _read(item, dict)
+        return item if type(item) is dict else _value_of(item, dict)
     product: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)
@@ -124,7 +124,7 @@ def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | No
         steps: Iterable[Any] = path.split(".") if isinstance(path, str) else (path,)
         for name in steps:
             if value is not None and not isinstance(value, Unreadable):
-                value = _read(value, name)
+                value = _value_of(value, name)
         if value is not None:
             product[field] = value
     return product

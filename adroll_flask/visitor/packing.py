@@ -102,7 +102,9 @@ def unpack(payload: bytes, signed_at: float = 0.0) -> tuple[Record, int | None]:
             milliseconds = int.from_bytes(payload[at + 16 : at + 22])
             usual_cookie = f"{payload[at : at + 16].hex()}-{milliseconds}"
             at += 22
-        codes, adct, adct_at, odd_cookie, replaced, ip, age, host, agent = _text(payload[at:])
+        codes, adct, adct_at, odd_cookie, replaced, ip, age, host, agent = _unpacked_texts(
+            payload[at:]
+        )
         consent, adct_source, cookie_source = map(int, codes)
         marks = bytes.fromhex(replaced)
         record = Record(
@@ -138,7 +140,7 @@ def _seven(text: str) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8)
 
 
-def _text(packed: bytes) -> list[str]:
+def _unpacked_texts(packed: bytes) -> list[str]:
     number = int.from_bytes(packed)
     size, rest = divmod(number.bit_length() - 1, 7)
     if rest or size > _LONGEST:
