@@ -277,25 +277,18 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     outbox = runtime.outbox
     # All are reported at one time, so that they stay in the order of their lines.
     now = runtime.clock()
-
-    def take_in(patience: float = 0.0) -> int:
-        # Where the outbox fails the journal has them: whoever delivers takes them in.
-        with suppress(model.OutboxFailed):
-            return outbox.ingest.take_in(_TOGETHER, patience=patience)
-        return 0
-
     try:
         for event, _ in chain.from_iterable(_batches(spool, summary.good)):
             event.at = now
             outbox.record(event)
             summary.kept += 1
-            if summary.kept % _TOGETHER == 0:
-                take_in()
     except model.OutboxFailed as failure:
         summary.stopped = failure.reason
     finally:
-        while take_in(_PATIENCE):
-            pass
+        # Where the outbox fails the journal has them: whoever delivers takes them in.
+        with suppress(model.OutboxFailed):
+            while outbox.ingest.take_in(_TOGETHER, patience=_PATIENCE):
+                pass
         with suppress(model.OutboxFailed):
             summary.duplicates = _duplicates(outbox.lookups, spool, summary.kept)
 

@@ -127,7 +127,7 @@ def accept_time(value: Any) -> float:
         raise EventError("timestamp", f"{takes}; it got {kind(value)}{hint}")
     try:
         seconds = value.timestamp() if isinstance(value, datetime) else float(value)
-    except (OverflowError, ValueError, ArithmeticError):
+    except (OverflowError, ValueError):
         seconds = 0.0
     if MILLISECONDS <= seconds < float("inf"):
         raise EventError("timestamp", f"{takes}; these look like milliseconds: divide by 1000")

@@ -142,9 +142,7 @@ def _seven(text: str) -> bytes:
 
 def _unpacked_texts(packed: bytes) -> list[str]:
     number = int.from_bytes(packed)
-    size, rest = divmod(number.bit_length() - 1, 7)
-    if rest or size > _LONGEST:
-        raise ValueError("cut short")
+    size = (number.bit_length() - 1) // 7
     number ^= 1 << 7 * size
     for low, high, bits in _steps(size):
         number = number & low | (number & high) << bits
