@@ -8,7 +8,7 @@ from flask import Flask, Response, redirect
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from adroll_flask import current_visitor
+from adroll_flask import AdRoll, current_visitor
 from adroll_flask.visitor.request_cookies import COOKIE_LIFE
 from tests.app.conftest import Either, Later
 from tests.conftest import PAGE, AppMaker
@@ -54,7 +54,7 @@ def test_a_first_page_view_gets_both_cookies(app: Flask) -> None:
         assert part in fpc
     assert "HttpOnly" not in fpc
     record = set_["__Host-adroll_visitor"]
-    assert {"HttpOnly", "Secure", "Path=/"} <= {*record.split("; ")}
+    assert {"HttpOnly", "Secure", "Path=/", "SameSite=Lax"} <= {*record.split("; ")}
     assert "Domain" not in record
     assert response.headers["Cache-Control"] == "private"
     found = cookies(app.test_client().get("/", base_url="http://localhost"))
@@ -148,8 +148,12 @@ def test_a_page_made_cacheable_after_us_is_cacheable(
     ("control", "then"),
     [(None, "private"), *((control, control) for control in ("private, max-age=60", "no-store"))],
 )
-def test_on_others_it_does_and_leaves_caching_alone(app: Flask, control: Any, then: str) -> None:
+@pytest.mark.parametrize("adroll", [AdRoll(), Later(lambda app: app.after_request(lambda it: it))])
+def test_on_others_it_does_and_leaves_caching_alone(
+    make_app: AppMaker, adroll: AdRoll, control: Any, then: str
+) -> None:
     headers = {} if control is None else {"Cache-Control": control}
+    app = make_app(adroll)
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
     response = app.test_client().get("/page?adct=click123")
     assert cookies(response).keys() >= {"adroll_visitor", "__adroll_fpc"}

@@ -204,13 +204,6 @@ def test_no_sibling_host_plants_a_record(make_site: MakeSite, name: str) -> None
     assert (seen["adct"], seen["first_party_cookie"], seen["consent"]) == (None, None, None)
 
 
-def test_the_record_is_of_its_host_alone(site: Site) -> None:
-    answer = site.new_browser().get("/", base_url=f"https://{HOST}")
-    [line] = [one for one in answer.headers.getlist("Set-Cookie") if one.startswith(RECORD)]
-    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= {*line.split("; ")}
-    assert "Domain" not in line
-
-
 def test_for_several_hosts_it_is_of_their_domain_and_so_open_to_them(make_site: MakeSite) -> None:
     site = make_site(cookie_domain=HOST)
     answer = site.new_browser().get("/", base_url=f"https://www.{HOST}")
