@@ -44,10 +44,14 @@ def check(shop: DashboardShop) -> tuple[list[dict[str, Any]], int]:
     return json.loads(result.output)["findings"], result.exit_code
 
 
-def metrics(shop: DashboardShop) -> set[tuple[str, str]]:
+def scraped(shop: DashboardShop) -> str:
     registry = CollectorRegistry()
     registry.register(prometheus.AdRollCollector(shop.app))
-    lines = generate_latest(registry).decode().splitlines()
+    return generate_latest(registry).decode()
+
+
+def metrics(shop: DashboardShop) -> set[tuple[str, str]]:
+    lines = scraped(shop).splitlines()
     parts = [line.split('"') for line in lines if line.startswith("adroll_findings{")]
     return {(part[1], part[3]) for part in parts}
 
@@ -843,6 +847,10 @@ def test_an_outbox_that_cannot_be_read_is_the_worst_in_every_view(shop: Dashboar
     [found] = [one for one in checked if one["code"] == "outbox-unavailable"]
     assert (found["severity"], exit_code) == ("error", 1)
     assert ("outbox-unavailable", "error") in metrics(shop)
+    text = scraped(shop)
+    assert "adroll_outbox_up 0.0" in text
+    assert "metrics_failed" in text
+    assert "adroll_events_total" not in text
     for page in ("overview", "problems", "orders", "match-quality"):
         answer = shop.client.get(f"{WHERE}{page}.json")
         assert answer.status_code == 503

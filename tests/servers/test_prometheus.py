@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adroll_flask import AdRollMiddleware, ConfigurationError
 from adroll_flask.prometheus import AdRollCollector
-from tests.conftest import ADVERTISABLE, AppMaker, Patch
+from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import (
     ROOT,
     outbox_engines,
@@ -113,20 +113,6 @@ def test_registering_and_scraping_a_new_shop_makes_no_file(make_app: AppMaker) -
     assert found["adroll_outbox_up"] == {(): 1}
     assert "adroll_events_total" not in found
     assert not Path(app.instance_path).exists()
-
-
-def test_an_outbox_that_cannot_be_read_is_down(shop: Flask, monkeypatch: Patch) -> None:
-    registry = registry_of(shop)
-    runtime = shop.extensions["adroll"]
-    assert runtime.thread.stop(), "or it makes the file anew"
-    runtime.outbox.close()
-    path = Path(shop.instance_path, "adroll-outbox.sqlite")
-    path.unlink()
-    path.mkdir()
-    found = samples(registry)
-    assert found["adroll_outbox_up"] == {(): 0}
-    assert "adroll_events_total" not in found
-    assert found["adroll_process_total"]
 
 
 def test_a_middleware_is_measured_as_a_flask_app_is(tmp_path: Path) -> None:
