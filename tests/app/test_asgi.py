@@ -347,7 +347,7 @@ def test_who_leaves_our_endpoint_is_not_answered(asgi_wrap: Wrap) -> None:
 # -- what is awaited, and what is not ------------------------------------------------------------
 
 
-def test_consent_may_be_awaited(asgi_wrap: Wrap) -> None:
+def test_consent_may_be_awaited(asgi_wrap: Wrap, caplog: Caplog) -> None:
     async def consent(request: Any) -> bool:
         await asyncio.sleep(0)
         if request.args["says"] == "fails":
@@ -359,6 +359,7 @@ def test_consent_may_be_awaited(asgi_wrap: Wrap) -> None:
     for says, expected in (("yes", "True"), ("no", "False"), ("fails", "None")):
         assert body_of(asked(middleware, query_string=f"says={says}".encode())) == expected
     assert middleware.runtime.counters.get("consent_error", "raised") == 1
+    assert "LookupError" in caplog.text
 
 
 async def who(_scope: Any) -> None: ...

@@ -56,6 +56,11 @@ def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
             assert finding["todo"], finding
 
 
+def test_check_warns_of_errors_in_a_checkout(make_app: AppMaker) -> None:
+    app = make_app(TESTING=False, ADROLL_STRICT=True)
+    assert findings(invoke(app, "check", "--json"))["ADROLL_STRICT"]["severity"] == "warning"
+
+
 def test_check_tries_the_first_account_where_each_host_has_its_own(make_app: AppMaker) -> None:
     unset = dict.fromkeys(["ADROLL_ADVERTISABLE_EID", "ADROLL_PIXEL_EID", "ADROLL_ACCESS_TOKEN"])
     account = {"advertisable_eid": "A" * 22, "pixel_eid": "P" * 22, "access_token": lambda: 1 / 0}

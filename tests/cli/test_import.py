@@ -232,8 +232,11 @@ def test_a_token_that_was_kept_with_the_order_tells_who_it_is(app: Flask, run: R
 
     with visit(app):
         token = current_visitor().token()
-    result = run("-", input=f"order_id,value,currency,visitor\n1,1.00,EUR,{token}\n2,1,EUR,x.y\n")
-    assert "1 queued, 1 invalid" in result.output
+    with visit(app, gpc=True):
+        opted_out = current_visitor().token()
+    orders = f"1,1.00,EUR,{token}\n2,1,EUR,x.y\n3,1,EUR,{opted_out}\n"
+    result = run("-", input=f"order_id,value,currency,visitor\n{orders}")
+    assert "1 queued, 1 invalid, 1 without consent" in result.output
     [event] = kept(app)
     assert event["identifiers"]["adct"] == "click123"
     assert event["ip"] == "203.0.113.7"

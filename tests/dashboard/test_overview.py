@@ -574,3 +574,4 @@ def test_few_events_are_shown_by_weeks_since_days_are_noise(shop: Shop) -> None:
     found = shop.json("match-quality", period="month")
     assert found["step"] == "week"
     assert sum(step["events"] for step in found["steps"]) == found["delivered"] == 42
+    assert found["steps"][1]["at"] - found["steps"][0]["at"] == 7 * DAY

@@ -105,6 +105,13 @@ def test_what_came_after_the_page_was_shown_is_not_touched(
     assert shop.states() == {"1001": "waiting", "1002": "dead"}
 
 
+def test_what_the_shop_keeps_back_is_told_apart(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    shop.extension.before_report(lambda _event: None)
+    said = shop.press("problems/retry", **shop.open_problem())
+    assert said == "0 events will be sent again; 1 event kept back by before_report."
+
+
 def test_a_solved_problem_is_open_no_more(any_shop: DashboardShop, caplog: Caplog) -> None:
     any_shop.bury("1001", "1002")
     form = any_shop.open_problem()
