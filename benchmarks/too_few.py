@@ -105,11 +105,19 @@ def levels(shop: Shop, weeks: int, looks: int = 4) -> Iterator[tuple[float, str]
             pause = max((after - one for one, after in pairwise(busy)), default=0)
         if hour < KNOWN * WEEK or (end * looks) % 1:
             continue
-        rhythm.look(end)
-        last = rhythm.last_before(end)
-        is_silent = rhythm.opened is not None and end - last > pause
-        level = "" if rhythm.opened is None else "low"
-        yield end, "silent" if is_silent and rhythm.is_rare(last, 0, end) else level
+        yield end, _level(rhythm, end, pause)
+
+
+def _level(rhythm: Rhythm, now: float, pause: float) -> str:
+    if not rhythm.is_watched(now):
+        return ""
+    last = rhythm.last_before(now)
+    midnight = math.floor(now / DAY) * DAY
+    has_stopped = rhythm.is_rare(last, 0, now)
+    if has_stopped and now - last > pause:
+        return "silent"
+    is_low = has_stopped or rhythm.is_rare(midnight, rhythm.number(midnight, now), now)
+    return "low" if is_low else ""
 
 
 def wrong_alarms(shop: Shop, weeks: int = KNOWN + 52, looks: int = 4) -> tuple[int, int]:

@@ -32,9 +32,6 @@ _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
-#: Newest events among which an event that seems silent is looked for: as many as wait after a long
-#: outage.
-_MOST_NEW: Final = 50_000
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -400,16 +397,10 @@ class Lookups:
         if numbers is None:
             return None
         watched = []
-        last_reports: dict[tuple[str, str], float] | None = None
         for (account, name), by_hour in sorted(numbers.items()):
             if self.other_side(account):
                 continue
             event = too_few.watched(name, account, by_hour, tx.now, self.zone)
-            if event is not None and event.has_stopped:
-                # What was reported lately and happened long before is in none of these hours.
-                last_reports = last_reports or _last_reports(tx)
-                last = last_reports.get((account, name), 0.0)
-                event = too_few.watched(name, account, by_hour, tx.now, self.zone, last)
             if event is not None:
                 watched.append(event)
         return tuple(watched)
@@ -455,16 +446,6 @@ def _numbers_by_hour(tx: Tx) -> Mapping[tuple[str, str], Counter[int]] | None:
         if is_report and row.at // 3600 >= since:
             numbers[row.advertisable_eid, row.event_name][row.at // 3600] += row.events
     return numbers
-
-
-def _last_reports(tx: Tx) -> dict[tuple[str, str], float]:
-    """When each event of each account was last reported, as far as the newest events tell."""
-    columns = "advertisable_eid, event_name"
-    reports = f"{_EVENTS} AND identifiers < {model.IMPORTED}"
-    newest = f"SELECT {columns}, queued_at FROM adroll_event WHERE {reports} ORDER BY id DESC"
-    newest = f"SELECT {columns}, max(queued_at) FROM ({newest} LIMIT {_MOST_NEW}) AS newest"
-    rows = tx.rows(f"{newest} GROUP BY {columns}")
-    return {(account, name): at for account, name, at in rows}
 
 
 def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]:

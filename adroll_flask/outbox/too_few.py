@@ -10,15 +10,15 @@ Days differ by more than chance. With the Poisson distribution a rule like this 
 3 to 151 days a year where days vary by 15 %; with the negative binomial one, whose variance has the
 shop's own days in it, on less than one (``benchmarks/too_few.py`` simulates both ways).
 
-Nothing is remembered from one look to the next: each goes through the hours of the last week, so
-that all processes find the same. Hours are those of the clock on the wall, since a shop's day
-follows it.
+Nothing is remembered from one look to the next, so that all processes find the same. Hours are
+those of the clock on the wall, since a shop's day follows it.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -40,9 +40,8 @@ _FEWEST_WEEKS: Final = 3
 _PAUSES: Final = 13
 #: Events in four weeks below which an event is too rare to be missed.
 _FEWEST: Final = 20
-#: Too few; and as many as there should be again.
+#: The probability below which there are too few.
 _RARE: Final = 0.001
-_USUAL: Final = 0.05
 #: Of the variance: that of orders which come by chance, a little more than Poisson's, and the least
 #: by which days differ, as a share of what is expected.
 _CHANCE: Final = 1.4
@@ -83,37 +82,22 @@ class Rhythm:
     """
 
     first: int
-    #: How many came before each hour since the first.
-    _before: list[int] = field(default_factory=lambda: [0])
+    _by_hour: Counter[int] = field(default_factory=Counter)
     #: Hours in which some came.
     _busy: list[int] = field(default_factory=list)
-    #: When there were too few, until there were as many as usual again; and since when a day counts
-    #: where that was today.
-    opened: float | None = None
-    _closed: float = -math.inf
-    _spreads: dict[int, float] = field(default_factory=dict)
 
     def add(self, hour: int, number: int) -> None:
         """*number* more came in *hour*, the last one or one after it."""
-        missing = hour + 1 - self.first - (len(self._before) - 1)
-        self._before.extend([self._before[-1]] * missing)
-        self._before[-1] += number
         if number and self._busy[-1:] != [hour]:
             self._busy.append(hour)
+        self._by_hour[hour] += number
 
     def came(self, begin: float, end: float) -> float:
         """How many came between two times; those of an hour are spread over it evenly."""
-        return self._until(end) - self._until(begin)
-
-    def _until(self, time: float) -> float:
-        whole = math.floor(time)
-        place = whole - self.first
-        if place < 0:
-            return 0.0
-        if place >= len(self._before) - 1:
-            return self._before[-1]
-        before = self._before[place]
-        return before + (time - whole) * (self._before[place + 1] - before)
+        return math.fsum(
+            self._by_hour[hour] * (min(end, hour + 1) - max(begin, hour))
+            for hour in range(math.floor(begin), math.ceil(end))
+        )
 
     def number(self, begin: float, now: float) -> int:
         """How many came from *begin* until *now*, all of the hour that is under way."""
@@ -147,11 +131,6 @@ class Rhythm:
     def spread(self, midnight: int) -> float:
         """By how much the 28 days before *midnight* differ from the mean of their weekday, as a
         share of it, beyond what is chance."""
-        if midnight not in self._spreads:
-            self._spreads[midnight] = self._spread(midnight)
-        return self._spreads[midnight]
-
-    def _spread(self, midnight: int) -> float:
         numbers = [
             self.came(midnight - _DAY * (day + 1), midnight - _DAY * day)
             for day in range(_WEEKS * 7)
@@ -171,37 +150,12 @@ class Rhythm:
         last = self.last_before(now)
         return self.came(last - _WEEKS * _WEEK, last) >= _FEWEST
 
-    def is_rare(self, begin: float, number: int, now: float, limit: float = _RARE) -> bool:
-        """Whether *number* or fewer from *begin* until *now* have a probability below *limit*."""
+    def is_rare(self, begin: float, number: int, now: float) -> bool:
+        """Whether *number* or fewer from *begin* until *now* are too few."""
         usual = self.usual(begin, now)
         # Of the days before it stopped: days without any would make all days usual.
         day = math.floor(self.last_before(now) / _DAY) * _DAY
-        return bool(usual) and probability(number, median(usual), self.spread(day)) < limit
-
-    def look(self, now: float, last: float | None = None) -> None:
-        """Look at the time *now*, which is not before the one of the last look.
-
-        :param last: when one came last, where that is known better.
-        """
-        if not self.is_watched(now):
-            self.opened = None
-            return
-        last = self.last_before(now) if last is None else last
-        has_stopped = self.is_rare(last, 0, now)
-        today = max(math.floor(now / _DAY) * _DAY, self._closed)
-        if self.opened is None:
-            if has_stopped or self.is_rare(today, self.number(today, now), now):
-                self.opened = now
-        elif has_stopped:
-            self.opened = now  # it is as many as usual from the next one on, or it is not
-        elif self._is_as_usual(self.opened, now) or self._is_as_usual(today, now):
-            self.opened = None
-            self._closed = now
-
-    def _is_as_usual(self, since: float, now: float) -> bool:
-        """Whether it is long enough since then to tell, and as many came as should have."""
-        is_long = self.is_rare(since, 0, now, _USUAL)
-        return is_long and not self.is_rare(since, self.number(since, now), now, _USUAL)
+        return bool(usual) and probability(number, median(usual), self.spread(day)) < _RARE
 
 
 # -- of an outbox ----------------------------------------------------------------------------------
@@ -219,12 +173,10 @@ def watched(
     by_hour: Mapping[int, int],
     now: float,
     zone: tzinfo = UTC,
-    reported: float = 0.0,
 ) -> Watched | None:
     """The event *name* of *account*, where it comes often enough to be missed; else ``None``.
 
     :param by_hour: how often it came, by hours since the epoch.
-    :param reported: when one was reported last, seconds since the epoch, where that is known.
 
     >>> daily = {day * 24 + 12: 1 for day in range(60)}
     >>> watched("purchase", "EID", daily, now=(59 * 24 + 37) * 3600).level
@@ -240,19 +192,17 @@ def watched(
     present = _on_the_wall(now, zone)
     if not rhythm.is_watched(present):
         return None
-    for hour in range(math.floor(present) - _WEEK, math.floor(present)):
-        rhythm.look(hour)
     last = rhythm.last_before(present)
-    if reported:
-        last = max(last, min(_on_the_wall(reported, zone), present))
-    rhythm.look(present, last)
     away = present - last
     pause = rhythm.longest_pause(present)
     has_stopped = rhythm.is_rare(last, 0, present)
-    level: Level = "" if rhythm.opened is None else "low"
-    if level and has_stopped and away > pause:
-        level = "silent"
     begin = last if has_stopped else math.floor(present / _DAY) * _DAY
+    number = 0 if has_stopped else rhythm.number(begin, present)
+    level: Level = ""
+    if has_stopped and away > pause:
+        level = "silent"
+    elif rhythm.is_rare(begin, number, present):
+        level = "low"
     usual = rhythm.usual(begin, present) or [0.0]
     return Watched(
         name=name,
@@ -262,7 +212,7 @@ def watched(
         away=away * 3600,
         longest_pause=pause * 3600.0,
         has_stopped=has_stopped,
-        number=0 if has_stopped else rhythm.number(begin, present),
+        number=number,
         usual=median(usual),
         low=round(min(usual)),
         high=round(max(usual)),

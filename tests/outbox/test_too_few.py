@@ -6,8 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.outbox import lookups
-from adroll_flask.outbox.model import OrderKey, Verdict, Watched
+from adroll_flask.outbox.model import Watched
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.too_few import watched
 from benchmarks.too_few import KNOWN, Shop, wrong_alarms
@@ -62,8 +61,7 @@ def test_too_few_is_told_by_the_shops_own_hours(
     assert (found.level if found else "") == level
 
 
-def test_it_is_over_when_as_many_come_again_and_not_before() -> None:
-    """Today stays a day of few orders; that they come again is what ends it."""
+def test_it_is_over_once_the_day_is_no_longer_one_of_few() -> None:
     broken = by_day(until=NOON - 3)  # since nine o'clock
     for hours, level in ((0, "low"), (1, ""), (8, "")):
         mended = broken | {NOON + hour: 5 for hour in range(hours)}
@@ -147,27 +145,6 @@ def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench, outb
     assert outbox.lookups.note_silences() == ()
     move(sqlite, -8)
     assert len(outbox.lookups.note_silences()) == 1
-
-
-@pytest.mark.parametrize("ago", [0, 48 * HOUR])
-def test_what_was_reported_lately_has_come(
-    bench: Bench, outbox: Outbox, ago: int, monkeypatch: Patch
-) -> None:
-    """So have telephone orders that are imported once a week, and orders that are paid later."""
-    outbox.database.create_tables()
-    fill(bench, silent=8)
-    assert len(silences(outbox)) == 1
-    held_for = 90_000.0 if ago else None
-    fill(bench, name="addToCart")
-    bench.insert(outbox, "1", name="addToCart")
-    bench.insert(outbox, "1000", occurred_at=bench.now() - 9 * HOUR)
-    bench.execute("UPDATE adroll_event SET queued_at = queued_at - :ago", ago=9 * HOUR)
-    outbox.decide(Verdict(bench.now(), "release", OrderKey(EID, False, "purchase", "to come")))
-    # A longer wait is silence, a decision is no event, and the hours count as well.
-    assert [one.name for one in silences(outbox)] == ["purchase"]
-    monkeypatch.setattr(lookups, "_MOST_NEW", 2)
-    bench.insert(outbox, "1001", occurred_at=bench.now() - ago, held_for=held_for)
-    assert silences(outbox) == []
 
 
 def test_nothing_is_told_while_the_journal_waits(
