@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
 from . import location, schema
@@ -32,8 +31,6 @@ logger: Logger = get_logger("adroll_flask.outbox")
 
 #: Seconds that a call waits in all: connection, lock and statement.
 PATIENCE: Final = 0.25
-#: Commits at a time: the connections that they take may be the shop's database's.
-_AT_ONCE: Final = 2
 _INSERT: Final = schema.insert_into("adroll_inbox", ("id", "line"))
 _OTHER: Final = (
     "session= takes a session bound to the outbox's database; this one is bound to another. Let"
@@ -55,10 +52,6 @@ class Inbox:
     #: By the id of each outbox that sessions were of: whether it is this one; ``None``: nobody has
     #: looked yet.
     _is_this: dict[str, bool | None] = field(default_factory=dict)
-    #: Taken by the threads that commit alone, which no time limit of a call ends in their midst.
-    _slots: PerProcess[threading.BoundedSemaphore] = field(
-        default_factory=lambda: PerProcess(lambda: threading.BoundedSemaphore(_AT_ONCE))
-    )
     #: A commit that took too long: while it is under way, the next calls need not wait for it.
     _stuck: threading.Thread | None = None
 
@@ -72,13 +65,9 @@ class Inbox:
         if self._stuck is not None and self._stuck.is_alive():
             raise OutboxFailed("unavailable", "an earlier commit is still under way")
         until = time.monotonic() + PATIENCE
-        slots = self._slots.own()
         failures = [OutboxFailed("error", "the commit was ended")]
 
         def write() -> None:
-            if not slots.acquire(timeout=max(0.0, until - time.monotonic())):
-                failures[0] = OutboxFailed("locked", "others commit")
-                return
             try:
                 self.database.write(lambda tx: tx.execute(_INSERT, id=id, line=line))
                 failures.clear()
@@ -86,8 +75,6 @@ class Inbox:
                 failures[0] = failure
             except Exception as failure:
                 failures[0] = OutboxFailed("error", type(failure).__name__)
-            finally:
-                slots.release()
 
         thread = threading.Thread(target=write, name="adroll-commit", daemon=True)
         try:
