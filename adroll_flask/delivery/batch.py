@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.model import Claim, ClaimedEvent, OutboxFailed, Outcome, OutcomeKind
+from adroll_flask.outbox.model import BriefRow, Claim, OutboxFailed, Outcome, OutcomeKind
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.signals import event_delivered, event_rejected
 from adroll_flask.times import DAY
@@ -46,7 +46,7 @@ class _Suspect(NamedTuple):
     """An event that AdRoll refused when it was sent alone. Whether AdRoll refuses all is not known
     yet."""
 
-    event: ClaimedEvent
+    event: BriefRow
     refusal: Answer
 
 
@@ -101,13 +101,13 @@ class BatchSender:
 
     # Sending
 
-    def _requests(self) -> list[list[ClaimedEvent]]:
+    def _requests(self) -> list[list[BriefRow]]:
         """The claim as requests: fresh events first; those that were often unsure in small ones.
 
         An event that makes AdRoll fail (500) makes all events of its request unsure, each time. In
         a smaller request these are fewer. In its last attempts the event is alone.
         """
-        good: list[ClaimedEvent] = []
+        good: list[BriefRow] = []
         rejected: list[Outcome] = []
         for event in each(self.claim.events):
             if event.unsure and event.attempts > len(UNSURE_PAUSES):
@@ -119,7 +119,7 @@ class BatchSender:
             else:
                 rejected.append(Outcome([event.id], "dead", reason="damaged"))
         self._settle(rejected)
-        requests: list[list[ClaimedEvent]] = []
+        requests: list[list[BriefRow]] = []
         alike = attrgetter("attempts", "dry_run")
         for (attempts, _), events in groupby(sorted(good, key=alike), alike):
             group = list(events)
@@ -127,7 +127,7 @@ class BatchSender:
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
-    def _complete(self, event: ClaimedEvent) -> bool:
+    def _complete(self, event: BriefRow) -> bool:
         """Give *event* the EIDs that it was reported without; ``False``: it is damaged."""
         payload = event.payload
         # The common case without parsing; a quotation mark within a value would be escaped.
@@ -144,7 +144,7 @@ class BatchSender:
         event.payload = json.dumps(wire, separators=(",", ":")).encode()
         return True
 
-    def _send(self, events: Sequence[ClaimedEvent]) -> None:
+    def _send(self, events: Sequence[BriefRow]) -> None:
         """One request, and those that its answer asks for."""
         events = self._begin(events)
         if not events:
@@ -166,7 +166,7 @@ class BatchSender:
         self._send(events[:middle])
         self._send(events[middle:])
 
-    def _begin(self, events: Sequence[ClaimedEvent]) -> list[ClaimedEvent]:
+    def _begin(self, events: Sequence[BriefRow]) -> list[BriefRow]:
         """Commit that these may leave now; those that are still ours."""
         self._make_ready()
         still_open = [event for event in events if event.id in self._open]
@@ -194,7 +194,7 @@ class BatchSender:
                 raise _Halt
             self.leased_at = time.monotonic()
 
-    def _accepted(self, events: Sequence[ClaimedEvent], answer: Answer) -> None:
+    def _accepted(self, events: Sequence[BriefRow], answer: Answer) -> None:
         self._settle_alike(events, "delivered")
         if answer.errors:
             # A success takes the whole batch: to send it again would double it.
@@ -209,7 +209,7 @@ class BatchSender:
         self._taken.add(events[0].dry_run)
         self._judge()
 
-    def _troubled(self, events: Sequence[ClaimedEvent], answer: Answer) -> None:
+    def _troubled(self, events: Sequence[BriefRow], answer: Answer) -> None:
         """AdRoll takes nothing at the moment: these events and the rest of the claim wait."""
         if answer.kind == "denied":
             self._settle_alike(events, "return", asked=answer.asked)
@@ -218,7 +218,7 @@ class BatchSender:
         self.gate.troubled(self.permit, answer)
         raise _Halt
 
-    def _again(self, events: Sequence[ClaimedEvent], answer: Answer) -> list[Outcome]:
+    def _again(self, events: Sequence[BriefRow], answer: Answer) -> list[Outcome]:
         """What becomes of events that AdRoll did not take, as far as anybody knows.
 
         :param events: where the answer is unsure, all were sent equally often.
@@ -245,7 +245,7 @@ class BatchSender:
         )
         return [again, _dead_letters(old, answer, "too_old")]
 
-    def _is_too_old(self, event: ClaimedEvent) -> bool:
+    def _is_too_old(self, event: BriefRow) -> bool:
         """Whether AdRoll has refused *event* for longer than ``ADROLL_MAX_AGE``."""
         # In a stop nothing grows old; its time is left out once it has ended.
         if event.refused_at is None or self.permit.probing in ("stopped", "other"):
@@ -313,7 +313,7 @@ class BatchSender:
 
     # Settling
 
-    def _settle_alike(self, events: Iterable[ClaimedEvent], kind: OutcomeKind, **more: Any) -> None:
+    def _settle_alike(self, events: Iterable[BriefRow], kind: OutcomeKind, **more: Any) -> None:
         self._settle([Outcome(ids=[event.id for event in events], kind=kind, **more)])
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -342,7 +342,7 @@ class BatchSender:
                 dead[0].error,
             )
 
-    def _tell(self, outcome: Outcome, events: Sequence[ClaimedEvent]) -> None:
+    def _tell(self, outcome: Outcome, events: Sequence[BriefRow]) -> None:
         """Count and announce what is settled."""
         count = self.gate.counters.add
         if outcome.unsure:
@@ -373,7 +373,7 @@ class BatchSender:
             time.sleep(_AGAIN)
 
 
-def _dead_letters(events: Sequence[ClaimedEvent], answer: Answer, reason: str) -> Outcome:
+def _dead_letters(events: Sequence[BriefRow], answer: Answer, reason: str) -> Outcome:
     """The end of *events* as dead letters."""
     return Outcome(
         ids=[event.id for event in events],

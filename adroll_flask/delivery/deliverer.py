@@ -260,15 +260,14 @@ class Deliverer:
 
     def _step_of(self, gate: Gate, stop: threading.Event) -> Progress:
         """One step of an account: one claim at most, with its requests."""
-        queue = self.outbox.queue
         destination = gate.destination.state()
         is_stopped = destination.stopped is not None
         self.seen()
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
-        is_open = gate.is_open(destination)
         # Of an account that needs no question, the claim itself tells whether there is something.
-        is_due = is_open or queue.is_due([gate.destination.account])
+        is_open = gate.is_open(destination)
+        is_due = is_open or self.outbox.queue.is_due([gate.destination.account])
         if not is_due and not is_stopped:
             return Progress()
         permit = gate.permit(destination)

@@ -211,21 +211,20 @@ class Gate:
                 )
         pause = answer.retry_after
         if pause is None:
-            # From the beginning of one request to that of the next: one that hung until its
-            # time-out has waited already.
-            pause = self.spread(_doubled(2.0, failures, MAX_PAUSE))
+            # 2 seconds, 4, 8 …, from the beginning of one request to that of the next: one that
+            # hung until its time-out has waited already.
+            pause = self.spread(min(MAX_PAUSE, 2.0 ** min(failures, 10)))
             pause = max(LEAST_PAUSE, pause - (self.monotonic() - self._asked_at))
         if permit.probing == "other":  # which no pause of the destination's keeps
             self._refused = (permit.fingerprint, self.monotonic() + pause)
         self.destination.pause(pause)
 
     def _stop(self, permit: Permit, answer: Answer) -> None:
-        fingerprint = permit.fingerprint
         reason = answer.reason if answer.kind == "denied" else f"{answer.reason}_to_everything"
-        began = self.destination.stop(reason, fingerprint)
+        began = self.destination.stop(reason, permit.fingerprint)
         self.destination.failed(answer.words)
         pause = self.spread(STOP_PAUSE)
-        self._refused = (fingerprint, self.monotonic() + pause)
+        self._refused = (permit.fingerprint, self.monotonic() + pause)
         self.destination.pause(pause)
         if began:
             self.counters.add("delivery_stopped", reason)
@@ -272,12 +271,3 @@ class Gate:
             if not self.destination.try_probe(_PROBE_LEASE):
                 return None
         return permit
-
-
-def _doubled(first: float, times: int, most: float) -> float:
-    """The pause after something failed *times* times: *first* seconds, twice as many each time.
-
-    >>> [_doubled(2.0, times, 30.0) for times in (1, 2, 3, 9)]
-    [2.0, 4.0, 8.0, 30.0]
-    """
-    return min(most, first * 2.0 ** min(times - 1, 10))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .queue import bring_near
-from .retention import DECIDED_WITHIN, POSITIONS_KEPT, waits_for_people
+from .retention import DECIDED_WITHIN, HISTORY_KEPT, waits_for_people
 from .schema import STEP, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -178,26 +178,23 @@ class Admin:
     def _end(self) -> int:
         """End what is over, of all accounts."""
         holds = self.ingest.rows.holds
-        remove = partial(transitions.move, name="remove")
         given_up: list[str] = []
-
-        def give_up(tx: Tx, ids: Sequence[str]) -> int:
-            letters = schema.rows(tx, "id {in_ids} {lock}", ids=ids)
-            undecided = [row for row in letters if waits_for_people(row)]
-            given_up.extend(_give_up(tx, undecided))
-            kept = {row.id for row in undecided if row.key}
-            remove(tx, ids=[id for id in ids if id not in kept])
-            return len(ids)
-
-        ends = {State.held: holds.expire, State.decided: holds.forget, State.dead: give_up}
 
         def end(tx: Tx) -> int:
             given_up.clear()  # of a transaction that has to run again
-            over = _over(tx, _slow_clock(tx), STEP)
-            return sum(ends.get(state, remove)(tx, ids=ids) for state, ids in over)
+            ended = 0
+            for state, ids in _what_is_over(tx, _slow_clock(tx)):
+                ended += len(ids)
+                if state is State.held:
+                    holds.expire(tx, ids)
+                elif state is State.decided:
+                    holds.forget(tx, ids)
+                elif state is State.dead:
+                    given_up.extend(_give_up(tx, ids))
+                else:
+                    transitions.move(tx, "remove", ids)
+            return ended
 
-        if not self.database.read(lambda tx: any(_over(tx, tx.now, 1))):
-            return 0
         ended = self.database.write(end)
         if given_up:
             self.ingest.counters.add("event_given_up", amount=len(given_up))
@@ -308,16 +305,18 @@ def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: 
     knowledge.take_over(tx, old.read(lambda there: schema.metas(there, "")))
     for table in _AT_ONCE:
         tx.execute(f"DELETE FROM {table}")
-        for step in schema.steps(_read(old, table)):
-            _insert(tx, table, step)
+        for step in schema.steps(_rows_of(old, table)):
+            _insert_rows(tx, table, step)
     for table in _LONG:
         last = ""
-        while rows := _read(old, table, last):
-            _insert(tx, table, rows)
+        while rows := _rows_of(old, table, last):
+            _insert_rows(tx, table, rows)
             last = rows[-1][schema.columns_of(table)[0]]
 
 
-def _read(database: schema.Database, table: str, last: str | None = None) -> list[dict[str, Any]]:
+def _rows_of(
+    database: schema.Database, table: str, last: str | None = None
+) -> list[dict[str, Any]]:
     """The table's rows; with *last*, the next ones behind that."""
     columns = schema.columns_of(table)
     statement = f"SELECT {', '.join(columns)} FROM {table}"
@@ -327,7 +326,7 @@ def _read(database: schema.Database, table: str, last: str | None = None) -> lis
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
+def _insert_rows(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
     # SQLite has no Decimal.
     fitting = [row | {"value": int(row["value"])} if "value" in row else row for row in rows]
     written = schema.insert_all(tx, table, fitting)
@@ -338,19 +337,24 @@ def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
 # -- dead letters that nobody decided on ---------------------------------------------------------
 
 
-def _give_up(tx: Tx, rows: Sequence[model.Row]) -> list[str]:
-    """Take the content of dead letters away; what they died of stays. Returns their ids."""
-    history.correct(tx, [row.id for row in rows])
-    by_cause: defaultdict[tuple[str, str], list[model.Row]] = defaultdict(list)
-    for row in rows:
-        never_sent, perhaps_sent = model.GIVEN_UP
+def _give_up(tx: Tx, ids: Sequence[str]) -> list[str]:
+    """End dead letters whose time is over. Of one that could still be sent the key stays, and what
+    it died of.
+
+    :returns: the ids of those.
+    """
+    letters = schema.rows(tx, "id {in_ids} {lock}", ids=ids)
+    undecided = [row for row in letters if waits_for_people(row)]
+    never_sent, perhaps_sent = model.GIVEN_UP
+    history.correct(tx, [row.id for row in undecided])
+    for row in undecided:
         is_risky = row.unsure or row.reason in model.RISKY
-        by_cause[perhaps_sent if is_risky else never_sent, row.why].append(row)
-    for (reason, why), letters in by_cause.items():
-        ids = [row.id for row in letters]
-        words = why[: model.ERROR_LENGTH]
-        transitions.move(tx, "give_up", ids, rows=letters, reason=reason, error=words)
-    return [row.id for row in rows]
+        reason = perhaps_sent if is_risky else never_sent
+        words = row.why[: model.ERROR_LENGTH]
+        transitions.move(tx, "give_up", [row.id], rows=[row], reason=reason, error=words)
+    kept = {row.id for row in undecided if row.key}
+    transitions.move(tx, "remove", [id for id in ids if id not in kept])
+    return [row.id for row in undecided]
 
 
 # -- now and then ----------------------------------------------------------------------------------
@@ -363,16 +367,12 @@ _LEAP: Final = 3600.0
 _CLOCK: Final = "housekeeping_at"
 
 
-def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[State, list[str]]]:
-    """What is over at *now*: up to *most* events of each account and state.
-
-    With 1 as *most* somebody only looks, and nothing is locked.
-    """
-    lock = "{skip_locked}" if most > 1 else ""
+def _what_is_over(tx: Tx, now: float) -> Iterator[tuple[State, list[str]]]:
+    """What is over at *now*: a step of events of each account and state."""
     for account in destination.accounts_of(tx):
         for state in (State.held, State.decided, State.delivered, State.dead, State.cancelled):
-            those = f"{schema.of_account(state)} AND due_at <= :now ORDER BY due_at LIMIT :most"
-            if ids := schema.ids_of(tx, f"{those} {lock}", account=account, now=now, most=most):
+            those = f"{schema.of_account(state)} AND due_at <= :now ORDER BY due_at LIMIT {STEP}"
+            if ids := schema.ids_of(tx, f"{those} {{skip_locked}}", account=account, now=now):
                 yield state, ids
 
 
@@ -398,4 +398,4 @@ def _forget_records(tx: Tx) -> None:
         # Of files that are gone with their host; a file's last position is known for long enough.
         "adroll_journal WHERE read_at < :long_ago",
     ):
-        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - POSITIONS_KEPT)
+        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - HISTORY_KEPT)

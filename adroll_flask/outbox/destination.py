@@ -92,16 +92,11 @@ class DestinationState:
         """
 
         def begin(tx: Tx) -> bool:
-            rows = tx.rows(
-                f"SELECT stopped, fingerprint FROM adroll_account WHERE {_MINE} {{lock}}",
-                account=self.account,
-            )
-            before = tuple(rows[0]) if rows else (None, None)
-            becomes = "stopped = :reason, fingerprint = :fingerprint, probe_until = 0"
-            if before[0] is None:
-                becomes += ", stopped_since = :now"
-            self._update(tx, becomes, reason=reason, fingerprint=fingerprint)
-            return before != (reason, fingerprint)
+            self._update(tx, "probe_until = 0, stopped_since = coalesce(stopped_since, :now)")
+            becomes = "stopped = :reason, fingerprint = :fingerprint"
+            is_so = "coalesce(stopped, '') = :reason AND coalesce(fingerprint, '') = :fingerprint"
+            values = {"reason": reason, "fingerprint": fingerprint}
+            return self._update(tx, becomes, f" AND NOT ({is_so})", **values) > 0
 
         return self.database.write(begin)
 

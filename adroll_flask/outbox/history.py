@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 from adroll_flask.forks import each
 
 from . import model, schema
-from .model import ClaimedEvent, Counted, HistoryColumn, HistorySum, Row, State
+from .model import BriefRow, Counted, HistoryColumn, HistorySum, State
 from .retention import HISTORY_KEPT
 from .schema import Tx
 
@@ -53,9 +53,7 @@ _KEY: Final = ("hour", "slot", *TOTALS[:4], "identifiers", "currency")
 _kind_of = attrgetter("advertisable_eid", "name", "outcome", "reason", "identifiers", "currency")
 
 
-def of(
-    event: Row | ClaimedEvent | model.NewEvent, outcome: str, reason: str, now: float = 0.0
-) -> Counted:
+def of(event: BriefRow | model.NewEvent, outcome: str, reason: str, now: float = 0.0) -> Counted:
     """What became of *event*.
 
     :param now: of one that was delivered: when.

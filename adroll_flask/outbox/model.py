@@ -133,63 +133,75 @@ class Attempt(NamedTuple):
     unsure: bool
 
 
-# Not frozen, as what a report makes, since there is one for each event that is sent.
 #: Seconds by which an event's id and its row may tell its report's time apart.
 _SAME_REPORT: Final = 60.0
 
 
+# Not frozen, as what a report makes, since there is one for each event that is sent.
 @dataclass(slots=True)
-class Row:
-    """One event of the outbox, as :func:`.schema.rows` finds it.
+class BriefRow:
+    """One event of the outbox: what its request needs, and what counts its end.
 
+    There is one for each event that is sent, and each column that is read costs.
+
+    :param place: by what the database finds the row at once: its number on SQLite, else its id.
     :param queued_at: its report; for one retried by hand, the retry; seconds since the epoch by
         the outbox's clock.
-    :param due_at: of a waiting event: when it may be sent; of a claimed one: when the lease ends;
-        of a held one: when the hold expires; of another: when the row may go.
     :param attempts: requests that it was blamed for so far.
     :param unsure: an earlier request with it may have reached AdRoll.
-    :param attempt_log: the last requests that AdRoll did not take, oldest first.
     :param digest: value and currency as a text, as they were reported.
-    :param released_at: when its hold ended by a release; ``None``: it was not held, or is still.
     :param identifiers: mask of those that it carries (:attr:`.Coverage.mask`).
-    :param whole: it has its content still; a forgotten visitor's has not.
     :param refused_at: when AdRoll first answered a request with it and did not take it, by the
         outbox's clock: its age counts from then on. ``None``: never.
+    :param payload: its JSON, where that was asked for; empty: it has none any more.
+    """
+
+    place: int | str
+    id: str
+    name: str
+    key: str | None
+    advertisable_eid: str
+    dry_run: bool
+    occurred_at: float
+    queued_at: float
+    attempts: int
+    unsure: bool
+    digest: str
+    identifiers: int
+    refused_at: float | None
+    payload: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Row(BriefRow):
+    """One event of the outbox with all that is known of it, as :func:`.schema.rows` finds it.
+
+    :param due_at: of a waiting event: when it may be sent; of a claimed one: when the lease ends;
+        of a held one: when the hold expires; of another: when the row may go.
+    :param attempt_log: the last requests that AdRoll did not take, oldest first.
+    :param released_at: when its hold ended by a release; ``None``: it was not held, or is still.
+    :param whole: it has its content still; a forgotten visitor's has not.
     :param sender: that its address may be a proxy's (``TrackedRequest.sender_note``); or empty.
     :param refunded_at: when the shop took it back, or a part of it, after its delivery; ``None``:
         it did not.
     :param refund: how much of it was taken back: ``19.90 EUR``.
     :param record_hash: keyed hash of the id of the visitor's record; ``None``: there was none.
     :param learnt_at: when what it tells of the visitor was learnt: of a retry, and of a token.
-    :param payload: its JSON, where that was asked for; empty: it has none any more.
     """
 
-    id: str
-    name: str
     state: str
-    key: str | None
-    advertisable_eid: str
-    dry_run: bool
-    occurred_at: float
-    queued_at: float
     due_at: float
-    attempts: int
-    unsure: bool
     error: str
     reason: str
     settled_at: float | None
-    attempt_log: tuple[Attempt, ...] = ()
-    released_at: float | None = None
-    digest: str = ""
-    identifiers: int = 0
-    whole: bool = True
-    refused_at: float | None = None
-    sender: str = ""
-    refunded_at: float | None = None
-    refund: str = ""
-    record_hash: str | None = field(default=None, repr=False)
-    learnt_at: float | None = None
-    payload: bytes = field(default=b"", repr=False)
+    attempt_log: tuple[Attempt, ...]
+    released_at: float | None
+    whole: bool
+    sender: str
+    refunded_at: float | None
+    refund: str
+    record_hash: str | None = field(repr=False)
+    learnt_at: float | None
 
     @property
     def reported_at(self) -> float:
@@ -211,35 +223,9 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON takes it, without its payload."""
-        hidden = ("payload", "whole", "refused_at", "sender", "learnt_at")
+        hidden = ("place", "payload", "whole", "refused_at", "sender", "learnt_at")
         values = {name: value for name, value in asdict(self).items() if name not in hidden}
         return values | {"attempt_log": [attempt._asdict() for attempt in self.attempt_log]}
-
-
-@dataclass(slots=True)
-class ClaimedEvent:
-    """An event that is to be sent: what its request needs, and what counts its end.
-
-    Its fields mean what those of a :class:`Row` mean, of which it is a part: there is one for each
-    event that is sent, and each column that is read costs.
-
-    :param place: by what the database finds the row at once: its number on SQLite, else its id.
-    """
-
-    place: int | str
-    id: str
-    name: str
-    key: str | None
-    advertisable_eid: str
-    dry_run: bool
-    occurred_at: float
-    queued_at: float
-    attempts: int
-    unsure: bool
-    digest: str | None
-    identifiers: int
-    refused_at: float | None
-    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +238,7 @@ class Claim:
     """
 
     token: str
-    events: tuple[ClaimedEvent, ...] = ()
+    events: tuple[BriefRow, ...] = ()
     is_sending: bool = False
     claimed_at: float = 0.0
     more: bool = False
@@ -596,7 +582,7 @@ _PAYLOAD_AT: Final = [each.name for each in fields(NewEvent)].index("payload")
 
 
 @cache
-def _json() -> Any:
+def _msgspec_json() -> Any:
     """Imported by the first report and not with the package, for which that would take too long."""
     from msgspec import json
 
@@ -617,7 +603,7 @@ def encode(entry: Entry) -> bytes:
     True
     """
     kind, values_of = _FIELDS[type(entry)]
-    body: bytes = _json().encode((kind, *values_of(entry)))
+    body: bytes = _msgspec_json().encode((kind, *values_of(entry)))
     if isinstance(entry, NewEvent):
         # It may have line breaks between two fields, where JSON takes any white space.
         body += _BETWEEN + entry.payload.replace(b"\n", b" ")
@@ -641,7 +627,7 @@ def decode(body: bytes) -> Entry:
         :class:`LookupError`, :class:`AttributeError` and msgspec's own errors.
     """
     header, between, payload = body.partition(_BETWEEN)
-    kind, *values = _json().decode(header)
+    kind, *values = _msgspec_json().decode(header)
     if between:
         values.insert(_PAYLOAD_AT, payload)
     entry: Entry = _KINDS[kind](*values)

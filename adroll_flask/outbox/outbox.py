@@ -311,8 +311,7 @@ class Outbox:
             raise OutboxFailed("read_only", type(problem).__name__) from None
         # So it is while somebody else is about to make its tables.
         is_new = isinstance(place, Path) and self.lookups.bytes_waiting() > 0
-        self.database.try_writing()
-        return self.database.has_tables() or is_new
+        return self.database.is_ready() or is_new
 
     def close(self) -> None:
         """Close this process's files and connections; the next call opens them again."""

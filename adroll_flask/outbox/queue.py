@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from . import destination, history, lookups, model, schema, transitions
 from .holds import taken_out
 from .ingest import Ingest, Intake, is_inbox_full
 from .journal import waiting_bytes
-from .model import Claim, ClaimedEvent, OutboxFailed, Outcome, State
+from .model import Claim, OutboxFailed, Outcome, State
 from .retention import KEYLESS_KEPT
 from .schema import STEP, Tx, of_account
 
@@ -31,31 +31,11 @@ _AT_ONCE: Final = 100
 _ATTEMPTS: Final = 20
 _WORDS: Final = 200
 
-#: What makes a :class:`.ClaimedEvent`, in the order of its fields.
-_CLAIMED: Final = (
-    "{place}, id, event_name, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at,"
-    " attempts, unsure, digest, identifiers, refused_at, payload"
-)
 _DUE: Final = (
     f"{of_account(State.waiting)} AND due_at <= :now ORDER BY due_at LIMIT :most {{skip_locked}}"
 )
-_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
-
-
-@dataclass(slots=True)
-class _Wanted:
-    """What a claim is to have.
-
-    :param state: that its events take.
-    :param was_tried: a transaction with it has run, and may have been committed.
-    """
-
-    account: str
-    limit: int
-    lease: float
-    state: State
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
-    was_tried: bool = False
+#: The rows of a claim, by their places.
+_MINE: Final = f"{{place}} {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
 @dataclass(slots=True)
@@ -71,8 +51,6 @@ class Queue:
     database: schema.Database
     ingest: Ingest
     on_unsure: str
-    #: Whether the last claim of an account left something.
-    _more: dict[str, bool] = field(default_factory=dict)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -86,50 +64,40 @@ class Queue:
         :param begin: the events are ``sending`` with this very commit, as :meth:`begin_sending`
             would make them: for a request that leaves at once.
         """
-        wanted = _Wanted(account, limit, lease, State.sending if begin else State.claimed)
+        take_due = partial(self._take_due, account=account, limit=limit, lease=lease, begin=begin)
         with self.ingest.reading(_TURN) as files:
             # Asking takes no lock; most of the time there is nothing.
-            is_work = self.ingest.has_news(files) or self._more.get(account)
+            is_work = self.ingest.has_news(files)
             if not is_work and not self.database.read(partial(_may_take, [account])):
-                return Claim(wanted.token)
+                return Claim("")
+
+            def take(tx: Tx, intake: Intake) -> Claim:
+                is_more = self._take_in_for(tx, intake, account, limit)
+                return take_due(tx, is_more=is_more)
+
             try:
-                return self.ingest.run(files, lambda tx, intake: self._take(tx, wanted, intake))
+                return self.ingest.run(files, take)
             except OutboxFailed as failure:
                 if failure.reason != "locked":
                     raise
         # Somebody else's lock; what is due need not wait for that.
-        return self.database.write(lambda tx: self._take(tx, wanted, None))
+        return self.database.write(partial(take_due, is_more=True))
 
-    def _take(self, tx: Tx, wanted: _Wanted, intake: Intake | None) -> Claim:
+    def _take_due(
+        self, tx: Tx, *, account: str, limit: int, lease: float, begin: bool, is_more: bool
+    ) -> Claim:
         """Claim what is due.
 
-        :param intake: of the journal, which is taken in before; ``None``: somebody else reads it.
+        :param is_more: the journal may hold more.
         """
-        events: list[ClaimedEvent] = []
-        if wanted.was_tried:
-            # A commit whose answer was lost took effect: what it claimed is this claim.
-            ours = f"state = {wanted.state} AND claim = :claim"
-            events = _claimed(tx, ours, claim=wanted.token)
-        wanted.was_tried = True
-        is_more = intake is None
-        if not events:
-            if intake is not None:
-                is_more = self._take_in_for(tx, intake, wanted.account, wanted.limit)
-            events = self._take_due(tx, wanted)
-        events.sort(key=attrgetter("queued_at", "id"))
-        is_more = is_more or len(events) >= wanted.limit
-        self._more[wanted.account] = is_more
-        is_sending = wanted.state is State.sending
-        return Claim(wanted.token, tuple(events), is_sending, tx.now, is_more)
-
-    def _take_due(self, tx: Tx, wanted: _Wanted) -> list[ClaimedEvent]:
-        self._take_back(tx, wanted.account)
-        events = _claimed(tx, _DUE, account=wanted.account, most=wanted.limit)
-        name = "claim_begun" if wanted.state is State.sending else "claim"
+        self._take_back(tx, account)
+        events = schema.brief_rows(tx, _DUE, account=account, most=limit)
+        token = secrets.token_hex(16)
+        name = "claim_begun" if begin else "claim"
         places = [event.place for event in events]
-        until = tx.now + wanted.lease
-        transitions.move(tx, name, places, by="{place}", claim=wanted.token, until=until)
-        return events
+        transitions.move(tx, name, places, by="{place}", claim=token, until=tx.now + lease)
+        events.sort(key=attrgetter("queued_at", "id"))
+        return Claim(token, tuple(events), begin, tx.now, is_more or len(events) >= limit)
 
     def _take_in_for(self, tx: Tx, intake: Intake, account: str, limit: int) -> bool:
         """Take in until *limit* events are due, in small steps; whether there may be more.
@@ -201,12 +169,17 @@ class Queue:
         :param ids: a part of the claim; default: all of it.
         """
         wanted = [event.id for event in claim.events] if ids is None else list(ids)
+        places = _places_of(claim, wanted)
 
         def begin(tx: Tx) -> tuple[str, ...]:
             # Only under a lease that still runs: else another worker may have the event.
             runs = "due_at > :now AND payload IS NOT NULL"
-            transitions.move(tx, "begin", wanted, also=runs, claim=claim.token)
-            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=claim.token)
+            moved = transitions.move(
+                tx, "begin", places, by="{place}", also=runs, claim=claim.token
+            )
+            if moved == len(wanted):
+                return tuple(wanted)
+            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=places, claim=claim.token)
             return tuple(id for id in wanted if id in ours)
 
         return self.database.write(begin) if wanted else ()
@@ -217,39 +190,30 @@ class Queue:
         None where it has ended.
         """
         ours = f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now"
-        values = {"ids": [event.id for event in claim.events], "claim": claim.token}
-        return self.database.write(lambda tx: tx.execute(ours, until=tx.now + lease, **values))
+        places = [event.place for event in claim.events]
+        return self.database.write(
+            lambda tx: tx.execute(ours, until=tx.now + lease, ids=places, claim=claim.token)
+        )
 
     # -- settling ---------------------------------------------------------------------------
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
         """Record outcomes in one transaction; only events still of this claim. Returns how many."""
+        return self.database.write(
+            lambda tx: sum(self._settle(tx, claim, outcome) for outcome in outcomes)
+        )
 
-        def settle(tx: Tx, *, looks: bool) -> int:
-            return sum(self._settle(tx, claim, outcome, looks=looks) for outcome in outcomes)
-
-        try:
-            return self.database.write(partial(settle, looks=False))
-        except schema.TakenBack:
-            return self.database.write(partial(settle, looks=True))
-
-    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, *, looks: bool) -> int:
-        """Record one outcome.
-
-        :param looks: whether delivered events are read first. It is seldom needed.
-        :raises schema.TakenBack: it is needed.
-        """
+    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome) -> int:
         if outcome.kind == "delivered":
-            return self._settle_delivered(tx, claim, {*outcome.ids}, looks=looks)
+            return self._settle_delivered(tx, claim, outcome.ids)
         # All are locked: who cancels or erases one at this moment is waited for.
-        rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=[*outcome.ids], claim=claim.token)
+        places = _places_of(claim, outcome.ids)
+        rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=places, claim=claim.token)
         if outcome.asked is not None:
             _note_attempt(tx, rows, outcome.asked)
-        ended = 0
+        whole = rows
         if outcome.kind != "claimed":
             whole = self._end_emptied(tx, rows, unsure=outcome.unsure)
-            ended = len(rows) - len(whole)
-            rows = whole
         counts_attempt = outcome.unsure or (outcome.kind == "dead" and outcome.asked is not None)
         sets = {
             "error = :error": bool(outcome.error),
@@ -260,42 +224,38 @@ class Queue:
         moved = transitions.move(
             tx,
             "return" if outcome.kind == "retry" and outcome.delay <= 0 else outcome.kind,
-            [row.id for row in rows],
-            rows=rows,
+            [row.id for row in whole],
+            rows=whole,
             also_sets=", ".join(text for text, is_set in sets.items() if is_set),
             claim=claim.token,
             reason=outcome.reason[:40] or None,
             error=outcome.error[: model.ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
         )
-        return moved + ended
+        return moved + len(rows) - len(whole)
 
-    def _settle_delivered(self, tx: Tx, claim: Claim, ids: set[str], *, looks: bool) -> int:
-        also = "coalesce(reason, '') <> 'cancelled'"
-        if looks:
-            # Some were cancelled while they were sent, or a lease has ended.
-            also = ""
-            rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=[*ids], claim=claim.token)
-            cancelled = [row for row in rows if row.reason == "cancelled"]
-            self.ingest.rows.holds.count_too_late(tx, cancelled)
-            ids = {row.id for row in rows}
+    def _settle_delivered(self, tx: Tx, claim: Claim, ids: Sequence[str]) -> int:
+        ours = f"{_MINE} {{lock}}"
+        places = _places_of(claim, ids)
+        reasons = dict(schema.events(tx, "id, reason", ours, ids=places, claim=claim.token))
+        # Cancelled while they were sent.
+        cancelled = [id for id, reason in reasons.items() if reason == "cancelled"]
+        if cancelled:
+            rows = schema.rows(tx, "id {in_ids}", ids=cancelled)
+            self.ingest.rows.holds.count_too_late(tx, rows)
         # The claim has what the history counts of them.
-        events = [event for event in claim.events if event.id in ids]
-        moved = transitions.move(
+        events = [event for event in claim.events if event.id in reasons]
+        return transitions.move(
             tx,
             "delivered",
             [event.place for event in events],
             by="{place}",
             rows=events,
-            also=also,
             also_sets="attempts = attempts + 1",
             claim=claim.token,
             reason=None,
             keyless=tx.now + KEYLESS_KEPT,
         )
-        if moved < len(events) and not looks:
-            raise schema.TakenBack
-        return moved
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row], *, unsure: bool) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
@@ -366,12 +326,10 @@ class Queue:
         return len(rows)
 
 
-def _claimed(tx: Tx, where: str, **values: Any) -> list[ClaimedEvent]:
-    events = [ClaimedEvent(*row) for row in schema.events(tx, _CLAIMED, where, **values)]
-    for event in events:  # which the database keeps as numbers
-        event.dry_run = bool(event.dry_run)
-        event.unsure = bool(event.unsure)
-    return events
+def _places_of(claim: Claim, ids: Sequence[str]) -> list[int | str]:
+    """By what the database finds the rows of those of *claim*'s events at once."""
+    those = set(ids)
+    return [event.place for event in claim.events if event.id in those]
 
 
 def bring_near(tx: Tx) -> None:

@@ -19,10 +19,9 @@ from . import model
 DECIDED_WITHIN: Final = 90 * DAY
 #: A delivered event without a key, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
-#: History, and why an order was suppressed: 13 months.
+#: History, why an order was suppressed, and how far the journal's file of a host that is gone was
+#: read: 13 months.
 HISTORY_KEPT: Final = 400 * DAY
-#: How far the journal's file of a host that is gone was read.
-POSITIONS_KEPT: Final = 400 * DAY
 
 
 def waits_for_people(row: model.Row) -> bool:

@@ -64,17 +64,17 @@ class RowWriter:
         replace(self, _outbox_id=outbox_id, _read_at=self.clock())._write(tx, entries, written)
 
     def _write(self, tx: Tx, entries: Sequence[model.Entry], written: Written) -> None:
-        events = _those(entries, NewEvent)
+        events = _entries_of(entries, NewEvent)
         if events:
             self._insert(tx, events, written)
-        for withdrawal in _those(entries, model.Withdrawal):
+        for withdrawal in _entries_of(entries, model.Withdrawal):
             visitor = erasure.visitor_hash(withdrawal.record_id, self._outbox_id)
             at = self._time(tx, withdrawal.at)
             written.erased += erasure.withdraw(tx, visitor, at, self.withdrawals_kept)
         if events:
             written.erased += erasure.stop_withdrawn(tx, [event.id for event in events])
-        self.holds.decide(tx, _those(entries, model.Verdict))
-        counted = _those(entries, model.Counted)
+        self.holds.decide(tx, _entries_of(entries, model.Verdict))
+        counted = _entries_of(entries, model.Counted)
         for entry in counted:
             if entry.order:  # nothing else of it is kept
                 at = self._time(tx, entry.at)
@@ -187,6 +187,6 @@ class RowWriter:
         history.add(tx, duplicates)
 
 
-def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
+def _entries_of(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     return sorted((entry for entry in entries if isinstance(entry, kind)), key=attrgetter("at"))

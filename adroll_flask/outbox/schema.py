@@ -23,7 +23,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from .model import Attempt, OrderKey, Row, State
+from .model import Attempt, BriefRow, OrderKey, Row, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -179,17 +179,20 @@ class TakenBack(Exception):
     """Ends a transaction that was a trial."""
 
 
-def try_rights(run: Run) -> None:
-    """Change the tables as the outbox does, in a transaction that is then taken back.
+def try_rights(tx: Tx) -> None:
+    """Change the tables as the outbox does, and take it back.
 
     No row has to be there: rights are asked for all the same, and a server that only reads refuses
     the statement.
+
+    :raises TakenBack: all went well.
     """
     for table in TABLES:
         column = columns_of(table)[0]
-        run(f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0")
-        run(f"UPDATE {table} SET {column} = {column} WHERE 1 = 0")
-        run(f"DELETE FROM {table} WHERE 1 = 0")
+        tx.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0")
+        tx.execute(f"UPDATE {table} SET {column} = {column} WHERE 1 = 0")
+        tx.execute(f"DELETE FROM {table} WHERE 1 = 0")
+    raise TakenBack
 
 
 def drop_tables(connection: Connection) -> None:
@@ -216,6 +219,7 @@ def runner(connection: Connection) -> Run:
 # -- transactions and statements -------------------------------------------------------------------
 
 T = TypeVar("T")
+BriefRowT = TypeVar("BriefRowT", bound=BriefRow)
 
 #: Parameters of a statement.
 Values = Mapping[str, Any]
@@ -271,13 +275,10 @@ class Database(Protocol):
     def create_tables(self) -> None:
         """Make the tables that are missing, whatever was done before."""
 
-    def has_tables(self) -> bool:
-        """Whether there are tables in a database that is there; looking makes none."""
+    def is_ready(self) -> bool:
+        """Whether there are tables in a database that is there; looking makes none.
 
-    def try_writing(self) -> None:
-        """Write as the outbox does, or make its tables where there are none, and take it back.
-
-        :raises OutboxFailed: that cannot be done.
+        :raises OutboxFailed: they may not be written.
         """
         raise NotImplementedError
 
@@ -335,14 +336,23 @@ def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
     return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where}", **values)
 
 
-#: What makes a :class:`.Row`, in the order of its fields, without the last one.
-_COLUMNS: Final = (
-    "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
-    " attempts, unsure, coalesce(error, ''), coalesce(reason, ''), settled_at, attempt_log,"
-    " released_at, coalesce(digest, ''), identifiers, payload IS NOT NULL, refused_at,"
-    " coalesce(sender, ''), refunded_at, coalesce(refund, ''), record_hash, learnt_at"
+#: What makes a :class:`.BriefRow`, in the order of its fields, but for the payload.
+_BRIEF: Final = (
+    "{place}, id, event_name, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at,"
+    " attempts, unsure, coalesce(digest, ''), identifiers, refused_at"
+)
+#: What a :class:`.Row` has behind that.
+_MORE: Final = (
+    "state, due_at, coalesce(error, ''), coalesce(reason, ''), settled_at, attempt_log,"
+    " released_at, payload IS NOT NULL, coalesce(sender, ''), refunded_at, coalesce(refund, ''),"
+    " record_hash, learnt_at"
 )
 _NAMES: Final = tuple(state.name for state in State)
+
+
+def brief_rows(tx: Tx, where: str, **values: Any) -> list[BriefRow]:
+    """What sending needs of the events with the condition *where*."""
+    return [_typed(BriefRow(*row)) for row in events(tx, f"{_BRIEF}, payload", where, **values)]
 
 
 def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
@@ -350,19 +360,24 @@ def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
 
     :param full: with their payload.
     """
-    columns = f"{_COLUMNS}, {'payload' if full else 'NULL'}"
-    return [_row(Row(*values)) for values in events(tx, columns, where, **values)]
+    columns = f"{_BRIEF}, {'payload' if full else 'NULL'}, {_MORE}"
+    return [_whole_row(_typed(Row(*row))) for row in events(tx, columns, where, **values)]
 
 
-def _row(row: Any) -> Row:
-    """*row* with values of its own types. There is one for each event that is sent."""
-    row.state = _NAMES[row.state]
+def _typed(row: BriefRowT) -> BriefRowT:
+    """*row* with values of its own types, of those that every row has."""
     row.dry_run = row.dry_run > 0
     row.unsure = row.unsure > 0
+    row.payload = row.payload or b""
+    return row
+
+
+def _whole_row(row: Any) -> Row:
+    """The same of those that only a :class:`.Row` has."""
+    row.state = _NAMES[row.state]
     row.whole = row.whole > 0
     log = row.attempt_log
     row.attempt_log = tuple(map(Attempt._make, json.loads(log))) if log else ()
-    row.payload = row.payload or b""
     return cast(Row, row)
 
 

@@ -36,7 +36,6 @@ _KEEPALIVE: Final = {
 #: Seconds that a statement waits for a lock.
 _LOCK_WAIT: Final = 10
 _TRIES: Final = 4
-_TWICE_THE_SAME_COLUMN: Final = 1060
 _NO_TABLE: Final = 1146
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 #: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
@@ -115,7 +114,7 @@ class ServerDatabase(Database):
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         # A parent's connections are the parent's, down to saying good-bye on them.
         self._engines = PerProcess(lambda: make_engine(url), left=never_collect)
-        self._engines.close_with(self, _close)
+        self._engines.close_with(self, _close_connections)
         self._is_ready = False
 
     def write(self, function: Callable[[Tx], T], /) -> T:
@@ -146,12 +145,12 @@ class ServerDatabase(Database):
         collided = number in _MYSQL_COLLISIONS or (not number and state in ("40001", "40P01"))
         if tries < _TRIES and collided:
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
-        elif tries == 1 and _lost(exc):
+        elif tries == 1 and _has_lost_its_connection(exc):
             self.close()
         elif tries == 1 and (number == _NO_TABLE or state == "42P01"):
             self.create_tables()
         else:
-            reason = reason_of(exc)
+            reason = reason_of_server(exc)
             detail = type(original).__name__
             if reason != "data":
                 detail = database_words(original, self.url.username, str(self.url.password or ""))
@@ -165,38 +164,18 @@ class ServerDatabase(Database):
         self._run(make)
         self._is_ready = True
 
-    def has_tables(self) -> bool:
-        return self._run(lambda tx: schema.is_made(tx.rows, self.dialect))
-
-    def try_writing(self) -> None:
-        def try_out(tx: Any) -> None:
-            run = schema.runner(tx.connection)
-            if schema.is_made(tx.rows, self.dialect):
-                schema.try_rights(run)
-            elif self.dialect == "postgresql":
-                schema.create_tables(tx.connection)
-            else:
-                _try_to_make_a_table(run)
-            raise schema.TakenBack
-
-        with suppress(schema.TakenBack):
-            self._run(try_out)
+    def is_ready(self) -> bool:
+        is_made = self._run(lambda tx: schema.is_made(tx.rows, self.dialect))
+        if is_made:
+            with suppress(schema.TakenBack):
+                self._run(schema.try_rights)
+        return is_made
 
     def close(self) -> None:
-        _close(self._engines.own())
+        _close_connections(self._engines.own())
 
 
-def _try_to_make_a_table(run: schema.Run) -> None:
-    """MariaDB and MySQL take no table back. So one is asked for that cannot be: whether this user
-    may make any is looked at first."""
-    try:
-        run("CREATE TABLE adroll_trial (id INTEGER, id INTEGER)")
-    except sa.exc.DBAPIError as exc:
-        if _codes(exc.orig)[0] != _TWICE_THE_SAME_COLUMN:
-            raise
-
-
-def _close(engine: sa.Engine) -> None:
+def _close_connections(engine: sa.Engine) -> None:
     """Close all connections: those that are in use as soon as they are given back."""
     old = engine.pool
     engine.dispose()  # whose new pool would have the old one's listeners
@@ -281,15 +260,19 @@ def _limit_waits(connection: Any) -> None:
 # -- faults ----------------------------------------------------------------------------------
 
 
-def _lost(exc: BaseException) -> bool:
+def _has_lost_its_connection(exc: BaseException) -> bool:
     """True where the connection is gone, so that a new one may fare better."""
     return isinstance(exc, sa.exc.DBAPIError) and bool(exc.connection_invalidated)
 
 
-def reason_of(exc: BaseException) -> str:
+def reason_of_server(exc: BaseException) -> str:
     """The name of what went wrong, from a fixed set."""
     original = getattr(exc, "orig", None) or exc
-    if isinstance(original, OSError) or isinstance(exc, sa.exc.TimeoutError) or _lost(exc):
+    if (
+        isinstance(original, OSError)
+        or isinstance(exc, sa.exc.TimeoutError)
+        or _has_lost_its_connection(exc)
+    ):
         return "unavailable"
     number, state = _codes(original)
     for reason, (numbers, states) in _REASONS.items():

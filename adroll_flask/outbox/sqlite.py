@@ -102,8 +102,6 @@ class _OfProcess:
         self.inode: tuple[int, int] | None = None
         #: Whether the file that was open last was ours alone.
         self.was_ours = False
-        #: Whether this process wrote since the log was last written back.
-        self.has_written = False
 
     def hang_up(self) -> None:
         old = self.connection
@@ -153,7 +151,6 @@ class SqliteDatabase(schema.Database):
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
     def write(self, function: Callable[[Tx], T], /) -> T:
-        self._processes.own().has_written = True
         return self._work(lambda connection: self._in_transaction(connection, function, _WRITE))
 
     def _in_transaction(
@@ -188,7 +185,7 @@ class SqliteDatabase(schema.Database):
                         connection = self._open(process)
                     return function(connection)
                 except sqlite3.Error as exc:
-                    reason = reason_of(exc)
+                    reason = reason_of_sqlite(exc)
                     # SQLite itself does not wait for the lock to begin a log (journal_mode = WAL).
                     may_wait = reason == "locked" and time.monotonic() <= until
                     if not may_wait:
@@ -222,7 +219,7 @@ class SqliteDatabase(schema.Database):
 
     # -- the file ---------------------------------------------------------------------------
 
-    def has_tables(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             self._refuse_a_scrap()
             with closing(whose_file.connect_to_read(self.path)) as connection:
@@ -230,18 +227,11 @@ class SqliteDatabase(schema.Database):
                     return False
                 if not whose_file.is_ours_alone(connection):
                     whose_file.look_over(connection)
-                return True
         except sqlite3.Error as exc:
             raise self._failure(exc) from None
-
-    def try_writing(self) -> None:
-        def try_out(tx: Tx) -> None:
-            schema.try_rights(tx.rows)
-            raise schema.TakenBack
-
-        if self.path.exists() and self.has_tables():
-            with suppress(schema.TakenBack):
-                self.write(try_out)
+        with suppress(schema.TakenBack):
+            self.write(schema.try_rights)
+        return True
 
     def _inode(self) -> tuple[int, int] | None:
         try:
@@ -349,7 +339,7 @@ class SqliteDatabase(schema.Database):
         return reason not in ("locked", "data")
 
     def _failure(self, exc: sqlite3.Error) -> OutboxFailed:
-        reason = reason_of(exc)
+        reason = reason_of_sqlite(exc)
         if reason == "foreign":
             return self._foreign("no-database")
         words = database_words(exc)
@@ -391,7 +381,7 @@ class SqliteDatabase(schema.Database):
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
         except sqlite3.DatabaseError as exc:
-            return reason_of(exc) == "corrupt"
+            return reason_of_sqlite(exc) == "corrupt"
 
     # -- its log ----------------------------------------------------------------------------
 
@@ -405,10 +395,7 @@ class SqliteDatabase(schema.Database):
                 self._work(self._empty)
 
     def _empty(self, connection: sqlite3.Connection) -> None:
-        process = self._processes.own()
-        if process.was_ours or process.has_written:
-            process.has_written = False
-            _write_log_back(connection, process.was_ours)
+        _write_log_back(connection, self._processes.own().was_ours)
 
     # -- processes --------------------------------------------------------------------------
 
@@ -464,7 +451,7 @@ def _has_our_tables(connection: sqlite3.Connection) -> bool:
     return schema.is_made(_SqliteTx(connection, 0.0).rows, "sqlite")
 
 
-def reason_of(exc: BaseException) -> str:
+def reason_of_sqlite(exc: BaseException) -> str:
     """Our name for SQLite's error."""
     code = (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF  # the primary one
     return next((reason for reason, codes in _REASONS.items() if code in codes), "error")

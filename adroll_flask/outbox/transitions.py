@@ -128,7 +128,7 @@ def move(
     ids: Sequence[str | int],
     *,
     by: str = "id",
-    rows: Sequence[model.Row | model.ClaimedEvent] | None = None,
+    rows: Sequence[model.BriefRow] | None = None,
     also: str = "",
     also_sets: str = "",
     outcome: str = "",

@@ -46,7 +46,8 @@ class Explained(Tx):
             return [("outbox_id", "1")]
         if ", dedupe_key" not in statement:
             return [("1",)]
-        return [("1", "purchase", 0, None, "", 0, *[0] * 5, *[None] * 6, 0, 1, None, None)]
+        brief = ("1", "1", "purchase", None, "", *[0] * 5, "", 0, None, None)
+        return [(*brief, 0, 0, "", "", *[None] * 3, 1, "", None, "", None, None)]
 
     def execute(self, statement: str, /, **values: Any) -> int:
         return len(self.rows(statement, **values))

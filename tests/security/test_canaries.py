@@ -280,9 +280,9 @@ SENSITIVE = re.compile(
     r"|secret_key|keys?|fields|body|headers|page_location|url|external_data"
 )
 #: Not a visitor's: a claim's id, and a deduplication key.
-HARMLESS = {"Claim.token", "_Wanted.token"}
+HARMLESS = {"Claim.token"}
 HARMLESS |= {"NewEvent.key", "ImportedEvent.key", "Row.key", "_Kept.key", "Verdict.key"}
-HARMLESS |= {"ClaimedEvent.key", "Finding.key"}
+HARMLESS |= {"BriefRow.key", "Finding.key"}
 
 
 def test_no_dataclass_shows_a_sensitive_field_by_default() -> None:
