@@ -41,11 +41,11 @@ def worker(once: bool, health_file: Path | None) -> None:
         raise Refusal("ADROLL_ENABLED is False: nothing is delivered", slug="disabled")
     stop = threading.Event()
     # Made before: a signal may come while the modules that make it are imported.
-    bell = runtime.outbox.bell
+    wake_up = runtime.outbox.wake_up
 
     def end(*_: object) -> None:
         stop.set()
-        bell.ring()
+        wake_up.wake()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

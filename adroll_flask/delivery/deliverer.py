@@ -24,7 +24,7 @@ from adroll_flask.forks import PerProcess, may_start_threads
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import model, too_few
 from adroll_flask.outbox.outbox import Outbox
-from adroll_flask.outbox.wake_up import Bell
+from adroll_flask.outbox.wake_up import WakeUp
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
 from adroll_flask.signals import reports_silent
@@ -60,32 +60,32 @@ class Rest(NamedTuple):
     """How a loop rests between two steps.
 
     :param seconds: how long.
-    :param bell: ends that sooner, since there is work; it lingers then.
+    :param woken_by: ends that sooner, since there is work; it lingers then.
     :param linger: seconds.
     """
 
     seconds: float = 0.0
-    bell: Bell | None = None
+    woken_by: WakeUp | None = None
     linger: float = 0.0
 
-    def take(self, stop: threading.Event, hurry: Bell, meanwhile: Callable[[], object]) -> None:
-        """Rest, until *stop* is set or *hurry* rings at most.
+    def take(self, stop: threading.Event, hurry: WakeUp, meanwhile: Callable[[], object]) -> None:
+        """Rest, until *stop* is set or *hurry* wakes it at most.
 
         :param meanwhile: called now and then.
         """
         if not self.seconds:
             return
-        bell = self.bell
+        woken_by = self.woken_by
         until = time.monotonic() + self.seconds
         while not stop.is_set() and not hurry.wait(0):
             tick = min(until - time.monotonic(), _TICK)
             if tick <= 0:
                 return
-            if bell is None:
+            if woken_by is None:
                 if hurry.wait(tick):
                     return
-            elif bell.wait(tick):
-                bell = None
+            elif woken_by.wait(tick):
+                woken_by = None
                 until = time.monotonic() + self.linger
             meanwhile()
 
@@ -422,7 +422,7 @@ class Deliverer:
         pause. From now on it is missed where it gives no sign of life.
         """
         self._stays = True
-        never = Bell()
+        never = WakeUp()
         while not stop.is_set():
             self.turn(stop).take(stop, never, self.seen)
         for turn in self._turns.own():
@@ -452,4 +452,4 @@ class Deliverer:
         if step.ended:
             # After a send: what was reported meanwhile woke nobody, since nobody waited.
             return Rest(self.settings.linger)
-        return Rest(self.poll, self.outbox.bell, self.settings.linger if sends else _GATHER)
+        return Rest(self.poll, self.outbox.wake_up, self.settings.linger if sends else _GATHER)

@@ -15,7 +15,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.model import OutboxFailed
-from adroll_flask.outbox.wake_up import Bell
+from adroll_flask.outbox.wake_up import WakeUp
 
 if TYPE_CHECKING:
     from .deliverer import Deliverer, Rest
@@ -41,7 +41,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.stop: threading.Event = threading.Event()
-        self.hurry: Bell = Bell()
+        self.hurry: WakeUp = WakeUp()
         #: Held while something is imported.
         self.loading: threading.RLock = threading.RLock()
         #: All is loaded that a first report needs.
@@ -112,7 +112,7 @@ class DeliveryThread:
         process.made_at = time.monotonic()
         # A reference that calls back is cleared before anything of a dropped app is closed. From
         # Python 3.14 on any other is cleared after that, and the thread would go on with it.
-        this = weakref.ref(self, lambda _: process.hurry.ring())
+        this = weakref.ref(self, lambda _: process.hurry.wake())
         process.newest = thread = threading.Thread(
             target=_run_thread,
             args=(this, process),
@@ -210,7 +210,7 @@ class DeliveryThread:
             process.burst_until = now + _LASTS
         process.reports = (process.reports + 1) % _FULL
         if not process.reports and now >= process.burst_until:
-            process.hurry.ring()
+            process.hurry.wake()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Send at once what lingers; returns how many events are still waiting.
@@ -242,8 +242,8 @@ class DeliveryThread:
         return deliverer.flush(until - time.monotonic())
 
     def _wake(self, process: _Process) -> None:
-        process.hurry.ring()
-        self._deliverer().outbox.bell.ring()
+        process.hurry.wake()
+        self._deliverer().outbox.wake_up.wake()
 
     def stop(self, timeout: float = EXIT_WAIT) -> bool:
         """Send what lingers, then end the thread; what is not sent in time stays in the outbox.

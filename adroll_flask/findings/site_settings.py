@@ -324,4 +324,4 @@ def _end_stop_of(runtime: Runtime, sender: DeliveryClient) -> None:
         fingerprint = sender.fingerprint(sender.token())
         if destination.state().fingerprint == fingerprint and destination.resume(fingerprint):
             logger.warning("AdRoll takes a test event: the stop has ended [delivery-stopped]")
-            runtime.outbox.bell.ring()
+            runtime.outbox.wake_up.wake()

@@ -24,7 +24,7 @@ from .inbox import Inbox, after_commit
 from .journal import Journal, waiting_bytes
 from .model import OutboxFailed
 from .recent_keys import RecentKeys
-from .wake_up import Bell
+from .wake_up import WakeUp
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -88,7 +88,7 @@ class Outbox:
         self._weight = 0
         self._used = 0.0
         self._weigh_at = float("-inf")
-        self.bell: Bell = Bell()
+        self.wake_up: WakeUp = WakeUp()
         #: When the oldest cookie of ours was signed that came in since the last measurement.
         self.oldest_cookie: float = float("inf")
 
@@ -174,8 +174,8 @@ class Outbox:
         # Until the thread counts again, which may be at a request to AdRoll that hangs.
         if most := self._settings.outbox_max_bytes:
             self._used += len(line) / most
-        if self.bell.waiters:
-            self.bell.ring()
+        if self.wake_up.waiters:
+            self.wake_up.wake()
 
     # -- beside the requests ----------------------------------------------------------------
 

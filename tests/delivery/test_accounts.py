@@ -151,7 +151,7 @@ def delivering(shop: Shop, by: str) -> Iterator[Callable[[], object]]:
     stop = threading.Event()
     worker = threading.Thread(target=shop.deliverer.run, args=(stop,))
     worker.start()
-    yield shop.outbox.bell.ring
+    yield shop.outbox.wake_up.wake
     stop.set()
     worker.join(PATIENCE)
     assert not worker.is_alive()
@@ -212,7 +212,7 @@ def test_a_worker_that_is_told_to_stop_lets_each_request_under_way_finish(tmp_pa
     worker.start()
     eventually(lambda: adroll.holds)
     stop.set()
-    shop.outbox.bell.ring()
+    shop.outbox.wake_up.wake()
     adroll.lets_go.set()
     worker.join(PATIENCE)
     assert shop.states() == {"f001": "delivered"}

@@ -62,7 +62,7 @@ def rest(shop: Shop, thread: DeliveryThread) -> None:
     """Let it run, with nothing to do yet; what a look would find has lingered elsewhere."""
     shop.deliverer.poll = 3600.0
     thread.start()
-    eventually(lambda: shop.outbox.bell.waiters)
+    eventually(lambda: shop.outbox.wake_up.waiters)
 
 
 def test_nothing_runs_before_the_first_report(make: Maker) -> None:
@@ -349,7 +349,7 @@ os.environ["FLASK_ADROLL_API_URL"] = "http://127.0.0.1:9"
 app = make_shop()
 client = app.test_client()
 client.get("/?adct=c-1")
-while not app.extensions["adroll"].outbox.bell.waiters:
+while not app.extensions["adroll"].outbox.wake_up.waiters:
     time.sleep(0.01)
 sys.meta_path.insert(0, Watch())
 print(client.post("/orders/1", headers={"User-Agent": "Mozilla/5.0"}).json["status"])
@@ -371,7 +371,7 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
     app = make_app(ADROLL_DELIVERY="thread")
     app.test_client().get("/?adct=c-1")
     runtime = app.extensions["adroll"]
-    eventually(lambda: runtime.outbox.bell.waiters)  # it rests: it has loaded all
+    eventually(lambda: runtime.outbox.wake_up.waiters)  # it rests: it has loaded all
     assert runtime.thread.stop()  # its last look, too
     assert not Path(app.instance_path).exists()
 
@@ -407,11 +407,11 @@ def test_a_thread_ends_before_anything_of_its_dropped_app_is_closed(tmp_path: Pa
     thread = shop.thread()
     rest(shop, thread)
     [runs] = set(threads()) - before
-    bell = shop.outbox.bell
+    wake_up = shop.outbox.wake_up
     ended: list[bool] = []
 
     def close() -> None:
-        bell.ring()
+        wake_up.wake()
         runs.join(PATIENCE / 10)
         ended.append(not runs.is_alive())
 
@@ -490,7 +490,7 @@ def test_exit_sends_what_lingers(tmp_path: Path) -> None:
     thread = shop.thread()
     shop.outbox.database.create_tables()
     thread.start()
-    while not shop.outbox.bell.waiters:
+    while not shop.outbox.wake_up.waiters:
         time.sleep(0.01)
     shop.report("o001")
     thread.nudge()

@@ -122,7 +122,7 @@ def test_the_age_of_an_event_counts(
 
 def test_a_report_wakes_who_waits_in_this_process(sqlite: Bench, outbox: Outbox) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(outbox.bell.wait, PATIENCE)
-        eventually(lambda: outbox.bell.waiters == 1)
+        waits = pool.submit(outbox.wake_up.wait, PATIENCE)
+        eventually(lambda: outbox.wake_up.waiters == 1)
         outbox.put(sqlite.event())
         assert waits.result(PATIENCE), "by the report, and not by the end of its patience"

@@ -121,10 +121,10 @@ def test_a_command_gives_up_a_server_that_hangs_in_time(
 @forks_amid_threads
 def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:
     server.insert(outbox, "parent")
-    outbox.bell.wait(0.01)
+    outbox.wake_up.wait(0.01)
 
     def works() -> bool:
-        outbox.bell.wait(0.01)
+        outbox.wake_up.wait(0.01)
         outbox.put(server.event("child"))
         return outbox.queue.waiting() == 2
 
