@@ -483,7 +483,7 @@ def prepared() -> Iterator[tuple[Path, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--short", action="store_true", help="without the peers: a minute")
+    parser.add_argument("--short", action="store_true", help="without the peers: two minutes")
     parser.add_argument("--lower", action="store_true", help="write what is there as budgets")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("folder", nargs="?", type=Path, help=argparse.SUPPRESS)
