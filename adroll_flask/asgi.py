@@ -225,7 +225,9 @@ class _AsgiResponse:
         self._start = None
         assert start is not None  # noqa: S101 - the callers looked
         raw = start.get("headers", ())
-        headers = Headers([(name.decode("latin-1"), its.decode("latin-1")) for name, its in raw])
+        headers = Headers(
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+        )
         prepare = self._middleware.runtime.prepare
         page = prepare(self._tracked, start["status"], headers, is_buffered=is_buffered)
         # Starlette's BaseHTTPMiddleware says that more follows of each body that was whole.

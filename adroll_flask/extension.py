@@ -61,7 +61,7 @@ class AdRoll:
     ) -> None:
         self._transport = transport
         self._clock = clock
-        self._functions = SiteFunctions(known=request_state.known)
+        self._functions = SiteFunctions(identified=request_state.identified)
         if app is not None:
             self.init_app(app)
 

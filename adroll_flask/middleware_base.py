@@ -97,7 +97,7 @@ class BaseMiddleware(Generic[_App]):
                 identity,
                 lambda environ: (environ if key is None else environ[key],),
                 paid_orders,
-                request_state.known,
+                request_state.identified,
             ),
             folder=folder or os.path.join(os.getcwd(), "instance"),
             request_of=Request,

@@ -208,7 +208,7 @@ def tell_middleware() -> None:
 # -- the session ---------------------------------------------------------------------------
 
 
-def known() -> Mapping[str, Any]:
+def identified() -> Mapping[str, Any]:
     """What ``identify()`` said of the visitor."""
     kept = _look(current_session(), _IDENTITY)
     return {name: kept[name] for name in KNOWN if name in kept} if isinstance(kept, dict) else {}

@@ -193,8 +193,8 @@ class Ingest:
             self.counters.add("journal_corrupt")
             what = f"a line at {offset} of the file {file.name} is damaged"
             journal.keep_aside(self.folder, f"{file.name}-{offset}", data, what)
-        before = self._decoded(read.bodies[: read.known])
-        new = self._decoded(read.bodies[read.known :])
+        before = self._decoded(read.bodies[: read.before])
+        new = self._decoded(read.bodies[read.before :])
         return [*(doubted(entry, note) for entry in before), *new]
 
     def _decoded(self, bodies: Iterable[bytes]) -> Iterator[model.Entry]:

@@ -375,13 +375,13 @@ class Part:
     """A part of a file.
 
     :param bodies: the JSON of whole entries.
-    :param known: how many of them, the first ones, were read before.
+    :param before: how many of them, the first ones, were read before.
     :param damaged: lines that are no whole entries, each with its offset.
     :param end: where the next reading begins.
     """
 
     bodies: list[bytes] = field(default_factory=list, repr=False)
-    known: int = 0
+    before: int = 0
     damaged: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     end: int = 0
 
@@ -414,7 +414,7 @@ def read_part(
         body = body_of(line)
         if body is not None:
             part.bodies.append(body)
-            part.known += part.end < known_to
+            part.before += part.end < known_to
         else:
             part.damaged.append((part.end, line))
         part.end += len(line)

@@ -109,8 +109,8 @@ class Lookups:
         # With these outcomes the history does not say whether an event was imported. Nor does it
         # for what is too old, which is summed up in hour 0.
         others = "'suppressed', 'failed', 'unused'"
-        known = f"hour > 0 AND outcome NOT IN ({others}) AND {own}"
-        looks = f"adroll_history WHERE {known}", f"adroll_event WHERE {_EVENTS} AND {own}"
+        counted = f"hour > 0 AND outcome NOT IN ({others}) AND {own}"
+        looks = f"adroll_history WHERE {counted}", f"adroll_event WHERE {_EVENTS} AND {own}"
         queries = [f"SELECT 1 FROM {look} LIMIT 1" for look in looks]
         return self.database.read(lambda tx: any(map(tx.rows, queries)))
 
@@ -123,8 +123,8 @@ class Lookups:
 
         :param signed_at: when the cookie was signed, seconds since the epoch.
         """
-        known = self.knowledge()
-        if not known.has_older_cookies and not known.covers(signed_at, known.began):
+        times = self.knowledge()
+        if not times.has_older_cookies and not times.covers(signed_at, times.began):
             self.replace_notes(knowledge.OLDER, {knowledge.OLDER: "1"})
 
     # -- events -----------------------------------------------------------------------------

@@ -270,6 +270,6 @@ def _is_same(order: Order, kept: Row) -> bool:
     reported = read_amount(amount)
     if ours is None or reported is None:
         return ours is None
-    left = reported - (read_amount(kept.refund.partition(" ")[0]) or 0)
+    remaining = reported - (read_amount(kept.refund.partition(" ")[0]) or 0)
     # It was rounded when it was reported.
-    return abs(ours) < LIMIT and rounded(ours, currency) in (reported, left)
+    return abs(ours) < LIMIT and rounded(ours, currency) in (reported, remaining)

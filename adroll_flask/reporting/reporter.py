@@ -363,7 +363,7 @@ class Reporter:
                 detail = describe_lines(problem)
                 logger.error("The identity function failed: %s [identity-function-failed]", detail)
         context = self.bare(fields, tracked.page_url)
-        context.identity = self.functions.known()
+        context.identity = self.functions.identified()
         context.ip = tracked.ip
         context.user_agent = tracked.user_agent
         record = tracked.reported_record(assume_cookie=self.assume_cookie)

@@ -38,7 +38,7 @@ class SiteFunctions:
     :param identity: says who is logged in.
     :param arguments: what *identity* and ``ADROLL_CSP_NONCE`` take in a request, by its environ.
     :param paid_orders: lists the shop's paid orders.
-    :param known: tells what ``identify()`` was told of the current request's visitor.
+    :param identified: tells what ``identify()`` was told of the current request's visitor.
     :param are_here: False where a command knows a site's settings and not its app.
     """
 
@@ -46,7 +46,7 @@ class SiteFunctions:
     identity: Callable[..., object] | None = None
     arguments: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda environ: ()
     paid_orders: PaidOrdersFunction | None = None
-    known: Callable[[], Mapping[str, Any]] = dict
+    identified: Callable[[], Mapping[str, Any]] = dict
     are_here: bool = True
 
     def set_once(self, name: str, function: _F) -> _F:
