@@ -303,7 +303,7 @@ _MAJOR_UNITS = {
 _adct = _checked_by(
     identifiers.accept_adct, "takes 1 to 240 printable ASCII characters without spaces"
 )
-accept_cookie = _checked_by(
+accept_cookie: Callable[[Any], str] = _checked_by(
     identifiers.normalise_first_party_cookie,
     "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
     "semicolon, comma, double quote and backslash",
