@@ -9,7 +9,6 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from adroll_flask import AdRoll, current_visitor
-from adroll_flask.visitor.request_cookies import COOKIE_LIFE
 from tests.app.conftest import Either, Later
 from tests.conftest import PAGE, AppMaker
 
@@ -50,7 +49,7 @@ def test_a_first_page_view_gets_both_cookies(app: Flask) -> None:
     assert set_.keys() == {"__Host-adroll_visitor", "__adroll_fpc"}
     fpc = set_["__adroll_fpc"]
     assert re.match(r"__adroll_fpc=[0-9a-f]{32}-[0-9]{13}; ", fpc)
-    for part in ("Domain=shop.test", f"Max-Age={COOKIE_LIFE}", "SameSite=Lax", "Path=/", "Secure"):
+    for part in ("Domain=shop.test", "Max-Age=31536000", "SameSite=Lax", "Path=/", "Secure"):
         assert part in fpc
     assert "HttpOnly" not in fpc
     record = set_["__Host-adroll_visitor"]

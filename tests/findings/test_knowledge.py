@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from adroll_flask import report_conversion
-from adroll_flask.times import DAY
 from tests.cli.test_go_live import codes
 from tests.conftest import AppMaker, Patch
 from tests.support import dashboard_shop, visits
 
 from .test_open_findings import is_gone, seen
 from .test_paid_orders import PayingShop
+
+DAY = 86_400
 
 HOUR = 3600.0
 

@@ -8,8 +8,9 @@ import pytest
 from packaging.version import Version
 from werkzeug.test import Client
 
-from adroll_flask.visitor.request_cookies import FIRST_PARTY_COOKIE
 from tests.support.sites import HOST, RECORD, MakeSite, Site
+
+FIRST_PARTY_COOKIE = "__adroll_fpc"
 
 CLICK, EVIL = "click-of-ann", "click-of-mallory"
 NAVIGATION = {"Sec-Fetch-Dest": "document", "Accept": "text/html,*/*;q=0.8"}
