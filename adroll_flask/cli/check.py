@@ -184,7 +184,7 @@ class BuyerStep(NamedTuple):
 
     name: str
     good: bool
-    words: str
+    said: str
 
 
 @console.commands.command("verify")
@@ -204,7 +204,7 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
     """
     steps = list(_buy(console.current_runtime(), url, recipe, wait))
     missing = [step.name for step in steps if not step.good]
-    rows = [(step.name, "ok" if step.good else "NO", step.words) for step in steps]
+    rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
     table = console.table(("step", "", "what came of it"), rows)
     last = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
     data = {"steps": [step._asdict() for step in steps], "missing": missing}

@@ -131,7 +131,7 @@ def had_by(row: Row, settings: Settings) -> str:
 
 def said_of(step: kept_events.LifeStep) -> str:
     """What there is to say of one step of an event's life, in words."""
-    return in_words("dead", step.words) if step.kind == "dead" else answer_in_words(step.words)
+    return in_words("dead", step.said) if step.kind == "dead" else answer_in_words(step.said)
 
 
 def may_be_older(began: str, days: int) -> str:

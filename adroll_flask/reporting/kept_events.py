@@ -65,12 +65,12 @@ class LifeStep(NamedTuple):
         that), ``dead``, ``given_up`` (nobody decided on the dead letter in time), ``cancelled``;
         ``now`` has no end yet.
     :param at: when, seconds since the epoch; ``None``: at present.
-    :param words: what there is to say of it: AdRoll's words, the reason.
+    :param said: what there is to say of it: AdRoll's words, the reason.
     """
 
     kind: str
     at: float | None
-    words: str = ""
+    said: str = ""
 
 
 class FoundOrder(NamedTuple):
