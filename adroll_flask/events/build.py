@@ -200,7 +200,8 @@ def values_of_call(
 ) -> dict[str, Any]:
     """An event's values: those of the call, and *defaults* for the fields that it does not have.
 
-    Each is checked and has its final form. Products are dicts, one for each of the call's.
+    Each is checked; amounts are not rounded yet. There is one product for each of the call's: an
+    ``EventProduct``, or a dict where it is not complete.
 
     :param problems: takes what a check refuses; the field then has its default, or nothing.
     :param dropped: takes the call's fields that say nothing.

@@ -52,7 +52,7 @@ class EventProduct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event as it will be sent. It is frozen and checked; only :meth:`replace` changes it.
+    """One event as it will be sent. It is frozen and checked; :meth:`replace` makes a changed copy.
 
     ``before_report`` takes one, and ``adroll_flask.testing`` returns them. Its ``repr`` names
     fields and no values.
@@ -463,7 +463,7 @@ def _accept_product(
         try:
             return _whole_product(currency, **item)
         except Exception as problem:
-            let_through(problem)  # all else is said below
+            let_through(problem)  # accept() below collects each problem of the product
     if type(item) is not dict and not isinstance(item, Mapping):
         takes = "takes a dict, a dataclass or an object with attributes"
         problems.append(EventError(f"products[{number}]", takes))

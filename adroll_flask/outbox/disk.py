@@ -10,6 +10,7 @@ A command that root runs (an import, say) in the app user's folder would leave f
 app cannot open. What root makes is given to the owner of the folder that it is in.
 
 Whether a database's file is ours, and may be moved aside, :func:`.whose_file.is_made_by_us` tells.
+What a full disk does to an entry, :mod:`.journal` tells.
 """
 
 from __future__ import annotations

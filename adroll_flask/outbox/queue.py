@@ -34,7 +34,7 @@ _WORDS: Final = 200
 _DUE: Final = (
     f"{of_account(State.waiting)} AND due_at <= :now ORDER BY due_at LIMIT :most {{skip_locked}}"
 )
-#: The rows of a claim, by their places.
+#: The rows of a claim that are still leased, by their places.
 _MINE: Final = f"{{place}} {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
@@ -211,9 +211,9 @@ class Queue:
     def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, *, looks: bool) -> int:
         """Record one outcome.
 
-        :param looks: whether delivered events are looked at first. That is seldom needed, and costs
-            each a tenth of its delivery.
-        :raises schema.TakenBack: it is needed.
+        :param looks: read and lock delivered events first, to find those that were cancelled or are
+            no longer ours. It costs a tenth of a delivery, so it is done only where it is needed.
+        :raises schema.TakenBack: it is needed, and *looks* is false.
         """
         if outcome.kind == "delivered":
             return self._settle_delivered(tx, claim, {*outcome.ids}, looks=looks)
@@ -343,7 +343,7 @@ class Queue:
 
 
 def _places_of(claim: Claim, ids: Collection[str]) -> list[int | str]:
-    """By what the database finds the rows of those of *claim*'s events at once."""
+    """The places (:class:`.model.BriefRow`) of those events of *claim* that *ids* name."""
     those = set(ids)
     return [event.place for event in claim.events if event.id in those]
 

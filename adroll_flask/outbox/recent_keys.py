@@ -1,4 +1,7 @@
-"""What this process reported lately, for a receipt's ``duplicate``."""
+"""What this process reported lately, for a receipt's ``duplicate``.
+
+How a deduplication key is kept is told by :func:`adroll_flask.events.names.kept_key`.
+"""
 
 from __future__ import annotations
 

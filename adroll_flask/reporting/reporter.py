@@ -1,9 +1,9 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
-A fault of ours does not reach the caller. A good event goes straight through ``_report``: whose
-event it is, the checked event, the site's own functions, one entry in the journal, a receipt. A
-fault in the event is raised on that way and caught in one place; the event is then kept as a dead
-letter. :meth:`Reporter.decide` takes releases and cancellations.
+Where programmers' errors do not raise, a fault of ours does not reach the caller. A good event goes
+straight through ``_report``: whose event it is, the checked event, the site's own functions, one
+entry in the journal, a receipt. A fault in the event is raised on that way and caught in one place;
+the event is then kept as a dead letter. :meth:`Reporter.decide` takes releases and cancellations.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Reporter:
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
         hold = arguments.pop("hold", False)
-        # With visitor= the current request is not the visitor's: it may be a payment provider's.
-        # visitor=None says that there is no visitor: then it is nobody's, either.
+        # With visitor= the current request may be somebody else's, such as a payment provider's.
+        # Nothing is taken from it. visitor=None says that there is no visitor.
         own = None if "visitor" in fields else tracked
         page: object = arguments.get("page_location")
         context: EventDefaults | None = None
@@ -187,7 +187,7 @@ class Reporter:
         return built
 
     def _kept(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
-        """The receipt of *new*, which the outbox keeps from now on.
+        """Put *new* into the outbox, and return its receipt. A duplicate has the first event's id.
 
         :param name: the event's, as it was given.
         :param built: what it was made of; ``None``: it is a draft.
@@ -251,7 +251,8 @@ class Reporter:
         """Warn once that a purchase has no order id or no value. AdRoll takes it all the same.
 
         :param fields: the purchase's.
-        :param by_token: a token says whose the purchase is.
+        :param by_token: ``visitor=`` is given. Then the identity function is not asked, which is
+            told once, too.
         :raises EventError: with *strict*: it has no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
@@ -281,7 +282,6 @@ class Reporter:
         # An imported event may have none, and before an account is set no event has one.
         account = event.advertisable_eid or self._account_at(event.page_location, None)
         id = model.new_id(self.clock())
-        # In its order: each name of an argument would cost as much as a look-up.
         new = model.NewEvent(
             id, event.event_name, account, False, built.kept_key, built.payload, event.timestamp
         )
@@ -494,11 +494,13 @@ class Reporter:
     ) -> Receipt:
         """The receipt of an event, a release or a cancellation that failed.
 
-        A fault of ours is logged and counted, and not raised. An error of the shop's own
-        transaction is raised: otherwise the shop would commit half of it.
+        Without *strict* a fault of ours is logged and counted, and not raised. A database error of
+        the shop's own session is raised: otherwise the shop would commit half of its transaction.
+        A lost event (``OutboxFailed``) is never raised.
 
+        :param strict: raise *problem*, whoever caused it.
         :param fields: the caller's. Their values are removed from *problem* before it is raised.
-        :raises Exception: *problem*, where it is the caller's.
+        :raises Exception: *problem*, with *strict* or where the shop's session failed.
         """
         let_through(problem)
         reason = _reason(problem)
@@ -584,7 +586,7 @@ class Reporter:
         try:
             self.queued()
         except Exception as problem:
-            let_through(problem)  # the token's callable is the site's
+            let_through(problem)  # with "sync" the site's token callable runs here
             # The entry is committed. Delivery looks for new ones from time to time, told or not.
             self.counters.add("delivery_error", "not_told")
             detail = describe(problem)

@@ -31,7 +31,7 @@ from .visitors import Visitors
 #: one and not among those in ``X-Forwarded-For``, so that it is a ``proxy``'s; nothing is amiss.
 Sender: TypeAlias = Literal["none", "local", "private", "proxy", "visitor"]
 
-#: How private, loopback and link-local addresses begin: a look before the exact question.
+#: How private, shared, loopback and link-local addresses begin, and some public ones, too.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
 _HOST = re.compile(rf"(?:{NAME}|\[[a-f0-9]*:[a-f0-9.:]{{1,44}}\])(?::[1-9][0-9]{{0,4}})?\Z")
 #: Where Dash's script asks for what a callback gives.
@@ -62,7 +62,7 @@ class TrackedRequest:
     snippet_given: bool = False
     #: The record that the response carries, if any.
     written: Record | None = None
-    #: Nothing that comes after us may change the response.
+    #: No code after ours can change the response.
     is_last: bool = True
     #: The response sets or deletes cookies of ours.
     carries_cookies: bool = False
@@ -274,7 +274,7 @@ class TrackedRequest:
 
     @property
     def may_generate(self) -> bool:
-        """True where a visitor without cookies could get one with this response."""
+        """True where this response could give a visitor without cookies a first-party cookie."""
         return self.method == "GET" and self.is_document and self.visitors.can_sign
 
     def visitor(self) -> Visitor:
