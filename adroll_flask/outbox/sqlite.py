@@ -144,7 +144,12 @@ class SqliteDatabase(schema.Database):
         except OSError:  # the file may be there; the try below raises what is wrong
             is_missing = False
         if is_missing:
-            with closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing:
+            # Alone as for the file: SQLite has locks for all of a process, and a child of a fork
+            # would wait for ever for one that a thread of its parent had.
+            with (
+                self._alone_in_process(),
+                closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,
+            ):
                 schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
                 nothing.execute("DELETE FROM adroll_meta")  # nor has it a version
                 return self._in_transaction(nothing, function, "BEGIN")
@@ -222,7 +227,10 @@ class SqliteDatabase(schema.Database):
     def is_ready(self) -> bool:
         try:
             self._refuse_a_scrap()
-            with closing(whose_file.connect_to_read(self.path)) as connection:
+            with (
+                self._alone_in_process(),
+                closing(whose_file.connect_to_read(self.path)) as connection,
+            ):
                 if not _has_our_tables(connection):
                     return False
                 if not whose_file.is_ours_alone(connection):

@@ -94,9 +94,10 @@ class Rhythm:
 
     def came(self, begin: float, end: float) -> float:
         """How many came between two times; those of an hour are spread over it evenly."""
+        first = bisect_left(self._busy, math.floor(begin))
+        hours = self._busy[first : bisect_left(self._busy, end)]
         return math.fsum(
-            self._by_hour[hour] * (min(end, hour + 1) - max(begin, hour))
-            for hour in range(math.floor(begin), math.ceil(end))
+            self._by_hour[hour] * (min(end, hour + 1) - max(begin, hour)) for hour in hours
         )
 
     def number(self, begin: float, now: float) -> int:

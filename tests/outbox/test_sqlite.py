@@ -247,6 +247,26 @@ def test_what_may_not_be_looked_at_is_not_taken_for_empty(folder_of_nobody: Path
 
 
 @forks_amid_threads
+def test_a_fork_waits_for_who_reads_an_outbox_that_is_not_there(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    read = threading.Event()
+    is_over: list[bool] = []
+
+    def look(tx: Tx) -> None:
+        read.set()
+        time.sleep(0.3)
+        is_over.append(True)
+
+    thread = threading.Thread(target=outbox.database.read, args=(look,))
+    thread.start()
+    read.wait(PATIENCE)
+    assert in_a_child(lambda: bool(is_over)), (
+        "a lock of SQLite's may be taken in the child for ever"
+    )
+    thread.join()
+
+
+@forks_amid_threads
 def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     # On a busy machine what is under way takes longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
