@@ -6,6 +6,7 @@ the pixel and stays raw, because the pixel reads it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from adroll_flask.settings import Settings
@@ -65,24 +66,24 @@ class RequestCookies:
         return is_young and self.record.first_party_cookie == self.cookie
 
 
-def cookies_in(header: str, record_cookie: str) -> tuple[list[str], list[str]]:
+def our_pairs(record_cookie: str) -> re.Pattern[str]:
+    """The pattern of our two cookies in a raw ``Cookie`` header that a semicolon stands before."""
+    names = f"{re.escape(record_cookie)}|{FIRST_PARTY_COOKIE}"
+    return re.compile(rf";[ \t]*({names})[ \t]*=[ \t]*([^;]*)")
+
+
+def cookies_in(header: str, pairs: re.Pattern[str]) -> tuple[list[str], list[str]]:
     """The values of our two cookies in a raw ``Cookie`` header: records, and AdRoll's own cookies.
     The others of a site, which may have many, are passed over.
 
-    :param record_cookie: the name of the record's cookie.
-
-    >>> cookies_in('a=1; adroll_visitor="x"; __adroll_fpc =y ', "adroll_visitor")
+    >>> cookies_in('a=1; adroll_visitor="x"; __adroll_fpc =y ', our_pairs("adroll_visitor"))
     (['x'], ['y'])
     """
     records: list[str] = []
     cookies: list[str] = []
-    for pair in header.split(";"):
-        name, equals, text = pair.partition("=")
+    for name, text in pairs.findall(f";{header}"):
         # No more: with another kind of space a name is another to browsers, free for siblings.
-        name = name.strip(" \t")
-        if not equals or (name != record_cookie and name != FIRST_PARTY_COOKIE):
-            continue
-        value = text.strip(" \t")
+        value = text.rstrip(" \t")
         if value[:1] == '"' and value[-1:] == '"' and len(value) > 1:
             value = value[1:-1]
         values = cookies if name == FIRST_PARTY_COOKIE else records

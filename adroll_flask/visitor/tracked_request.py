@@ -16,6 +16,7 @@ from adroll_flask.logs import logger
 from .click_in_url import click_id_in
 from .consent import Decision, decide
 from .identifiers import (
+    MAX_USER_AGENT,
     accept_user_agent,
     is_public_ip,
     new_first_party_cookie,
@@ -213,7 +214,8 @@ class TrackedRequest:
     @property
     def user_agent(self) -> str | None:
         """The browser's own text, without controls and within its bound."""
-        return _user_agent_of(self.environ.get("HTTP_USER_AGENT", ""))
+        # Cut before it is looked up: what is remembered has a bound.
+        return _user_agent_of(self.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])
 
     @property
     def sets_secure_cookies(self) -> bool:

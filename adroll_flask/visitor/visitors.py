@@ -15,7 +15,7 @@ from adroll_flask.settings import Settings
 from .identifiers import normalise_first_party_cookie
 from .packing import pack, unpack
 from .record import Record, VisitorData
-from .request_cookies import COOKIE_LIFE, RequestCookies, cookies_in, record_cookie
+from .request_cookies import COOKIE_LIFE, RequestCookies, cookies_in, our_pairs, record_cookie
 from .signing import Signer, derived_key
 from .tokens import LONGEST_TOKEN, TOKEN_BYTES, ReadToken, Visitor
 
@@ -44,7 +44,7 @@ class Visitors:
 
     def __post_init__(self, keys: Sequence[str | bytes]) -> None:
         # By whether our cookies are secure: the record's then has another name.
-        self._record_names = [record_cookie(self.settings, secure=s) for s in (False, True)]
+        self._pairs = [our_pairs(record_cookie(self.settings, secure=s)) for s in (False, True)]
         #: False where the site has no secret key: then nothing is kept.
         self.can_sign: bool = bool(keys)
         self._record_signer = Signer(keys, "record", clock=self.clock)
@@ -67,7 +67,7 @@ class Visitors:
 
         :param secure: our cookies are ``Secure`` here, see :func:`.request_cookies.record_cookie`.
         """
-        records, cookies = cookies_in(header, self._record_names[secure])
+        records, cookies = cookies_in(header, self._pairs[secure])
         if not records and not cookies:
             return RequestCookies()
         record = next(filter(None, map(self._record, records[:_MOST_COOKIES])), None)
