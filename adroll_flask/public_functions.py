@@ -32,7 +32,8 @@ def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
     :param fields: see ``docs/reference/events.md``. ``visitor`` takes a :class:`Visitor` or the
         text of :meth:`Visitor.token` where there is no browser, and ``None`` where there is no
         visitor: then nothing is taken from the current request; ``session`` an SQLAlchemy
-        session on the outbox's database, whose commit then is the event's.
+        session on the outbox's database, whose commit then is the event's. A database error of
+        that session is raised, since its transaction has failed.
     :raises EventError: with ``ADROLL_STRICT`` only: a field is wrong. Otherwise the event is
         kept as a dead letter, and the receipt says why.
     :raises ConfigurationError: in development and tests only: there is no app here. Otherwise
