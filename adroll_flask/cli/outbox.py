@@ -262,11 +262,14 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     try:
         accounts = (*reporter.settings.accounts, "")
         hosts = {reporter.order_key(order, host): host for host in accounts}
+        # Held as a dry run: its page's host is not in ADROLL_HOSTS.
+        hosts[reporter.order_key(order)._replace(dry_run=True)] = ""
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
     rows = lookups.of_orders([*hosts])
     may_change = ("held",) if kind == "release" else ("held", "waiting")
     keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
+    keys = [key for key in keys if not key.dry_run] or keys
     if len(keys) != 1:  # its number may be a slip
         why = "several accounts have this order" if keys else "no such order is held here"
         why = f"{why}, so nothing was done; flask adroll outbox find {order}"

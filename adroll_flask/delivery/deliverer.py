@@ -313,19 +313,19 @@ class Deliverer:
         self.stepped_at = time.monotonic()
         step = Progress()
         fault: Exception | None = None
-        if not self.outbox.exists():  # to look would make a database
-            return step
+        is_there = self.outbox.exists()  # to look at one that is not there would make it
         try:
-            if not sends:
+            if is_there and not sends:
                 while self.outbox.ingest.take_in() and not stop.is_set():
                     pass
-            else:
+            elif is_there:
                 step = self._advance(stop, waits=waits)
         except Exception as error:
             let_through(error)
             fault = error
         try:
-            self.outbox.database.empty_log()
+            if is_there:
+                self.outbox.database.empty_log()
             if time.monotonic() >= self._clean_at:
                 self._keep_house(sends)  # also after a fault: it may be what makes room
         except Exception as error:
@@ -335,11 +335,14 @@ class Deliverer:
         return Progress(step.ended, pause=TROUBLE_LASTS) if self._trouble else step
 
     def _keep_house(self, sends: bool) -> None:
-        more = sends and self.outbox.admin.keep_house()
+        more = False
+        if self.outbox.exists():
+            more = sends and self.outbox.admin.keep_house()
+            self.outbox.clocks.compare(self.clock)
+            self.look()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
-        self.outbox.clocks.compare(self.clock)
-        self.look()
         if sends:
+            # Also where nothing was ever reported, which the shop's list may tell.
             self.also()
 
     def look(self) -> None:

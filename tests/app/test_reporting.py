@@ -636,6 +636,18 @@ def test_commands_say_what_becomes_of_an_order(
     assert said in invoke(app, "outbox", *command.split(), code=code).output
 
 
+@pytest.mark.parametrize("kind", ["release", "cancel"])
+def test_commands_decide_on_an_order_of_a_host_that_is_not_real(
+    make_app: AppMaker, kind: str
+) -> None:
+    app = make_app(ADROLL_HOSTS=["www.shop.example"])
+    report(app, hold=True)
+    settle(app)
+    invoke(app, "outbox", kind, "1001", code=0)
+    state = {"release": "waiting", "cancel": "cancelled"}[kind]
+    assert app.extensions["adroll"].outbox.lookups.counts()[state] == 1
+
+
 def test_verdicts_without_a_hold_are_counted(make_app: AppMaker) -> None:
     app = make_app()
     report(app, hold=True)

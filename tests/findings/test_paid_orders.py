@@ -25,12 +25,13 @@ def at(seconds: float) -> datetime:
 class PayingShop(dashboard_shop.DashboardShop):
     """A shop that lists its paid orders."""
 
-    def __init__(self, make_app: AppMaker, **config: Any) -> None:
+    def __init__(self, make_app: AppMaker, *, is_new: bool = False, **config: Any) -> None:
         super().__init__(make_app, **config)
         self.paid: list[dict[str, Any]] = []
         self.asked: list[tuple[datetime, datetime]] = []
         self.fault: Exception | None = None
-        visits.began_long_ago(self.app)
+        if not is_new:
+            visits.began_long_ago(self.app)
 
         @self.extension.paid_orders
         def paid(since: datetime, until: datetime) -> Any:
@@ -291,6 +292,21 @@ def test_whoever_delivers_asks(shop: PayingShop) -> None:
     shop.now += 2 * HOUR
     shop.runtime.deliverer.also()
     eventually(lambda: len(shop.asked) == 2)
+
+
+def test_a_shop_that_never_reported_learns_it_from_its_list(
+    make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    """Without a report there was no outbox, and nobody asked for the list: no more than a hint."""
+    monkeypatch.setattr("adroll_flask.delivery.deliverer._HOUSEKEEPING", 0.0)
+    shop = PayingShop(make_app, is_new=True)
+    for number in (1, 2):
+        shop.pay(f"{number}", ago=60.0)
+        shop.runtime.deliverer.step(threading.Event())
+        eventually(lambda expected=number: len(shop.asked) == expected)
+        eventually(lambda: not shop.runtime.paid_orders.trouble())
+        shop.now += 2 * HOUR
+    seen(shop, "never-reported", "1 paid order of the last 14 days was never reported")
 
 
 def test_there_is_one_function_which_under_the_middleware_is_an_argument(shop: PayingShop) -> None:
