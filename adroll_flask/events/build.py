@@ -57,7 +57,7 @@ _CALL_CHECKS: Checks = {
     "email": None,
     "product_map": None,
 }
-#: Arguments that say nothing where they are an empty text; that is noted.
+#: Arguments that may be an empty text. Then they are left out, and the receipt says so.
 _IDENTIFIERS = ("email", "user_id", "device_id", "adct", "first_party_cookie")
 #: Characters of a text that are looked at to tell whether it says anything.
 _BLANK = MAX_TEXT + 1
@@ -123,13 +123,13 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
     """One checked event.
 
     :param name: one of the thirteen.
-    :param fields: the caller's, by the names of :data:`.names.FIELD_NAMES`; ``None``: it is not
-        given.
+    :param fields: the caller's arguments, by the names of :data:`.names.FIELD_NAMES`. One that is
+        ``None`` counts as not given.
     :param defaults: what the visitor and the request give.
-    :param strict: a bad optional field of the caller's raises instead of being left out. One of the
-        visitor's is left out all the same.
-    :raises EventError: a field without which there is no event is wrong or missing; for a
-        purchase also its order id, value, currency and deduplication key.
+    :param strict: raise where an optional argument of the caller's is wrong; else it is left out.
+        What is wrong of the visitor's is left out always.
+    :raises EventError: a field is wrong or missing without which there is no event: of a purchase
+        that is also a wrong order id, value, currency or deduplication key.
 
     >>> built = build("pageView", {}, EventDefaults(
     ...     now=1667065540.0, page_location="https://shop.example/", ip="203.0.113.9", adct="c1"),
@@ -200,11 +200,12 @@ def values_of_call(
 ) -> dict[str, Any]:
     """An event's values: those of the call, and *defaults* for the fields that it does not have.
 
-    Each is checked; amounts are not rounded yet. There is one product for each of the call's: an
-    ``EventProduct``, or a dict where it is not complete.
+    Each value is checked. Amounts are not rounded yet. Each product of the call's is an
+    ``EventProduct``, or a dict where something of it is wrong or missing.
 
-    :param problems: takes what a check refuses; the field then has its default, or nothing.
-    :param dropped: takes the call's fields that say nothing.
+    :param problems: each refusal of a check is added to it. The field then has its default, if
+        there is one.
+    :param dropped: the call's fields that are empty are added to it.
     """
     taken = accept(fields, problems, _CALL_CHECKS)
     email = fields.get("email")

@@ -436,10 +436,10 @@ def accept_products(
 ) -> None:
     """Check each of *products*, and put them into *taken*.
 
-    A product that is right is an ``EventProduct`` there. Of any other one it is a dict of the
-    fields that are right.
+    A product of which all is right becomes an ``EventProduct``. Any other one becomes a dict of
+    those of its fields that are right.
 
-    :param taken: has the currency, if there is one.
+    :param taken: the event's checked values; the currency is read from it.
     :param product_map: see :func:`.products.gather`.
     :param problems: takes what is refused.
     """
@@ -475,10 +475,12 @@ def _accept_product(
 
 @functools.lru_cache(1024, typed=True)
 def _whole_product(currency: str, /, **item: Any) -> EventProduct:
-    """A product that is right in all it has. A shop's orders are of the same products again and
-    again: they are remembered by value.
+    """The product of *item*, if all of it is right.
 
-    :raises Exception: something of it is wrong.
+    1,024 products are remembered by their values: a shop's orders have the same ones again and
+    again.
+
+    :raises Exception: something of *item* is wrong.
     """
     problems: list[EventError] = []
     taken = accept(item, problems, PRODUCT_CHECKS, 0)

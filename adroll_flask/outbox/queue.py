@@ -19,11 +19,13 @@ from .model import Claim, OutboxFailed, Outcome, State
 from .retention import KEYLESS_KEPT
 from .schema import STEP, Tx, of_account
 
-#: Seconds that a retry may be put off; more, also of a lease, comes from a clock that was wrong.
+#: Seconds that a retry may be put off. A longer pause, or a longer lease, comes from a clock that
+#: was wrong.
 LONGEST_DELAY: Final = 900.0
 #: Seconds after which what was put off for longer is due. A worker may still be at it.
 _NEAR: Final = 120.0
-#: Seconds that a claim waits for who takes in at the moment: else it would find nothing, and rest.
+#: Seconds that a claim waits for another process that takes in just now. Without the wait it would
+#: find nothing, and its worker would rest.
 _TURN: Final = 0.1
 #: Entries that a claim takes in with one transaction.
 _AT_ONCE: Final = 100
@@ -100,10 +102,13 @@ class Queue:
         return Claim(token, tuple(events), begin, tx.now, is_more or len(events) >= limit)
 
     def _take_in_for(self, tx: Tx, intake: Intake, account: str, limit: int) -> bool:
-        """Take in until *limit* events are due, in small steps; whether there may be more.
+        """Take in what was reported, in small steps, until *limit* events are due.
 
-        What is suppressed, held or another account's keeps nobody waiting, and what is not due yet
-        stays in the journal: on a small disk there is no room for it twice.
+        No more than that: what stays in the journal is on the disk once, and a small disk has no
+        room for it twice. Entries that are not to be sent for *account* (suppressed, held, another
+        account's) do not count.
+
+        :returns: whether there may be more.
         """
         taken = 0
         while number := self.ingest.write(tx, intake, _AT_ONCE):
@@ -285,7 +290,7 @@ class Queue:
     # -- leases that ran out ----------------------------------------------------------------
 
     def _take_back(self, tx: Tx, account: str) -> None:
-        """Return what lapsed."""
+        """Return events of *account* whose lease has ended: their worker is dead, or too slow."""
         if lookups.oldest_due(tx, [account], model.LEASED) is None:
             return
         for state in model.LEASED:
@@ -314,6 +319,7 @@ class Queue:
         return self.database.repeat(lambda tx: self._adopt(tx, account))
 
     def _adopt(self, tx: Tx, account: str) -> int:
+        """Give one portion of the events without an account this one; how many they were."""
         rows = list[model.Row]()
         for state in State:
             those = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
@@ -326,7 +332,8 @@ class Queue:
             met = schema.of_orders(tx, [order]).get(order) if row.key else None
             verdict = None
             if met is not None and "decided" in (row.state, met.state):
-                # Held before the EID was set, released or cancelled after it; or as yet unheld.
+                # The event was held before the EID was set, and decided on after it; or the verdict
+                # came first.
                 verdict = taken_out(tx, row.id if row.state == "decided" else met.id)
             elif met is not None:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
@@ -349,8 +356,10 @@ def _places_of(claim: Claim, ids: Collection[str]) -> list[int | str]:
 
 
 def bring_near(tx: Tx) -> None:
-    """After a clock that went back nothing stands still: what is due later than anything is put off
-    is due soon."""
+    """Let nothing wait for hours after a clock that was ahead went back.
+
+    An event that is due later than any pause or lease can last is due soon.
+    """
     far = tx.now + LONGEST_DELAY + model.SKEW
     for account, state in product(destination.accounts_of(tx), model.UNSENT):
         those = of_account(state)

@@ -1,10 +1,11 @@
-"""Whether as much is reported as this shop usually reports: a page that no longer reports makes no
-error anywhere.
+"""Whether the shop reports as much as it usually does. A page that no longer reports makes no error
+anywhere: only the number of events tells.
 
-One rule, by account and event name. How many events were to be expected since the last one, and so
-far today, is the median of the same hours of the four weeks before, of which three have to be
-known. How far a day may be from that is the shop's own spread. So few with a probability below 1 in
-1,000 are too few; none at all, for longer than any pause of thirteen weeks, is silence.
+There is one rule. It looks at each account and event name by itself, at two spans: since the last
+event, and since midnight. The number to be expected in a span is the median of the same hours of
+the four weeks before; three of them have to be known. By how much days differ from that is
+measured, too: the shop's own spread. A number is too small where its probability is below 1 in
+1,000. No event at all, for longer than any pause of the last thirteen weeks, is silence.
 
 Days differ by more than chance. With the Poisson distribution a rule like this one has an alarm on
 3 to 151 days a year where days vary by 15 %; with the negative binomial one, whose variance has the
@@ -34,7 +35,8 @@ from .model import Level, Watched
 #: Hours.
 _DAY: Final = 24
 _WEEK: Final = 7 * 24
-#: Weeks that say what is usual, how many of them have to be known, and of how many pauses are.
+#: Weeks that say what is usual, how many of them have to be known, and weeks whose longest pause
+#: counts.
 _WEEKS: Final = 4
 _FEWEST_WEEKS: Final = 3
 _PAUSES: Final = 13
@@ -42,20 +44,20 @@ _PAUSES: Final = 13
 _FEWEST: Final = 20
 #: The probability below which there are too few.
 _RARE: Final = 0.001
-#: Of the variance: that of orders which come by chance, a little more than Poisson's, and the least
-#: by which days differ, as a share of what is expected.
+#: Two parts of the variance. Orders come by chance: that part is a little larger than Poisson's.
+#: And days differ: by this share of what is expected at least.
 _CHANCE: Final = 1.4
 _LEAST: Final = 0.2
-#: Seconds of history that are looked at: what was taken out of a shop is forgotten after thirteen
-#: weeks.
+#: Seconds of history that are looked at. So an event that the shop no longer reports is missed for
+#: thirteen weeks, and then forgotten.
 LOOKS_BACK: Final = (_PAUSES + _WEEKS) * _WEEK * 3600
 
 
 def probability(number: int, expected: float, spread: float) -> float:
     """How likely *number* events or fewer are where *expected* ones are usual.
 
-    By the negative binomial distribution with that mean and the variance
-    ``1.4 * expected + (spread * expected) ** 2``. What is surely not rare is 1.
+    The distribution is the negative binomial one with that mean and the variance
+    ``1.4 * expected + (spread * expected) ** 2``. Of a number that is surely not rare it is 1.
 
     >>> probability(1, 17, 0.2) < 0.001 < probability(3, 17, 0.2)
     True
@@ -87,7 +89,7 @@ class Rhythm:
     _busy: list[int] = field(default_factory=list)
 
     def add(self, hour: int, number: int) -> None:
-        """*number* more came in *hour*, the last one or one after it."""
+        """Add *number* events of *hour*. Hours come in their order, each any number of times."""
         if number and self._busy[-1:] != [hour]:
             self._busy.append(hour)
         self._by_hour[hour] += number
@@ -123,7 +125,7 @@ class Rhythm:
         return min(self._busy[place - 1] + 1.0, now) if place else float(self.first)
 
     def longest_pause(self, now: float) -> int:
-        """The longest time without any of the thirteen weeks before the last one, in hours."""
+        """The longest time without an event of the thirteen weeks before the last event, hours."""
         busy = self._busy[: bisect_left(self._busy, now)]
         since = (busy[-1] if busy else 0) - _PAUSES * _WEEK
         pauses = (after - before for before, after in pairwise(busy) if before >= since)
@@ -131,7 +133,7 @@ class Rhythm:
 
     def spread(self, midnight: int) -> float:
         """By how much the 28 days before *midnight* differ from the mean of their weekday, as a
-        share of it, beyond what is chance."""
+        share of that mean, without what chance alone would make."""
         numbers = [
             self.came(midnight - _DAY * (day + 1), midnight - _DAY * day)
             for day in range(_WEEKS * 7)
@@ -140,21 +142,21 @@ class Rhythm:
         squares = math.fsum(mean**2 for mean in means)
         if not squares:
             return _LEAST
-        # A mean that has the day in it is nearer to it than another one would be.
+        # Each day is one of the four in its own mean, which is nearer to it for that.
         nearer = _WEEKS / (_WEEKS - 1)
         pairs = zip(numbers, means, strict=True)
         beyond = math.fsum((number - mean) ** 2 * nearer - _CHANCE * mean for number, mean in pairs)
         return max(_LEAST, math.sqrt(max(0.0, beyond) / squares))
 
     def is_watched(self, now: float) -> bool:
-        """Whether it came often enough in the four weeks up to the last one to be missed."""
+        """Whether it came often enough to be missed, in the four weeks up to the last event."""
         last = self.last_before(now)
         return self.came(last - _WEEKS * _WEEK, last) >= _FEWEST
 
     def is_rare(self, begin: float, number: int, now: float) -> bool:
         """Whether *number* or fewer from *begin* until *now* are too few."""
         usual = self.usual(begin, now)
-        # Of the days before it stopped: days without any would make all days usual.
+        # The spread is of the days before the last event: of days without any, none would be rare.
         day = math.floor(self.last_before(now) / _DAY) * _DAY
         return bool(usual) and probability(number, median(usual), self.spread(day)) < _RARE
 

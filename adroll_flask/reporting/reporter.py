@@ -248,12 +248,13 @@ class Reporter:
     def check_purchase(
         self, fields: Mapping[str, Any], *, strict: bool, by_token: bool = False
     ) -> None:
-        """Warn once that a purchase has no order id or no value. AdRoll takes it all the same.
+        """Warn once where a purchase has no order id or no value. AdRoll takes it all the same.
 
         :param fields: the purchase's.
-        :param by_token: ``visitor=`` is given. Then the identity function is not asked, which is
-            told once, too.
-        :raises EventError: with *strict*: it has no order id, or no value.
+        :param strict: raise instead.
+        :param by_token: the visitor is known by a token. Then the identity function is not asked;
+            that is warned of, too, where the site has one and *fields* have no identity.
+        :raises EventError: with *strict*: there is no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
             if field in fields:
@@ -299,12 +300,12 @@ class Reporter:
         """What *subject* says of the visitor, and whether their event may be reported.
 
         :param subject: a ``Visitor``, or a token's text.
-        :param fields: the caller's.
-        :param browser: the current request. It may be the visitor's own; their answer in it counts
-            more than the token's.
-        :param strict: refuse a token that cannot be read even where *fields* say whose event it is.
-        :raises EventError: *subject* is no token of this site, and nothing in *fields* says whose
-            event it is.
+        :param fields: the caller's arguments. Where they have an identifier, they say whose event
+            it is without a token.
+        :param browser: the current request. Where it is the visitor's own, what they answered there
+            counts more than what the token says.
+        :param strict: refuse a token that cannot be read whatever *fields* have.
+        :raises EventError: *subject* is no token of this site, and *fields* have no identifier.
         """
         visitor = Visitor()
         made_at: float | None = None
@@ -444,9 +445,10 @@ class Reporter:
         return self.settings.account_of(host).advertisable_eid or ""
 
     def suppressed(self, name: str, why: str, key: object, account: str, dry_run: bool) -> Receipt:
-        """Count an event that is not to be reported, and remember why, by the hash of its order.
+        """Count an event that may not be reported. The outbox keeps a hash of its order id with the
+        reason, so that a comparison with the shop's list knows why the order is not there.
 
-        A dry run is only counted.
+        Of a dry run nothing is kept.
 
         :param key: the caller's order id or deduplication key; ``None``: there is none.
         """
@@ -544,9 +546,12 @@ class Reporter:
         session: Any = None,
         host: str = "",
     ) -> Receipt:
-        """Let a held conversion be sent, or forget it; see :func:`adroll_flask.release_conversion`.
+        """Let a held conversion be sent, or forget it: :func:`adroll_flask.release_conversion` and
+        :func:`adroll_flask.cancel_conversion`.
 
-        :param fields: those that a release changes.
+        :param fields: what a release changes: value, currency, products; those that are ``None``
+            stay.
+        :param at: which time AdRoll is told: ``"purchase"`` or ``"release"``.
         """
         from adroll_flask.events.fix import accept_changes
 
@@ -593,9 +598,10 @@ class Reporter:
             logger.error("AdRoll's delivery was not told of %s: %s [delivery-not-told]", of, detail)
 
     def withdraw(self, record_id: str | None) -> None:
-        """Erase the waiting events of a visitor who says no, and earlier ones that come in later.
+        """Erase the events that wait of a visitor who says no.
 
-        Never fails a request: a failure is counted and logged.
+        Events that they caused before it are erased, too, where they come into the outbox after it.
+        It never fails a request: a failure is counted and logged.
 
         :param record_id: of the visitor's record. Only this server makes such an id; a click id in
             a request may be somebody else's.

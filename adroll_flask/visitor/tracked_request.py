@@ -27,9 +27,13 @@ from .request_cookies import RequestCookies, record_cookie
 from .tokens import Visitor
 from .visitors import Visitors
 
-#: Whose address a request has: the server gives ``none``, as over a Unix socket; a page of this
-#: very machine's (``local``) or of another host has a ``private`` or loopback one; it is a public
-#: one and not among those in ``X-Forwarded-For``, so that it is a ``proxy``'s; nothing is amiss.
+#: Whose address a request has, as far as that can be told:
+#:
+#: - ``none``: the server gives no address, as over a Unix socket.
+#: - ``local``: a private or loopback address asks for a page of ``localhost``: a developer's.
+#: - ``private``: such an address asks for a page of any other host: a proxy's.
+#: - ``proxy``: a public address, and there is an ``X-Forwarded-For`` that does not have it.
+#: - ``visitor``: any other.
 Sender: TypeAlias = Literal["none", "local", "private", "proxy", "visitor"]
 
 #: How private, shared, loopback and link-local addresses begin, and some public ones, too.
@@ -93,16 +97,16 @@ class TrackedRequest:
 
     @property
     def is_for_library(self) -> bool:
-        """True where htmx or its like asks: what it does with the answer runs no script of ours."""
+        """True where htmx or its like asks. It puts the answer into a page that has our script."""
         return not self.environ.keys().isdisjoint(_FRAGMENT_HEADERS)
 
     @property
     def is_navigation(self) -> bool:
-        """Of a GET: the browser goes to this address, in its window or in a frame.
+        """True where the browser goes to this address, in its window or in a frame.
 
-        Anybody can have an address loaded by all who look at a page: as a picture in a review. An
-        old browser, or one over plain HTTP, does not say what it loads. Then ``Accept`` tells: for
-        a picture it does not name HTML.
+        It is False for a picture, a script or a script's call: anybody can have an address loaded
+        by all who look at a page, as a picture in a review. An old browser, or one over plain HTTP,
+        does not say what it loads. Then ``Accept`` tells: for a picture it does not name HTML.
         """
         environ = self.environ
         dest = environ.get("HTTP_SEC_FETCH_DEST")
@@ -197,8 +201,12 @@ class TrackedRequest:
 
     @property
     def sender_note(self) -> str | None:
-        """:attr:`sender` as an order keeps it, nothing of the visitor: of a ``proxy`` with a keyed
-        hash of its address, and two bytes by which two visitors are told apart but not known."""
+        """:attr:`sender` as an order keeps it; ``None``: a visitor's.
+
+        A ``proxy`` has eight digits of a keyed hash of its address, by which orders through one
+        proxy are found. Four more are of ``X-Forwarded-For``: they tell two visitors apart, and do
+        not tell who they are.
+        """
         sender = self.sender
         if sender != "proxy":
             return None if sender == "visitor" else sender
