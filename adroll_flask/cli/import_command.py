@@ -30,7 +30,7 @@ from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import names
 from adroll_flask.events.build import build
 from adroll_flask.outbox import model
-from adroll_flask.outbox.disk import make_folder
+from adroll_flask.outbox.local_files import make_folder
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists

@@ -337,7 +337,7 @@ class Deliverer:
     def _keep_house(self, sends: bool) -> None:
         more = False
         if self.outbox.exists():
-            more = sends and self.outbox.admin.keep_house()
+            more = sends and bool(self.outbox.admin.keep_house())
             self.outbox.clocks.compare(self.clock)
             self.look()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)

@@ -23,7 +23,7 @@ from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .queue import bring_near
-from .retention import DECIDED_WITHIN, HISTORY_KEPT, waits_for_people
+from .retention import DEAD_LETTER_KEPT, HISTORY_KEPT, waits_for_people
 from .schema import STEP, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -204,7 +204,7 @@ class Admin:
                 "[dead-letters-ending]",
                 len(given_up),
                 were,
-                span(DECIDED_WITHIN),
+                span(DEAD_LETTER_KEPT),
                 given_up[0],
             )
         return ended

@@ -25,7 +25,7 @@ from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
-from . import disk, holds, journal, model, schema
+from . import holds, journal, local_files, model, schema
 from .model import BATCH, NewEvent, OutboxFailed, State
 from .rows import RowWriter, Written
 from .schema import T, Tx, first_value
@@ -337,7 +337,7 @@ def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
     is to be sent. A held event stays held: nothing sends it before its release, which is doubted
     in the same way.
     """
-    same_boot = note.boot == disk.boot()
+    same_boot = note.boot == local_files.boot()
     if isinstance(entry, NewEvent) and entry.dead is None:
         if same_boot and entry.held_for is None:
             entry.dead = ("restored", holds.DOUBT)

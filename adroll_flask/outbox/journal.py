@@ -50,7 +50,7 @@ from weakref import WeakSet
 from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
-from . import disk
+from . import local_files
 from .model import OutboxFailed, body_of, line_of
 
 #: Seconds between two looks whether a file is still at its path.
@@ -110,7 +110,7 @@ class _File:
         self.is_closed = True
         if self._is_open():
             if self.pid == os.getpid():
-                disk.let_go(self.number)
+                local_files.let_go(self.number)
             os.close(self.number)
 
     __del__ = close
@@ -252,7 +252,7 @@ class Journal:
             file.write(line)
             is_written = True
             if self._sync:
-                disk.sync_data(file.number)
+                local_files.sync_data(file.number)
         except BaseException as exc:
             # Two kinds of file take no more entries: one whose sync failed, since the kernel says
             # so only once, and one in which an exception from outside ended a write. A file that
@@ -290,18 +290,20 @@ class Journal:
         :raises OSError: no file was made.
         """
         if not self.folder.is_dir():
-            disk.make_folder(self.folder)
+            local_files.make_folder(self.folder)
             if self._sync:
-                disk.sync_folder(self.folder.parent)
+                local_files.sync_folder(self.folder.parent)
         # The names that a process makes sort by age, even where the clock is set back.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, os.getpid())
-        number = disk.make_file(path, os.O_RDWR | os.O_APPEND | disk.BINARY | disk.NO_FOLLOW)
+        number = local_files.make_file(
+            path, os.O_RDWR | os.O_APPEND | local_files.BINARY | local_files.NO_FOLLOW
+        )
         try:
-            disk.hold(number)
+            local_files.hold(number)
             identity = os.fstat(number)
             if self._sync:
-                disk.sync_folder(self.folder)
+                local_files.sync_folder(self.folder)
         except BaseException:
             os.close(number)
             path.unlink(missing_ok=True)
@@ -333,7 +335,7 @@ _NOTE: Final = "adroll-reader.note"
 
 def _boot() -> str:
     """A short hash of this host's boot. A lock says something only of a file of the same boot."""
-    return hashlib.blake2b(disk.boot().encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(local_files.boot().encode(), digest_size=4).hexdigest()
 
 
 def file_name(created: int, pid: int) -> str:
@@ -401,7 +403,7 @@ def read_part(
     """
     part = Part(end=offset)
     try:
-        handle = os.open(file.path, os.O_RDONLY | disk.BINARY | disk.NO_FOLLOW)
+        handle = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
     except FileNotFoundError:  # another reader was done with it
         return part
     with os.fdopen(handle, "rb", buffering=0) as source:
@@ -441,7 +443,7 @@ def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file of no writer may be removed."""
     try:
-        handle = os.open(file.path, os.O_RDONLY | disk.BINARY | disk.NO_FOLLOW)
+        handle = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -449,7 +451,7 @@ def is_alive(file: JournalFile) -> bool:
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
         may_lack_its_lock = status.st_size == 0 and not is_quiet  # its writer made it just now
         if not may_lack_its_lock:
-            held = disk.is_held(handle)
+            held = local_files.is_held(handle)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
         # No lock tells. A quiet writer that is taken for gone too early loses nothing: after its
@@ -482,10 +484,10 @@ def keep_aside(folder: Path, name: str, data: bytes, what: str) -> None:
 
     :param what: what the bytes are, for the log.
     """
-    disk.make_folder(folder)  # bytes from the inbox may come before any journal file
+    local_files.make_folder(folder)  # bytes from the inbox may come before any journal file
     path = folder / f"{name}.corrupt"
-    flags = os.O_WRONLY | os.O_TRUNC | disk.BINARY | disk.NO_FOLLOW
-    with os.fdopen(disk.open_file(path, flags), "wb") as file:
+    flags = os.O_WRONLY | os.O_TRUNC | local_files.BINARY | local_files.NO_FOLLOW
+    with os.fdopen(local_files.open_file(path, flags), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -524,10 +526,10 @@ def last_note(folder: Path) -> Note:
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
     """Leave a note for the next reader. Only the reader whose turn it is does so."""
-    line = line_of(json.dumps([dict(positions), disk.boot()]).encode())
-    flags = os.O_WRONLY | disk.BINARY | disk.NO_FOLLOW
+    line = line_of(json.dumps([dict(positions), local_files.boot()]).encode())
+    flags = os.O_WRONLY | local_files.BINARY | local_files.NO_FOLLOW
     with suppress(OSError):  # on a full disk the last note stays
-        file = disk.open_file(folder / _NOTE, flags)
+        file = local_files.open_file(folder / _NOTE, flags)
         try:
             os.write(file, line)
             os.ftruncate(file, len(line))
@@ -551,16 +553,16 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
     """
     lock = folder / _TURN
     try:
-        file = disk.open_file(lock, os.O_RDWR | disk.BINARY | disk.NO_FOLLOW)
+        file = local_files.open_file(lock, os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         yield ()
         return
     try:
         until = monotonic() + patience
-        is_ours = disk.hold(file)
+        is_ours = local_files.hold(file)
         while not is_ours and monotonic() < until:
             time.sleep(0.005)
-            is_ours = disk.hold(file)
+            is_ours = local_files.hold(file)
         if is_ours:
             with suppress(FileNotFoundError):  # the folder was removed
                 os.utime(lock)
@@ -570,7 +572,7 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
         else:
             yield ()
     finally:
-        disk.let_go(file)
+        local_files.let_go(file)
         os.close(file)
 
 

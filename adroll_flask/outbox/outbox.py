@@ -19,7 +19,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess, made_once
 from adroll_flask.times import DAY
 
-from . import disk, location, model, schema
+from . import local_files, location, model, schema
 from .inbox import Inbox, after_commit
 from .journal import Journal, waiting_bytes
 from .model import OutboxFailed
@@ -292,7 +292,11 @@ class Outbox:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
         place = self.place
         try:
-            return not isinstance(place, Path) or disk.is_there(place) or disk.is_there(self.folder)
+            return (
+                not isinstance(place, Path)
+                or local_files.is_there(place)
+                or local_files.is_there(self.folder)
+            )
         except OSError:  # a folder that may not be entered: who works with it tells of that
             return True
 

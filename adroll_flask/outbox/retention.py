@@ -16,7 +16,7 @@ from . import model
 
 #: A dead letter keeps its content for so long, so that it can still be sent; for as long its key
 #: stays after that.
-DECIDED_WITHIN: Final = 90 * DAY
+DEAD_LETTER_KEPT: Final = 90 * DAY
 #: A delivered event without a key, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
 #: History, why an order was suppressed, and how far the journal's file of a host that is gone was

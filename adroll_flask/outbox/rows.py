@@ -140,7 +140,7 @@ class RowWriter:
             row["reason"] = reason[:40]
             row["error"] = error[: model.ERROR_LENGTH]
             row["settled_at"] = queued_at
-            row["due_at"] = tx.now + retention.DECIDED_WITHIN
+            row["due_at"] = tx.now + retention.DEAD_LETTER_KEPT
         elif event.held_for is not None:
             row["state"] = State.held.value
             row["due_at"] = queued_at + event.held_for

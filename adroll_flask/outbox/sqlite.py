@@ -23,7 +23,7 @@ from adroll_flask.forks import PerProcess, at_fork, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
-from . import disk, schema, whose_file
+from . import local_files, schema, whose_file
 from .location import FILE
 from .model import ForeignFile, OutboxFailed
 from .schema import T, Tx
@@ -296,7 +296,7 @@ class SqliteDatabase(schema.Database):
 
         :raises ForeignFile: the database is missing, while its log is there and is not ours.
         """
-        disk.make_folder(self.path.parent)
+        local_files.make_folder(self.path.parent)
         beside = [Path(f"{self.path}{suffix}") for suffix in _BESIDE]
         with self._alone():
             if self.path.exists():
@@ -308,7 +308,7 @@ class SqliteDatabase(schema.Database):
                 raise self._foreign("log")
             for path in beside:
                 path.unlink(missing_ok=True)
-            os.close(disk.make_file(self.path, os.O_RDWR | disk.BINARY))
+            os.close(local_files.make_file(self.path, os.O_RDWR | local_files.BINARY))
 
     def create_tables(self) -> None:
         self.write(_make_tables)
@@ -316,11 +316,11 @@ class SqliteDatabase(schema.Database):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Lock out other processes that would make or replace the file."""
-        flags = os.O_RDWR | disk.BINARY | disk.NO_FOLLOW
-        lock = disk.open_file(Path(f"{self.path}-adroll.lock"), flags)
+        flags = os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW
+        lock = local_files.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
             until = time.monotonic() + PATIENCE
-            while not disk.hold(lock):
+            while not local_files.hold(lock):
                 if time.monotonic() > until:
                     raise OutboxFailed("locked")
                 time.sleep(0.002)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from . import history, model, schema
 from .model import LEASED, UNSENT, State
-from .retention import DECIDED_WITHIN
+from .retention import DEAD_LETTER_KEPT
 from .schema import Tx
 
 _WITHOUT_CONTENT: Final = "payload = NULL, record_hash = NULL, attempt_log = NULL"
@@ -171,7 +171,7 @@ def move(
         away = "{moves_away}" if rule.target == DELIVERED else ""
         statement = f"UPDATE adroll_event SET {away}{sets} WHERE {where}"
         values["kept"] = tx.kept
-        values["decided_by"] = tx.now + DECIDED_WITHIN
+        values["decided_by"] = tx.now + DEAD_LETTER_KEPT
         moved = tx.execute(statement, ids=ids, **values)
     if counted and rows:
         why = why or values.get("reason") or ""

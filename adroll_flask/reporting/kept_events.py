@@ -16,7 +16,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.admin import Changed
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import GIVEN_UP, Row, SuppressedOrder
-from adroll_flask.outbox.retention import DECIDED_WITHIN
+from adroll_flask.outbox.retention import DEAD_LETTER_KEPT
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event, short_key
 
@@ -142,7 +142,7 @@ def life(row: Row) -> list[LifeStep]:
     if row.reason in GIVEN_UP:
         end = "never sent" if row.reason == "given_up" else "AdRoll may have it"
         steps.append(LifeStep("dead", row.settled_at, row.error))
-        steps.append(LifeStep("given_up", row.due_at - DECIDED_WITHIN, end))
+        steps.append(LifeStep("given_up", row.due_at - DEAD_LETTER_KEPT, end))
     elif row.state in ended:
         steps.append(LifeStep(row.state, row.settled_at, ended[row.state]))
         if row.refunded_at is not None:

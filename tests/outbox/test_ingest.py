@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import disk, journal, model
+from adroll_flask.outbox import journal, local_files, model
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.model import OrderKey, Verdict
 from adroll_flask.outbox.outbox import Outbox
@@ -335,7 +335,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     writer.append(model.encode(bench.event("1")))
     assert bench.open().queue.waiting() == 1
     put_back(bench)
-    monkeypatch.setattr(disk, "boot", lambda: "after the cut")
+    monkeypatch.setattr(local_files, "boot", lambda: "after the cut")
 
     (event,) = bench.open().queue.claim(EID).events
 

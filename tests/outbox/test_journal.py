@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox import disk
 from adroll_flask.outbox import journal as journals
+from adroll_flask.outbox import local_files
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read_part, remove
 from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
@@ -157,7 +157,7 @@ def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
     assert journals.last_note(tmp_path).positions == {"a": 7}
     journals.leave_note(tmp_path, {})
     assert journals.last_note(tmp_path).positions == {}
-    assert journals.last_note(tmp_path).boot == disk.boot()
+    assert journals.last_note(tmp_path).boot == local_files.boot()
     path = tmp_path / "adroll-reader.note"
     path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
     assert journals.last_note(tmp_path) == journals.Note()
@@ -277,8 +277,8 @@ def test_with_sync_the_disk_has_an_entry_and_its_names_when_a_call_returns(
     folder: Path, monkeypatch: Patch, sync: bool
 ) -> None:
     synced: list[object] = []
-    monkeypatch.setattr(disk, "sync_folder", synced.append)
-    monkeypatch.setattr(disk, "sync_data", lambda _: synced.extend(texts_of(folder)))
+    monkeypatch.setattr(local_files, "sync_folder", synced.append)
+    monkeypatch.setattr(local_files, "sync_data", lambda _: synced.extend(texts_of(folder)))
     Journal(folder, sync=sync).append(line(b"x"))
 
     assert synced == ([folder.parent, folder, b"x"] if sync else [])
@@ -297,7 +297,7 @@ def test_a_failed_sync_fails_and_ends_the_file(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "sync_data", fail)
+        patch.setattr(local_files, "sync_data", fail)
         with pytest.raises(OutboxFailed, match=reason):
             journal.append(line(b"two"))
     journal.append(line(b"three"))
@@ -385,7 +385,7 @@ def test_no_append_loses_its_file(
         with folder.with_name("other").open("w"):
             is_its_own.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 
-    interrupt(monkeypatch, call, os if call == "write" else disk, meanwhile)
+    interrupt(monkeypatch, call, os if call == "write" else local_files, meanwhile)
     journal.append(line(b"two"))
 
     assert is_its_own == [True]

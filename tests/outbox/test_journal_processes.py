@@ -18,7 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from adroll_flask.outbox import disk, journal
+from adroll_flask.outbox import journal, local_files
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
 from tests.support import ROOT, forked, in_a_child
@@ -217,14 +217,14 @@ def test_a_file_that_no_lock_tells_of_is_given_up_when_quiet(
         name = "1800000000000-1-00000000-0123456789abcdef.journal"
     (folder / name).write_bytes(b"" if case == "not yet locked" else line(b"one"))
     if case == "without locks":
-        monkeypatch.setattr(disk, "is_held", lambda _: None)
+        monkeypatch.setattr(local_files, "is_held", lambda _: None)
     file = only_file(folder)
     end = read_file(file).end
     assert end == file.size
     with monkeypatch.context() as patch:
         if case == "not yet locked":
             # To lock it for a look could keep its writer from locking it.
-            patch.setattr(disk, "is_held", Mock(side_effect=AssertionError("a look")))
+            patch.setattr(local_files, "is_held", Mock(side_effect=AssertionError("a look")))
         assert is_alive(file)
         assert not remove(file, end)
     long_quiet(file)

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from adroll_flask.outbox.disk import make_file, make_folder, open_file
+from adroll_flask.outbox.local_files import make_file, make_folder, open_file
 from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, others_may_enter, ran
 from tests.support.shops import Shop
