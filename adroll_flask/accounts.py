@@ -1,7 +1,8 @@
 """The accounts of an app, and which of them an event belongs to: its page's host decides.
 
-That is the host of ``page_location``, else of the visitor's token, else of the request; reports ask
-:meth:`AccountsOfHosts.account_of` with it.
+That is the host of ``page_location``; else, with ``visitor=``, the host that the visitor has; else
+the request's. Reports ask :meth:`AccountsOfHosts.account_of` with it. An event without a host
+belongs to the account that is set for all hosts.
 """
 
 from __future__ import annotations

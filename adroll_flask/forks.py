@@ -1,4 +1,8 @@
-"""Forks and threads of ours: what has to be still meanwhile, and what is left to others."""
+"""Forks and threads of ours: what has to be still meanwhile, and what is left to others.
+
+A fork waits for two things: until the delivery thread has imported what it needs
+(:mod:`.delivery.thread`), and until no statement runs in the SQLite file (:mod:`.outbox.sqlite`).
+"""
 
 from __future__ import annotations
 

@@ -406,11 +406,6 @@ def create_table() -> None:
     click.echo("the outbox's tables are there")
 
 
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
-
-
 @outbox.command("move-from")
 @click.argument("old", envvar="ADROLL_OLD_OUTBOX_URL", metavar="OLD")
 def move_from(old: str) -> None:
@@ -426,15 +421,14 @@ def move_from(old: str) -> None:
         source = locate(old, Path(runtime.folder).absolute())
     except ConfigurationError as problem:
         raise click.UsageError(f"OLD {problem.problem}") from None
-    # To open a file that is none of SQLite's would move it aside as a damaged outbox.
-    if isinstance(source, Path) and not (source.is_file() and _is_sqlite(source)):
-        raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
     with closing(open_database(source, runtime.settings, runtime.clock)) as database:
         try:
-            database.create_tables()
+            is_there = (not isinstance(source, Path) or source.is_file()) and database.is_ready()
         except model.OutboxFailed as problem:
             reason = f"the old outbox cannot be used: {problem}"
             raise Refusal(reason, slug="outbox-move") from None
+        if not is_there:
+            raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
         try:
             states = admin.move_outbox(database, runtime.outbox.database)
         except admin.NotMoved as problem:

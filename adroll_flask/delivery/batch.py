@@ -3,7 +3,7 @@
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
 blamed only while AdRoll demonstrably takes others: one of the same claim was accepted, or a trial
 event passes. Else it is the destination that refuses everything, which is stopped, and nobody is
-blamed.
+blamed. What the body of a request looks like is told in :mod:`.client`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 AdRoll documents neither its answers nor what becomes of a batch that it refuses, so the status
 alone decides, and each doubtful one counts as unsure. The words of a body are for people only.
+
+The body of a request is made by :meth:`Client.send`: a JSON array of events, compressed with gzip.
+The JSON of one event is made by :func:`adroll_flask.events.event.wire_bytes`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 One :class:`Deliverer` does one step after another, in a thread of the shop's process
 (:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number
-share an outbox. Each account has a :mod:`.gate` of its own, which knows whether a request may go,
-and its own turn (:mod:`.turns`); :mod:`.batch` knows what becomes of its events.
+share an outbox. Each account has its own gate (:mod:`.pauses_and_stops`), which knows whether a
+request may go, and its own turn (:mod:`.turns`); :mod:`.batch` knows what becomes of its events.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The state lives in the outbox, since all workers of an account share one destination; here are the
 rules. What a destination's trouble means for events is :mod:`.batch`'s.
+
+After a 429 or a 503 an account pauses for as long as ``Retry-After`` says, else for 2 seconds, 4,
+8 and so on (:meth:`Gate.troubled`). What each status means, and how long ``Retry-After`` may be,
+is told in :mod:`.client`.
 """
 
 from __future__ import annotations

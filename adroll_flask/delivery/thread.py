@@ -1,4 +1,8 @@
-"""The thread beside a process's requests: it imports what they need, and delivers their reports."""
+"""The thread beside a process's requests: it imports what they need, and delivers their reports.
+
+When the process ends, it goes on sending for a moment (:data:`EXIT_WAIT`). What is not sent by then
+stays in the outbox.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """From entries to rows: the only maker of rows.
 
-The index of keys drops duplicates. What a visitor's no, a verdict or the time of which the outbox
-knows says of an event is done in the same transaction, whichever came first.
+The index of keys tells a second report of an order. It is dropped and counted; if it has no hold,
+it releases the order that is held (:meth:`RowWriter._meet`). A visitor's no and a verdict count in
+the same transaction, whichever came first.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ end of the page. Reading follows a browser, which runs scripts: ``<noscript>`` i
 
 The patterns follow the tokenizer (13.2.5). All are possessive: none steps back, so each is linear
 on any input.
+
+Which responses take the snippet at all is decided by status and headers, in :mod:`.response`.
 """
 
 from __future__ import annotations

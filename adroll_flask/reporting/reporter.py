@@ -4,6 +4,9 @@ Where programmers' errors do not raise, a fault of ours does not reach the calle
 straight through ``_report``: whose event it is, the checked event, the site's own functions, one
 entry in the journal, a receipt. A fault in the event is raised on that way and caught in one place;
 the event is then kept as a dead letter. :meth:`Reporter.decide` takes releases and cancellations.
+
+A second report of an order is kept in the journal like the first. What becomes of it is decided
+where it is taken into the outbox: in :mod:`adroll_flask.outbox.rows`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,8 +230,13 @@ def test_the_command_moves_or_says_why_not(
     done = run(commands, ["outbox", "move-from", str(old.url)])
     assert done.output.startswith("7 events moved: 2 waiting, 2 delivered, "), done.output
     (text := tmp_path / "notes.txt").write_text("no outbox")
+    shops = tmp_path / "shop.sqlite"  # whose own database it is, by a slip
+    with contextlib.closing(sqlite3.connect(shops)) as own:
+        own.execute("CREATE TABLE orders (id)")
+    before = shops.read_bytes()
     for given, status, told in (
-        (f"sqlite:///{text}", 1, f"no outbox at {text}"),
+        (f"sqlite:///{text}", 1, f"no SQLite database: {text}"),
+        (f"sqlite:///{shops}", 1, f"no outbox at {shops}"),
         (old.url, 1, "has to be new: an outbox was moved there"),
         (new.url, 1, "of the same outbox"),
         (f"sqlite:///{tmp_path}/link", 1, "of the same outbox, or the new one is its copy"),
@@ -242,4 +248,4 @@ def test_the_command_moves_or_says_why_not(
         assert refused.exit_code == status
         assert told in refused.output
         assert "secret" not in refused.output
-    assert text.read_text() == "no outbox"
+    assert (text.read_text(), shops.read_bytes()) == ("no outbox", before)
