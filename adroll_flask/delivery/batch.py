@@ -79,8 +79,9 @@ class BatchSender:
         account = self.gate.client.account
         self._eids = {name: getattr(account, name) for name in ("advertisable_eid", "pixel_eid")}
         self._eids_in_json = [f'"{name}":"{eid}"'.encode() for name, eid in self._eids.items()]
-        #: Whether those are dry runs of which AdRoll took some of the claim, or a trial. Dry runs
-        #: and others share no request, and do not vouch for each other.
+        #: Values of ``dry_run`` for which AdRoll is known to take events. AdRoll accepted events of
+        #: the claim with that value, or a trial event in place of a suspect with that value. Dry
+        #: runs and other events share no request. One kind tells nothing about the other.
         self._taken: set[bool] = set()
         self._suspects: list[_Suspect] = []
 
@@ -183,7 +184,10 @@ class BatchSender:
         return [event for event in still_open if event.id in ours]
 
     def _make_ready(self) -> None:
-        """Before a request: go on only if it may begin, with the lease well before its end."""
+        """Make sure that a request may begin now. Extend the lease where a part of it is over.
+
+        :raises _Halt: no request may begin, or the lease has ended.
+        """
         if self.stop.is_set():
             raise _Halt
         # Before the lease is looked at: between that and the request nothing may take long.
@@ -258,7 +262,7 @@ class BatchSender:
     def _judge(self, most: int = 1) -> None:
         """Blame the suspects for whom it is known that AdRoll takes others like them.
 
-        :param most: of more than so many that are left, ask AdRoll by a trial event.
+        :param most: suspects that may be left. While more are left, a trial event asks AdRoll.
         """
         self._blame()
         while len(self._suspects) > most:
@@ -288,8 +292,9 @@ class BatchSender:
         """Let the suspects wait, since AdRoll does not take the trial either."""
         suspects = [suspect.event for suspect in self._suspects]
         if answer.kind in ("content", "denied", "too_large"):
-            # Not to the head of the queue: the next question is asked with another event, so that
-            # one that is at fault after all does not stand in the way.
+            # Put off, and not returned to the head of the queue: the next question to AdRoll is
+            # asked with another event. If one of the suspects is at fault after all, it does not
+            # block that question.
             self._settle_alike(suspects, "retry", delay=STOP_PAUSE)
         else:
             # These events were not in the trial's request.
@@ -297,10 +302,12 @@ class BatchSender:
             self._settle(self._again(suspects, theirs))
 
     def _rejected(self, suspect: _Suspect) -> Outcome:
-        """The end of the suspect's event, or its next attempt where its clock was ahead.
+        """What becomes of a suspect's event: a dead letter, or a later attempt.
 
-        Such an event is sent again until its time has come, after :data:`.queue.LONGEST_DELAY` at
-        most each time.
+        If the event's time is still to come, the clock that gave it was ahead. The event is sent
+        again until its time has come. It waits at most
+        :data:`adroll_flask.outbox.queue.LONGEST_DELAY` seconds each time. An event that is too
+        large, or more than a day ahead, becomes a dead letter at once.
         """
         event, refusal = suspect
         if refusal.kind == "too_large":

@@ -45,7 +45,8 @@ POLL: Final = 1.0
 LEASE: Final = 60.0
 #: Seconds after which a worker that may not send looks again.
 RECHECK: Final = 5.0
-#: Seconds for which what follows a report is waited for where it is only taken in.
+#: Seconds after a report for which a process that does not send waits for more reports. It then
+#: takes them into the outbox together.
 _GATHER: Final = 0.02
 #: Seconds for which a rest sleeps at a time.
 _TICK: Final = 0.5
@@ -60,8 +61,9 @@ class Rest(NamedTuple):
     """How a loop rests between two steps.
 
     :param seconds: how long.
-    :param woken_by: ends that sooner, since there is work; it lingers then.
-    :param linger: seconds.
+    :param woken_by: ends these seconds sooner, when there is work. The rest then goes on for
+        *linger* seconds, so that more work can come.
+    :param linger: seconds; see *woken_by*.
     """
 
     seconds: float = 0.0
@@ -69,7 +71,7 @@ class Rest(NamedTuple):
     linger: float = 0.0
 
     def take(self, stop: threading.Event, hurry: WakeUp, meanwhile: Callable[[], object]) -> None:
-        """Rest, until *stop* is set or *hurry* wakes it at most.
+        """Rest, but no longer than until *stop* is set or *hurry* is woken.
 
         :param meanwhile: called now and then.
         """
@@ -99,8 +101,8 @@ class Deliverer:
     :param counters: where outcomes and reasons are counted.
     :param transport: what sends a POST; by default ``requests``.
     :param clock: epoch seconds.
-    :param announce: sends a signal of each event's end, after its commit, and once of each that has
-        stopped coming; never raises.
+    :param announce: sends signals: one for each event that reached its end, after the commit; and
+        one for each kind of event that has stopped coming. It never raises.
     :param also: called with each housekeeping; returns at once.
     :param rng: spreads pauses.
     :param monotonic: seconds, for what only this process waits for.
@@ -132,7 +134,7 @@ class Deliverer:
         #: What the last step ended with, if that was a fault.
         self._trouble = ""
         self._clean_at = time.monotonic() + _HOUSEKEEPING
-        # Of a thread of the parent's a forked child has nothing.
+        # A forked child does not have its parent's threads. So each process makes turns of its own.
         self._turns = PerProcess(lambda: [Turn(gate, self._work_off) for gate in self.gates])
 
     @cached_property
@@ -224,7 +226,7 @@ class Deliverer:
 
     @staticmethod
     def _results_of(turns: list[Turn]) -> Progress:
-        """What *turns* come to together; they are waited for.
+        """Wait for *turns* to end; returns the sum of their progress.
 
         :raises Exception: the first fault of theirs.
         """
@@ -237,8 +239,11 @@ class Deliverer:
         return Progress(ended, more=any(turn.progress.more for turn in turns))
 
     def _adopt(self) -> None:
-        """Take over what was reported before there was an account; a process that began then may
-        report still."""
+        """Give the events that were reported without an account to the app's account.
+
+        This is done once a minute: a process that began before the account was set may still
+        report such events.
+        """
         if self.settings.advertisable_eid and self.monotonic() >= self._adopt_at:
             self.outbox.queue.adopt(self.settings.advertisable_eid)
             self._adopt_at = self.monotonic() + _HOUSEKEEPING
@@ -346,9 +351,10 @@ class Deliverer:
             self.also()
 
     def look(self) -> None:
-        """Say once what ails the outbox, until it is over.
+        """Log once that events wait too long, and once that events no longer come.
 
-        Events that are late are looked for each time, such as stay away once in ten minutes.
+        Each is logged again if it ends and then begins again. Late events are looked for at each
+        call. Events that no longer come are looked for once in ten minutes.
         """
         try:
             # Also those of no account, where nobody takes them over.
@@ -379,7 +385,7 @@ class Deliverer:
             self.counters.add("delivery_error", error.reason)
 
     def _tell_of(self, fault: Exception | None, before: str) -> str:
-        """Count what went wrong, and log it where it did not *before*; its name, or nothing."""
+        """Count *fault*, and log it unless its name is *before*; returns its name, or ``""``."""
         if fault is None:
             return ""
         reason = fault.reason if isinstance(fault, model.OutboxFailed) else "error"
@@ -421,8 +427,9 @@ class Deliverer:
     def run(self, stop: threading.Event) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
-        Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
-        pause. From now on it is missed where it gives no sign of life.
+        A fault does not end the loop: the fault is logged and counted, and the loop goes on after
+        a pause. While the loop runs, it gives signs of life for its accounts. So other apps that
+        share the outbox know that a worker is there.
         """
         self._stays = True
         never = WakeUp()

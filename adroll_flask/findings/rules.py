@@ -45,7 +45,7 @@ _TELLING: Final = 20
 _FEW: Final = 3
 #: Seconds for which an event may be due before we say that nobody delivers.
 _LATE: Final = 60.0
-#: Seconds: where somebody delivers, an AdRoll that refuses is asked again within them.
+#: Seconds within which a worker asks AdRoll again after AdRoll has refused everything.
 _ASKED: Final = 360.0
 #: Free bytes that the journal's disk should have.
 _ROOM: Final = 1_000_000
@@ -293,9 +293,9 @@ def _lately(moment: Moment, seconds: float, outcome: str) -> list[model.HistoryS
 def _failed(moment: Moment) -> Iterator[Finding]:
     """Reports that the disk did not take, in the last seven days. Only their number is known.
 
-    A lost purchase is told for three hours, and until the shop's own list of paid orders has been
-    compared for its time: then the list tells which orders are missing. Whoever delivers compares
-    it every hour.
+    A lost purchase is a finding for three hours. It stays one until the shop's own list of paid
+    orders has been compared for the hour of the loss. From then on the list tells which orders are
+    missing. Whoever delivers compares the list every hour.
     """
     compared_until = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * HOUR)
     failed = _lately(moment, WEEK, "failed")

@@ -2,9 +2,10 @@
 
 Rows and the files' read positions are written in one transaction; the index drops duplicates. What
 a shop's own transaction, or ``ADROLL_OUTBOX_COMMIT="database"``, put into ``adroll_inbox`` is taken
-from there in the same way: its rows go in the transaction that makes events of them, so that one
-that is committed late is not passed over. Whoever delivers does this; so do commands, before they
-look. One process of a host at a time reads the journal.
+from there in the same way. The inbox has no read position: its rows are deleted in the transaction
+that makes events of them. So a row that is committed late is not passed over. Whoever delivers
+takes entries in; so do commands, before they look. One process of a host at a time reads the
+journal.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class Intake:
     """What one transaction takes in.
 
     :param files: of the journal, which nobody else reads meanwhile.
-    :param room: bytes of them that it may take yet.
-    :param entries: of the journal and the inbox.
-    :param positions: by file, how far it is read with them.
-    :param inbox: ids of those that were taken out of it.
-    :param written: what came of writing them.
+    :param room: bytes of the files that the transaction may still take in.
+    :param entries: the entries that were read from the journal and the inbox.
+    :param positions: by the file's name, how far the file is read with these entries.
+    :param inbox: ids of the rows that were taken out of the inbox.
+    :param written: what came of writing the entries.
     """
 
     files: Sequence[journal.JournalFile]
@@ -147,8 +148,10 @@ class Ingest:
     ) -> tuple[list[model.Entry], int]:
         """The next entries of one file, and where they end.
 
-        :param begin: how far the database has it. What lies before the position in *note* was taken
-            in once: the database has lost it, so that it is in doubt.
+        :param begin: how far the database has taken the file in.
+        :param note: the last reader's. If its position in the file is after *begin*, the entries
+            between the two were taken in before, and the database has lost them. Such entries are
+            in doubt.
         """
         entries: list[model.Entry] = []
         end = begin
@@ -173,7 +176,8 @@ class Ingest:
         if not files or time.monotonic() < self._clean_at:
             return
         self._clean_at = time.monotonic() + _CLEAN_EVERY
-        # An older copy may have taken the database's place meanwhile, and knows of less.
+        # The positions are read again: an older copy may have taken the database's place meanwhile.
+        # Then less of the files may be taken in than this process believes.
         names = [file.name for file in files]
         self._positions = self.database.read(lambda tx: _positions_of(tx, names))
         removed = []
@@ -230,7 +234,10 @@ class Ingest:
                 return result
 
     def write(self, tx: Tx, intake: Intake, most: int = BATCH) -> int:
-        """Take the next entries in, *most* of the journal; how many. 0: nothing is left."""
+        """Take in the next entries: at most *most* of the journal, and a batch of the inbox.
+
+        :returns: how many; 0: nothing is left. 1 where files were read further without an entry.
+        """
         entries, has_moved = self._read(tx, intake, most)
         entries += self._from_inbox(tx, intake)
         intake.entries += entries
@@ -250,9 +257,9 @@ class Ingest:
     def _committed(self, intake: Intake) -> None:
         self._positions |= intake.positions
         if intake.positions:
-            # With each batch: by the note it is noticed that another database has taken this one's
-            # place. No position in it goes back: what an older database reads once more is in
-            # doubt.
+            # The note is written with each batch. By the note a later reader notices that another
+            # database has taken the place of this one. A position in the note never goes back: if
+            # an older database reads entries before that position again, they are in doubt.
             noted = journal.last_note(self.folder).positions
             read = {
                 file.name: max(self._positions.get(file.name, 0), noted.get(file.name, 0))
@@ -281,10 +288,12 @@ class Ingest:
             )
 
     def _write_singly(self, intake: Intake) -> bool:
-        """The database refuses *intake* because of one row: that one is put aside, the others
-        come in. Each is in the outbox once, whatever happens in between: its id is.
+        """Write the entries of *intake* one by one, since the database refuses one of them.
 
-        :returns: whether there was any.
+        An entry that is refused is put aside, and the others come in. If this is interrupted and
+        the entries are read again, no event is in the outbox twice: its id is unique there.
+
+        :returns: whether there was any entry.
         """
         for entry in intake.entries:
             written = Written()
@@ -303,9 +312,11 @@ class Ingest:
     # -- for those who want everything in ---------------------------------------------------
 
     def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
-        """Take in one batch, if nobody else is at it; 0 where nothing is left.
+        """Take in one batch; returns how many entries came in. 0: there was nothing to take in.
 
-        :param patience: seconds to wait where another process is at it.
+        Where another process reads the journal, only the inbox is taken in.
+
+        :param patience: seconds to wait for another process that reads the journal.
         :raises OutboxFailed: the database cannot be worked with.
         """
         with self.reading(patience) as files:
@@ -329,13 +340,17 @@ class Ingest:
 
 
 def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
-    """*entry*, which was taken in once, by a database that has lost it.
+    """Mark *entry* as doubtful: it was taken in before, and the database has lost it.
 
-    After a power cut a database lacks its last moments. The event may have been sent, and is sent
-    again with the mark. Within one boot the database was removed, or an older copy took its place,
-    and nobody knows how old that is: the event rests as a dead letter until somebody says that it
-    is to be sent. A held event stays held: nothing sends it before its release, which is doubted
-    in the same way.
+    If the host has booted since *note* was left, a power cut may have cost the database its last
+    moments. The event may have been sent. It is sent again with the mark ``unsure``.
+
+    If the host has not booted since, the database was removed, or an older copy took its place.
+    Nobody knows how old that copy is. The event becomes a dead letter until somebody says that it
+    is to be sent.
+
+    A held event stays held in both cases, with the mark ``unsure``: nothing sends it before its
+    release. The release is marked as doubtful in the same way.
     """
     same_boot = note.boot == local_files.boot()
     if isinstance(entry, NewEvent) and entry.dead is None:
@@ -355,8 +370,11 @@ def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
 
 
 def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
-    """The same, while nobody else moves them. There may be a second reader: one that was stopped in
-    its turn goes on, or another app of this process has the same folder."""
+    """Lock the read positions of these files, and return them. A file without one gets 0.
+
+    There may be a second reader: a reader that was stopped in its turn goes on, or another app of
+    this process has the same folder.
+    """
     positions = _positions_of(tx, names, lock="{lock}")
     # In one statement, since after an outage there are thousands of files.
     new = [

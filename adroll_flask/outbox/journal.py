@@ -82,14 +82,15 @@ _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 class _File:
     """A journal file that is open for appending.
 
-    It closes itself where an exception from outside ended an append while that took the file or
-    gave it back: then nobody else could close it.
+    The file is closed when this object is collected. That matters where an exception from outside
+    ended an append just when the append took the file or gave it back: then nobody else has the
+    object.
 
-    :param number: the open file's. It may come to mean another file: a daemon closes all files that
-        it inherited, and opens its own.
-    :param identity: with the file's device and inode.
+    :param number: the file descriptor. It may come to mean another file: a daemon closes all files
+        that it inherited, and opens its own.
+    :param identity: the file's status when it was opened; its device and inode are compared.
     :param created: milliseconds since the epoch.
-    :param look_at: when to check next that it is at its path, by the monotonic clock.
+    :param look_at: when to check next that the file is at its path, by the monotonic clock.
     :param pid: the process that opened it. A child that inherits the file does not unlock it.
     :param size: bytes that were appended.
     """
@@ -125,8 +126,9 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :raises OSError: nothing of the line is in the file. ``EIO``: its beginning is, since it
-            could not be cut off (a full disk may refuse that, too). Then no entry may follow it.
+        :raises OSError: nothing of the line is in the file. With ``EIO`` the beginning of the line
+            may be in the file: it could not be cut off (a full disk may refuse that, too). Then no
+            entry may follow in this file.
         """
         number = self.number
         written = 0

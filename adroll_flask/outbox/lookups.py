@@ -119,7 +119,9 @@ class Lookups:
         self.database.write(lambda tx: knowledge.note_orders(tx, name, keys))
 
     def note_older_cookie(self, signed_at: float) -> None:
-        """Note that a visitor's cookie of ours is older than this outbox, where it is.
+        """Note that a visitor has our cookie from a time of which this outbox knows nothing.
+
+        Nothing is noted for a later cookie, or where that is noted already.
 
         :param signed_at: when the cookie was signed, seconds since the epoch.
         """
@@ -230,7 +232,10 @@ class Lookups:
         return self._pages(where, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
-        """Dead letters of invalid events, each after the order id in its payload."""
+        """Dead letters without a key, each with the order id that its payload has.
+
+        Yields the order id, then the dead letter. A payload without an order id is left out.
+        """
         where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
         for row in self._pages(where, full=True, name=name):
             order = order_id_of(row.payload)

@@ -144,8 +144,9 @@ class SqliteDatabase(schema.Database):
         except OSError:  # the file may be there; the try below raises what is wrong
             is_missing = False
         if is_missing:
-            # Alone as for the file: SQLite has locks for all of a process, and a child of a fork
-            # would wait for ever for one that a thread of its parent had.
+            # Under this process's lock, as for work in the file: a fork waits for that lock. SQLite
+            # itself has locks for the whole process. If a thread of the parent had one of them
+            # during a fork, the child would wait for it for ever.
             with (
                 self._alone_in_process(),
                 closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,

@@ -36,7 +36,8 @@ class Transition:
     :param sets: what it sets beside the state; parameters are the caller's.
     :param counts: the outcome that the history counts; its reason is the caller's. Empty: none.
     :param leased: only under a claim of ours.
-    :param over: sources of what has ended before: the history has counted that.
+    :param over: those of *sources* in which an event has ended before. The history has counted such
+        an event already, and does not count it again.
     """
 
     sources: tuple[State, ...]
@@ -96,7 +97,8 @@ TABLE: Final[Mapping[str, Transition]] = {
     "fix": Transition(
         (DEAD,),
         WAITING,
-        # What was learnt of the visitor is as old as it was: MariaDB sets one after the other.
+        # learnt_at keeps the time at which the visitor's data were learnt. It comes before
+        # queued_at, since MariaDB sets the columns one after the other.
         "learnt_at = coalesce(learnt_at, queued_at), occurred_at = :occurred_at,"
         " attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
         " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"

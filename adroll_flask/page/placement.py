@@ -1,10 +1,10 @@
 """Where the snippet goes: the end of the head, as an HTML parser sees it, in one match over bytes.
 
-A parser that has not left the head takes a ``<script>`` between any two tokens without building
-anything else than before: ``<html>`` and ``<head>`` would be implied by the next token all the
-same, and the doctype has had its say (HTML standard, 13.2.6.4.1 to 13.2.6.4.4). So the place is
-right before the token that ends the head: ``</head>``, or the first that no head can hold, or the
-end of the page. Reading follows a browser, which runs scripts: ``<noscript>`` is text.
+A parser that has not left the head accepts a ``<script>`` between any two tokens. The rest of what
+it builds stays the same: the next token would imply ``<html>`` and ``<head>`` too, and the doctype
+has been read (HTML standard, 13.2.6.4.1 to 13.2.6.4.4). So the place is right before the token that
+ends the head: ``</head>``, the first token that no head can hold, or the end of the page. The
+patterns read a page as a browser does that runs scripts: the content of ``<noscript>`` is text.
 
 The patterns follow the tokenizer (13.2.5). All are possessive: none steps back, so each is linear
 on any input.
@@ -79,8 +79,9 @@ def _text_element(name: str) -> bytes:
 
 
 _SCRIPT_NAME = _names("script")
-# Behind "<!--" a script knows "<script>", whose end tag does not end it (13.2.5.20 to 13.2.5.31).
-# The dashes of "<!--" may be those of the "-->" that leaves this state.
+# After "<!--" within a script, a nested "<script>" may follow. The end tag of the nested one does
+# not end the outer script (13.2.5.20 to 13.2.5.31). The dashes of "<!--" may also be the dashes of
+# the "-->" that leaves the state after "<!--".
 _NESTED = rb"<%b(?:[^-<]++|-(?!->)|<(?!/%b))*+(?:</%b|(?=-->))" % ((_SCRIPT_NAME,) * 3)
 _ESCAPED = rb"<!(?=--)(?:[^-<]++|-(?!->)|<(?!/?%b)|%b)*+(?:-->|(?=</%b))" % (
     _SCRIPT_NAME,
@@ -129,12 +130,14 @@ _SPACE = (
 )
 #: As many complete items of a head as there are.
 _HEAD: Final = re.compile(rb"(?:%b*+(?:<(?:%b)|%b))*+%b*+" % (_WHITE, _ITEM, _SPACE, _WHITE))
-#: One of them, with its name; likewise compiled where a page needs it.
+#: One item of a head or one piece of white space in :data:`_SPACE`, with the item's name. The
+#: pattern is compiled only where a page needs it.
 _ONE: Final = (
     rb"%b*+(?P<item>(?=<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+|![a-zA-Z]*+)|)(?:<(?:%b)|%b))"
     % (_WHITE, _ITEM, _SPACE)
 )
-#: What stands behind them: a comment, or a tag by its name, as far as it is there.
+#: What follows the complete items of a head: a comment, or a tag with its name. Its end may be
+#: missing.
 _NEXT: Final = re.compile(rb"<(?P<comment>[!?]|/[^a-zA-Z])|<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+)")
 #: Tags that a head holds. Where one stands behind the complete items, the page ends within it.
 _HELD: Final = frozenset(name.encode() for name in (*_TEXTS, *_VOIDS, "script", "template"))
@@ -146,15 +149,16 @@ _OPENING: Final = _HELD | {b"head"}
 _DOCUMENT_ENDS: Final = frozenset((b"body", b"frameset", b"/head"))
 #: Those that end a head whatever follows in the page.
 _CERTAIN_ENDS: Final = frozenset((b"body", b"/head"))
-#: Of pages whose places are remembered: the bytes by which they are told apart at first, those of
-#: a head at most, and how many there are.
+#: Limits of the places that are remembered: how many first bytes of a page are the key, how many
+#: bytes a head may have, and how many places there are at most.
 _START: Final = 512
 _LONGEST_HEAD: Final = 16384
 _MOST_PLACES: Final = 64
-#: Of a page that begins as none did before: with what no page begins.
+#: The entry for a page whose first bytes are not remembered. No page is expected to begin with it.
 _NOWHERE: Final = (b"</ ", 0)
 _HEAD_END_TAGS: Final = frozenset((b"/head", b"/body", b"/html", b"/br"))
-#: Compiled where a page needs it, which takes longer than all else here; ``re`` then keeps it.
+#: A template with a tag of :data:`_ODD` in it, which the other patterns do not follow. It is
+#: compiled only where a page needs it: that takes longer than all else here. ``re`` then keeps it.
 _UNSIMPLE_TEMPLATE: Final = rb"<" + _TEMPLATE + rb"<" + _ODD
 _MARK: Final = b"data-adroll"
 _OUR_SCRIPT: Final = re.compile(
@@ -197,13 +201,15 @@ def ascii_compatible(charset: str | None) -> bool:
 
 
 class Places:
-    """Where the snippet goes in pages that begin as one did before: few, and no long ones.
+    """Remembers where the snippet goes, for pages that have the same head as an earlier page.
 
-    What follows a ``</head`` or ``<body`` at the end of a head cannot change the place before it.
+    It remembers few heads, and no long ones. The page after a ``</head`` or ``<body`` that ends a
+    head cannot change the place before that tag.
     """
 
     def __init__(self) -> None:
-        #: By a page's first bytes: all up to that tag, and the place.
+        #: By a page's first bytes: the page up to the name of the tag that ends its head (with one
+        #: byte more), and the place.
         self._by_start: dict[bytes, tuple[bytes, int]] = {}
 
     def put(self, snippet: bytes, page: bytes) -> bytes | None:
@@ -288,9 +294,12 @@ class Placer:
         return b"".join((view[:place], self._snippet, view[place:]))
 
     def _is_due(self, chunk: bytes, size: int) -> bool:
-        """Whether to look if the head has ended: what ends it is known with the first ``>`` behind
-        it. An item that does not end is read from its beginning each time, and so the less often
-        the more there was of that: in all, no more than some times the bytes of the page."""
+        """Whether to look now if the head has ended.
+
+        The end of a head is known only with a later ``>``. So a chunk without ``>`` needs no look.
+        Each look reads an item that is not complete from its beginning again. So there is no look
+        while more than :data:`_LOOKS` times the bytes of the page have been read already.
+        """
         return b">" in chunk and self._looked <= _LOOKS * size
 
     def abandon(self, chunk: bytes) -> bytes:
@@ -336,9 +345,10 @@ class Placer:
             return None, None
         if not self._document and name not in _DOCUMENT_ENDS:
             return None, FRAGMENT
-        # The end of the page ends the head too. What is not finished there does not count (a tag),
-        # or is taken as it is behind the snippet; only what comes before the head would end up
-        # within it.
+        # The end of the page ends the head too. An item may be unfinished there. A browser drops
+        # an unfinished tag. Other unfinished content follows the snippet and stays as it is. One
+        # case is different: the snippet opens the head. So a comment, <html> or <head> that
+        # belongs before the head would then be within it.
         if before_head and not _holds(html, 0, at, _OPENING):
             return None, UNFINISHED
         return (at, INJECTED) if self._known else self._beside_declaration(html, end, final=final)
