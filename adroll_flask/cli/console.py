@@ -16,7 +16,7 @@ from flask.cli import AppGroup, ScriptInfo
 from adroll_flask import request_state
 from adroll_flask.errors import ConfigurationError, help_for
 from adroll_flask.events.names import suggestion
-from adroll_flask.findings.rules import Moment, delays, outbox_trouble
+from adroll_flask.findings.rules import Moment, outbox_trouble, what_delays
 from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import read_time
@@ -212,7 +212,7 @@ def keeps(runtime: Runtime, account: str | None = None) -> str:
     if runtime.settings.missing:
         return f"{' and '.join(runtime.settings.missing)} not set"
     moment = Moment(runtime, account=account)
-    if (finding := delays(moment)) is not None:
+    if (finding := what_delays(moment)) is not None:
         why = finding.sentence.removesuffix(moment.waits).removesuffix(".")
         return f"{why}: {as_typed(finding.command)}" if finding.command else why
     first = moment.lookups.list("waiting", 1)

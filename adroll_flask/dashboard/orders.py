@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.events.names import IDENTIFIERS
 from adroll_flask.findings.finding import in_words, meaning, row_of, summary, texts, why_of
-from adroll_flask.findings.rules import Moment, delays, problem_id
+from adroll_flask.findings.rules import Moment, problem_id, what_delays
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.outbox.model import OutboxFailed, Row
 from adroll_flask.plurals import counted
@@ -183,7 +183,7 @@ def why_not_sent(moment: Moment, account: str) -> str:
     if moment.settings.missing:
         return f"{' and '.join(moment.settings.missing)} not set."
     shop = next((shop for shop in moment.shops if shop.accounts == [account]), None)
-    finding = None if shop is None else delays(shop)
+    finding = None if shop is None else what_delays(shop)
     return "" if finding is None else finding.sentence
 
 

@@ -629,6 +629,7 @@ def _clock_severity(difference: float) -> Severity:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
+    """A journal of which nothing can be taken in. To know that, this takes a batch in."""
     bytes_waiting = moment.outbox.lookups.bytes_waiting
     before = bytes_waiting()
     if before and not moment.outbox.ingest.take_in():
@@ -637,7 +638,7 @@ def _journal(moment: Moment) -> Iterator[Finding]:
             yield finding_of("journal-not-read", bytes=counted(after, "byte"))
 
 
-def delays(moment: Moment) -> Finding | None:
+def what_delays(moment: Moment) -> Finding | None:
     """The first finding of what keeps events from AdRoll; ``None``: nothing is known."""
     return next(_destination(moment), None)
 

@@ -115,7 +115,8 @@ class Ingest:
             )
 
     def has_news(self, files: Sequence[journal.JournalFile]) -> bool:
-        """Whether there is something to take in of *files*."""
+        """Whether there is something to take in of *files*. Now and then it removes those that were
+        read to their end."""
         self._clean(files)
         return bool(self._unread(Intake(files)))
 
@@ -130,7 +131,7 @@ class Ingest:
         unread = self._unread(intake)
         if not unread:
             return entries, has_moved
-        positions = _lock(tx, [file.name for file in unread])
+        positions = _lock_positions(tx, [file.name for file in unread])
         note = journal.last_note(self.folder)
         for file in unread:
             begin = positions[file.name]
@@ -139,7 +140,7 @@ class Ingest:
             intake.room -= end - begin
             intake.positions[file.name] = end
             if end > begin:
-                _move(tx, file.name, end)
+                _move_position(tx, file.name, end)
                 has_moved = True
         return entries, has_moved
 
@@ -306,7 +307,7 @@ class Ingest:
                 self._refuse(model.encode(entry), "an entry is refused by the outbox's database")
             else:
                 self._count(written)
-        self.database.write(partial(_pass_over, intake))
+        self.database.write(partial(_mark_taken_in, intake))
         return bool(intake.entries)
 
     # -- for those who want everything in ---------------------------------------------------
@@ -369,7 +370,7 @@ def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
     return {name: int(position) for name, position in tx.rows(query, ids=names)}
 
 
-def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
+def _lock_positions(tx: Tx, names: list[str]) -> dict[str, int]:
     """Lock the read positions of these files, and return them. A file without one gets 0.
 
     There may be a second reader: a reader that was stopped in its turn goes on, or another app of
@@ -386,7 +387,7 @@ def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
     return positions
 
 
-def _move(tx: Tx, name: str, position: int) -> None:
+def _move_position(tx: Tx, name: str, position: int) -> None:
     tx.execute(
         "UPDATE adroll_journal SET position = :position, read_at = :now"
         " WHERE file = :file AND position < :position",
@@ -395,11 +396,11 @@ def _move(tx: Tx, name: str, position: int) -> None:
     )
 
 
-def _pass_over(intake: Intake, tx: Tx) -> None:
-    """Count all of *intake* as taken in."""
-    _lock(tx, [*intake.positions])
+def _mark_taken_in(intake: Intake, tx: Tx) -> None:
+    """Note that all of *intake* is taken in, without writing it."""
+    _lock_positions(tx, [*intake.positions])
     for name, position in intake.positions.items():
-        _move(tx, name, position)
+        _move_position(tx, name, position)
     tx.execute(_TAKE_OUT, ids=intake.inbox)
 
 

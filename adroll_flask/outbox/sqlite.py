@@ -332,7 +332,7 @@ class SqliteDatabase(schema.Database):
     # -- faults -----------------------------------------------------------------------------
 
     def _recover(self, reason: str, process: _OfProcess) -> bool:
-        """Whether another try may help after *reason*, with the file opened again.
+        """Prepare another try after *reason*, with the file opened again; ``False``: none helps.
 
         The file may have been moved or emptied while it was open. A connection that was opened
         while the file was read-only stays read-only. A corrupt file of ours is moved aside, so that
@@ -441,7 +441,7 @@ class SqliteDatabase(schema.Database):
         self._processes.own()
 
 
-# -- whose file it is ----------------------------------------------------------------------------
+# -- SQLite's own: log, tables, errors -----------------------------------------------------------
 
 
 def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:

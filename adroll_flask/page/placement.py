@@ -154,8 +154,6 @@ _CERTAIN_ENDS: Final = frozenset((b"body", b"/head"))
 _START: Final = 512
 _LONGEST_HEAD: Final = 16384
 _MOST_PLACES: Final = 64
-#: The entry for a page whose first bytes are not remembered. No page is expected to begin with it.
-_NOWHERE: Final = (b"</ ", 0)
 _HEAD_END_TAGS: Final = frozenset((b"/head", b"/body", b"/html", b"/br"))
 #: A template with a tag of :data:`_ODD` in it, which the other patterns do not follow. It is
 #: compiled only where a page needs it: that takes longer than all else here. ``re`` then keeps it.
@@ -215,9 +213,10 @@ class Places:
     def put(self, snippet: bytes, page: bytes) -> bytes | None:
         """*page*, of which the charset is known, with *snippet*; ``None``: its place is not known
         yet."""
-        head, place = self._by_start.get(page[:_START], _NOWHERE)
-        if not page.startswith(head):
+        known = self._by_start.get(page[:_START])
+        if known is None or not page.startswith(known[0]):
             return None
+        place = known[1]
         return b"".join((page[:place], snippet, memoryview(page)[place:]))
 
     def keep(self, page: bytes | bytearray, place: int) -> None:
