@@ -529,6 +529,9 @@ def test_shares_are_of_what_was_delivered(shop: Shop) -> None:
     assert (found["freshness"]["median"], found["freshness"]["most"]) == (5, 300)
     page = shop.html("match-quality")
     assert "half within 5 seconds, 95 % within 5 minutes" in page
+    head, *lines = shop.html("match-quality.csv").splitlines()
+    assert head == "event,delivered,identifier,share"
+    assert "purchase,4,email,0.7500" in lines
     message = page.partition('<pre id="message-text-next"')[2].partition("</pre>")[0]
     for part in ("Say who is logged in", "docs/how-to/flask-login.md", "http://localhost"):
         assert part in message

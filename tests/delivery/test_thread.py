@@ -137,13 +137,16 @@ def test_a_burst_lingers_until_a_flush(make: Maker, monkeypatch: Patch) -> None:
     monkeypatch.setattr(thread_module, "_WITHIN", 1000.0)
     monkeypatch.setattr(thread_module, "_LASTS", 1000.0)
     shop, thread = make(linger=2 * PATIENCE)
-    report(shop, thread, "o000")
-    eventually(lambda: len(shop.adroll.taken) == 1)
-    report(shop, thread, *orders(350))
+    with monkeypatch.context() as patch:  # so that it begins amid the burst
+        patch.setattr(forks, "may_start_threads", lambda: False)
+        report(shop, thread, *orders(350))
+    thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 100)
+    report(shop, thread, *orders(100, first=351))
     time.sleep(0.2)
-    assert shop.adroll.sizes == [1]
+    assert shop.adroll.sizes == [100], "full batches linger, too"
     assert thread.flush(PATIENCE) == 0
-    assert sum(shop.adroll.sizes) == 351
+    assert sum(shop.adroll.sizes) == 450
 
 
 def test_it_leaves_the_interpreter_to_requests(make: Maker) -> None:
