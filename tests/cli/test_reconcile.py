@@ -71,6 +71,7 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
     assert rows["1004"]["why"].startswith("The visitor's browser says no for all sites")
     assert rows["1004"]["reason"] == "consent_gpc"
     assert rows["1003"]["reported"] == "59.90 EUR"
+    assert rows["1011"]["time"] < rows["1009"]["time"] < rows["1003"]["time"]
     assert "value" in rows["1010"]["why"]
 
 
