@@ -485,6 +485,7 @@ def test_a_worker_outlives_its_health_file(
         eventually(path.exists)
     finally:
         stop.set()
+    eventually(lambda: "adroll-health" not in {one.name for one in threading.enumerate()})
 
 
 def test_sqlite_needs_no_sqlalchemy(run: Run, monkeypatch: Patch, tmp_path: Path) -> None:
