@@ -10,13 +10,12 @@ from werkzeug.test import Client
 
 import adroll_flask
 from adroll_flask import AdRoll, AdRollASGIMiddleware, AdRollMiddleware
-from adroll_flask.runtime import Runtime
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
 from tests.support.asgi import Bridged, as_asgi, as_wsgi, strict
 
 #: Gives a middleware.
 Wrap = Callable[..., Any]
-Either = Callable[..., tuple[Flask, Client, Runtime]]
+Either = Callable[..., tuple[Flask, Client, Any]]
 
 
 def forget() -> str:
@@ -85,7 +84,7 @@ def asgi_wrap(tmp_path: Path) -> Iterator[Wrap]:
 def either(request: pytest.FixtureRequest, make_app: AppMaker) -> Either:
     """Makes an app with the extension, or one below the middleware; with its browser and parts."""
 
-    def make(**settings: Any) -> tuple[Flask, Client, Runtime]:
+    def make(**settings: Any) -> tuple[Flask, Client, Any]:
         settings = {"strict": False} | settings
         if request.param == "flask":
             config = {f"ADROLL_{name.upper()}": value for name, value in settings.items()}

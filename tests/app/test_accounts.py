@@ -14,9 +14,8 @@ import adroll_flask
 from adroll_flask import cancel_conversion, prometheus, report_conversion
 from adroll_flask.reporting.kept_events import retry_dead
 from adroll_flask.sandbox import RunningSandbox
-from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
-from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker, Caplog
+from tests.conftest import ADVERTISABLE, PAGE, AppMaker, Caplog
 from tests.support.visits import ORDER, at, invoke
 
 FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
@@ -58,16 +57,18 @@ def test_an_order_is_released_by_hand_in_the_account_that_holds_it(shop: Flask) 
     assert "several accounts have" in invoke(shop, "outbox", "release", "2", code=1).output
 
 
-def test_an_account_is_known_by_its_host() -> None:
+def test_an_account_is_known_by_its_host(make_app: AppMaker) -> None:
     nested = {".shop.fr": FRENCH | {"access_token": "s3cret"}, ".b2b.shop.fr": MULLER}
-    ours = {"ADROLL_ADVERTISABLE_EID": ADVERTISABLE, "ADROLL_PIXEL_EID": PIXEL}
-    settings = Settings.from_mapping(ours | {"ADROLL_ACCOUNTS": nested})
+    app = make_app(ADROLL_ACCOUNTS=nested, ADROLL_ACCESS_TOKEN=None)
+    settings = app.extensions["adroll"].settings
     assert settings.account_of("www.shop.fr.").access_token == "s3cret"
     assert settings.account_of("www.b2b.shop.fr").pixel_eid == MULLER["pixel_eid"]
     assert settings.account_of("") == settings.account_of("shop.example") == settings.account
     assert settings.missing == ("ADROLL_ACCESS_TOKEN",)
     assert "s3cret" not in repr(settings.served_accounts)
-    assert Settings.from_mapping({"ADROLL_ACCOUNTS": {"shop.fr": FRENCH}}).missing == ()
+    none = dict.fromkeys(("ADROLL_ADVERTISABLE_EID", "ADROLL_PIXEL_EID", "ADROLL_ACCESS_TOKEN"))
+    app = make_app(ADROLL_ACCOUNTS={"shop.fr": FRENCH}, **none)
+    assert app.extensions["adroll"].settings.missing == ()
 
 
 # -- names of hosts as browsers write them: IDN, a dot at the end, capitals, ports; and many ------

@@ -6,17 +6,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 
-from adroll_flask import AdRoll, sandbox
-from adroll_flask.errors import ConfigurationError
-from adroll_flask.settings import Settings, SettingValues
+from adroll_flask import AdRoll, ConfigurationError, sandbox
 from tests.conftest import AppMaker
 
 EID = "ADVERTISABLE0000000001"
 
 
-def test_every_setting_is_checked_and_nothing_else() -> None:
-    assert set(SettingValues.__annotations__) == {field.name for field in fields(Settings)}
+def settings_of(**config: Any) -> Any:
+    """The settings of an app that has that configuration and no other."""
+    app = Flask("shop")
+    app.config.update(config)
+    AdRoll(app)
+    return app.extensions["adroll"].settings
+
+
+def test_every_setting_is_checked() -> None:
+    for field in fields(settings_of()):
+        key = f"ADROLL_{field.name.upper()}"
+        with pytest.raises(ConfigurationError, match=f"^{key}: "):
+            settings_of(**{key: object()})
 
 
 SECRET = "s3cret-value"
@@ -88,7 +98,7 @@ WRONG: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("key", "value", "says"), WRONG)
 def test_a_wrong_value_is_named_with_what_the_key_takes(key: str, value: Any, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping({key: value})
+        settings_of(**{key: value})
     text = str(caught.value)
     assert text.startswith(f"{key}: ")
     assert says in text
@@ -99,13 +109,13 @@ def test_a_wrong_value_is_named_with_what_the_key_takes(key: str, value: Any, sa
 
 def test_http_is_taken_for_this_machine_only() -> None:
     for url in ("http://127.0.0.1:5001/api", "http://localhost/api", "http://[::1]:5001/api"):
-        assert Settings.from_mapping({"ADROLL_API_URL": url}).api_url == url
+        assert settings_of(ADROLL_API_URL=url).api_url == url
 
 
 def test_none_stands_for_the_default_of_optional_keys() -> None:
     accounts = {"shop.fr": FRENCH | {"access_token": ""}, "shop.de": FRENCH}
     given = {"ADROLL_ACCESS_TOKEN": None, "ADROLL_COOKIE_DOMAIN": None, "ADROLL_ACCOUNTS": accounts}
-    settings = Settings.from_mapping(given)
+    settings = settings_of(**given)
     assert settings.access_token is settings.cookie_domain is None
     assert settings.account_of("shop.fr").access_token is None, "an empty one is none"
 
@@ -124,24 +134,22 @@ def test_the_sandbox_is_here_or_at_an_address_and_has_its_own_account() -> None:
         ("http://sandbox:5001/", "http://sandbox:5001"),
     ):
         given = {"ADROLL_SANDBOX": word, "ADROLL_ACCESS_TOKEN": "of-the-real-account"}
-        settings = Settings.from_mapping(given)
+        settings = settings_of(**given)
         account = (settings.advertisable_eid, settings.pixel_eid, settings.access_token)
         assert account == (sandbox.ADVERTISABLE_EID, sandbox.PIXEL_EID, sandbox.ACCESS_TOKEN)
         assert settings.api_url == f"{place}/api"
         assert settings.pixel_url == f"{place}/j/{{advertisable_eid}}/roundtrip.js"
     browsers = "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js"
-    settings = Settings.from_mapping(
-        {
-            "ADROLL_SANDBOX": "http://sandbox:5001/",
-            "ADROLL_PIXEL_URL": browsers,
-            "ADROLL_ACCOUNTS": {"shop.fr": {"advertisable_eid": EID, "pixel_eid": EID}},
-        }
+    settings = settings_of(
+        ADROLL_SANDBOX="http://sandbox:5001/",
+        ADROLL_PIXEL_URL=browsers,
+        ADROLL_ACCOUNTS={"shop.fr": {"advertisable_eid": EID, "pixel_eid": EID}},
     )
     assert settings.pixel_url == browsers
     assert settings.account_of("shop.fr").access_token == sandbox.ACCESS_TOKEN
 
 
 def test_a_time_zone_is_for_dates() -> None:
-    zone = Settings.from_mapping({"ADROLL_TIME_ZONE": "Europe/Berlin"}).time_zone
+    zone = settings_of(ADROLL_TIME_ZONE="Europe/Berlin").time_zone
     assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=2)
-    assert Settings().time_zone is UTC
+    assert settings_of().time_zone is UTC

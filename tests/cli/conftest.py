@@ -6,8 +6,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from adroll_flask.outbox.model import Attempt
 from tests.conftest import AppMaker
+from tests.support.outbox_engines import Attempt
 from tests.support.visits import began_long_ago, invoke, report, settle
 
 Run = Callable[..., Result]

@@ -10,7 +10,6 @@ import pytest
 from flask import Flask, Response, redirect, request
 
 from adroll_flask import current_visitor
-from adroll_flask.findings.page import check_url
 from tests.conftest import PAGE, AppMaker
 from tests.support.nginx import FORWARDING, HIDING, HOARDING, HONEST, CachedSite, behind_nginx
 from tests.support.serving import serving
@@ -27,11 +26,17 @@ def add_page(app: Flask, path: str, body: str = PAGE, **headers: str) -> None:
 def look(site: CachedSite, path: str) -> Found:
     """The findings' texts by level; each error says what to do."""
     found: Found = {"error": [], "warning": [], "hint": [], "ok": []}
-    settings = site.app.extensions["adroll"].settings
-    for finding in check_url(site.url(path), settings):
-        found[finding.severity].append(f"{finding.sentence} | {finding.todo}")
-        assert finding.severity != "error" or finding.todo or "answers" in finding.sentence
+    for finding in checked(site.app, site.url(path)):
+        sentence, todo = finding["sentence"], finding["todo"]
+        found[finding["severity"]].append(f"{sentence} | {todo}")
+        assert finding["severity"] != "error" or todo or "answers" in sentence
     return found
+
+
+def checked(app: Flask, url: str) -> list[dict[str, str]]:
+    """What ``check`` finds of a page, beside what it finds of the app."""
+    told = json.loads(invoke(app, "check", "--json", "--url", url).output)["findings"]
+    return [one for one in told if one["subject"].startswith("http") or one["code"] == "url-form"]
 
 
 def only(found: Found, level: str | None, *parts: str) -> None:
@@ -154,8 +159,8 @@ def test_a_server_whose_requests_do_not_come_through_us_is_told_so(make_app: App
     bare = Flask("bare")
     add_page(bare, "/")
     with serving(bare) as port:
-        found = check_url(f"http://127.0.0.1:{port}/", make_app().extensions["adroll"].settings)
-    assert "bypassed" in {finding.code for finding in found if finding.severity == "error"}
+        found = checked(make_app(), f"http://127.0.0.1:{port}/")
+    assert "bypassed" in {one["code"] for one in found if one["severity"] == "error"}
 
 
 def test_a_page_that_speaks_of_the_snippet_carries_it_once(honest: CachedSite) -> None:
@@ -246,13 +251,13 @@ def test_a_cache_that_hands_out_cookies_is_an_error(make_app: AppMaker, tmp_path
 
 
 def test_a_site_that_cannot_be_reached_is_an_error(make_app: AppMaker) -> None:
-    settings = make_app().extensions["adroll"].settings
-    [finding] = check_url("http://127.0.0.1:9/?token=secret", settings)
-    assert finding.severity == "error"
-    assert "could not be fetched" in finding.sentence
+    app = make_app()
+    [finding] = checked(app, "http://127.0.0.1:9/?token=secret")
+    assert finding["severity"] == "error"
+    assert "could not be fetched" in finding["sentence"]
     assert "secret" not in f"{finding}"
-    [finding] = check_url("shop.example", settings)
-    assert "full http" in finding.sentence
-    for wrong in ("http://www..shop.example/", "http://[::1/"):
-        [finding] = check_url(wrong, settings)
-        assert "could not be fetched" in finding.sentence
+    [finding] = checked(app, "shop.example")
+    assert "full http" in finding["sentence"]
+    told = invoke(app, "check", "--url", "http://www..shop.example/", code=1).output
+    assert "could not be fetched" in told
+    assert "could not be fetched" in invoke(app, "check", "--url", "http://[::1/", code=1).output

@@ -11,9 +11,8 @@ import pytest
 from click.testing import Result
 from flask import Flask, redirect, request
 
-from adroll_flask import AdRoll, cancel_conversion, release_conversion, report_event
+from adroll_flask import AdRoll, Event, cancel_conversion, release_conversion, report_event
 from adroll_flask.cli import worker as cli_worker
-from adroll_flask.events.event import Event
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.findings.finding import meaning
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID

@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from flask import Flask
 
-from adroll_flask.cli.console import since_when
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support.visits import invoke, report, settle
@@ -58,10 +57,9 @@ def test_days_and_hours_are_those_of_the_shops_zone(make_app: AppMaker) -> None:
     assert told("--since", f"{local:%Y-%m-%d}", "--json") == [day]
 
 
-def test_a_span_that_is_none_is_refused(run: Run) -> None:
+def test_a_span_that_is_none_is_refused(shop: Flask, run: Run) -> None:
     assert "7d" in run("history", "--since", "soon", code=2).output
-    assert since_when("7d", 8 * 86_400) == 86_400
-    assert since_when("1970-01-02", 0) == 86_400
+    assert len(run("history", "--since", "1970-01-02").output.splitlines()) == 2
 
 
 # -- find ----------------------------------------------------------------------------------

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask.cli import import_command
-from adroll_flask.outbox.model import OutboxFailed
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, eventually
+from tests.support.outbox_engines import OutboxFailed
 from tests.support.pages import SHOP, started
 from tests.support.visits import began_long_ago, invoke, kept, report, visit
 
@@ -296,7 +295,7 @@ def test_without_room_nothing_is_kept(app: Flask, run: Run, monkeypatch: Patch) 
     def full(**_: object) -> Any:
         return open("/dev/full", "r+b")
 
-    monkeypatch.setattr(import_command, "TemporaryFile", full)
+    monkeypatch.setattr("adroll_flask.cli.import_command.TemporaryFile", full)
     result = run("-", *SET, input=PLAIN, code=1)
     assert "No space left on device" in result.output
     assert "Nothing was kept" in result.output

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox.history import add
-from adroll_flask.outbox.model import Counted
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
-from tests.support.outbox_engines import ENGINES, database
+from tests.support.outbox_engines import ENGINES, Counted, database
 from tests.support.visits import began_long_ago
 
 HOUR, DAY = 3600.0, 86_400.0

@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import AdRoll, prometheus, report_conversion
 from adroll_flask.sandbox import RunningSandbox
-from adroll_flask.settings import Settings
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import visits
 
@@ -62,7 +61,7 @@ def test_each_account_has_one_of_its_own_in_the_sandbox(
     taken = {one["event"]["advertisable_eid"] for one in sandbox.events()}
     assert len(sandbox.events()) == len(taken) == 2
     assert not taken & {ADVERTISABLE, FRENCH["advertisable_eid"]}
-    settings: Settings = tried.extensions["adroll"].settings
+    settings = tried.extensions["adroll"].settings
     assert taken == {settings.account_of(host).advertisable_eid for host in HOSTS}
     assert settings.shops[settings.account_of("shop.fr").advertisable_eid or ""] == ("shop.fr",)
     found = overview(tried)

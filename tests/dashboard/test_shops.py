@@ -8,11 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import prometheus, report_conversion
-from adroll_flask.delivery.transport import Response
-from adroll_flask.outbox.model import Outcome
 from tests.conftest import ADVERTISABLE, AppMaker
-from tests.support import PATIENCE, visits
-from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop
+from tests.support import visits
+from tests.support.dashboard_shop import DELIVERED, REFUSED, WHERE, DashboardShop, answering
 
 from .conftest import Shop
 
@@ -37,16 +35,11 @@ class Shops(DashboardShop):
             for order in orders:
                 with self.app.test_request_context("/?adct=click1", **visit):
                     assert report_conversion(**visits.ORDER | {"order_id": order})
-        outbox = self.runtime.outbox
-        outbox.ingest.take_in(patience=PATIENCE)
+        ends: dict[str, dict[str, Any]] = {}
+        for orders in ORDERS.values():
+            ends |= {f"o{order}": REFUSED if order == "4" else DELIVERED for order in orders}
         for eid in (ADVERTISABLE, FRENCH):
-            claim = outbox.queue.claim(eid)
-            ends: dict[str, dict[str, Any]] = {"4": REFUSED}
-            outcomes = [
-                Outcome(ids=[one.id], **ends.get(str(one.key), {"kind": "delivered"}))
-                for one in claim.events
-            ]
-            outbox.queue.settle(claim, outcomes)
+            visits.settle(self.app, eid, **ends)
 
     def command(self, *arguments: str) -> Any:
         """What a command prints as JSON."""
@@ -180,7 +173,7 @@ def test_send_test_tries_the_shop_that_is_named(shops: Shops, host: str, eid: st
 
 def test_a_refused_send_test_names_the_shops_own_settings(shops: Shops) -> None:
     """It named those of the account of all other hosts."""
-    shops.adroll.judge = Response(401, {}, b"no such token")
+    shops.adroll.judge = answering(401, b"no such token")
     for host, settings in (
         ("shop.fr", ('ADROLL_ACCOUNTS["shop.fr"]["advertisable_eid"]', '["access_token"]')),
         ("shop.test", ("ADROLL_ADVERTISABLE_EID", "ADROLL_ACCESS_TOKEN")),

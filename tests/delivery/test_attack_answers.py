@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.delivery.transport import Timeouts
 from tests.support.delivery_kit import Shop
-from tests.support.sandbox_shop import Watched
+from tests.support.sandbox_shop import Timeouts, Watched
 from tests.support.scripted_server import Script, answering, reply, server
 
 HUGE = 100 << 20

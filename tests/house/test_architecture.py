@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import adroll_flask
-from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
+from adroll_flask import ConfigurationError, DeliveryError, EventError, TokenExpiredError, errors
 from adroll_flask._version import DOCS_URL
 from adroll_flask.cli.commands import commands
-from adroll_flask.errors import TokenExpiredError, help_for
+from adroll_flask.errors import help_for
 from adroll_flask.findings.finding import TABLE, Finding, ok
 from adroll_flask.outbox.model import STATES
 from tests.conftest import BROWSERS, DAILY

@@ -12,9 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox.journal import Journal, JournalFile
-from adroll_flask.outbox.outbox import Outbox
 from tests.support.journal_kit import line, only_file
-from tests.support.outbox_engines import ENGINES, Bench, database
+from tests.support.outbox_engines import ENGINES, Bench, Outbox, database
 from tests.support.relay import Relay
 
 UrlOf = Callable[[str], str | None]

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask import ConfigurationError
 from adroll_flask.sandbox.journal import SandboxJournal
 from tests.conftest import AppMaker, Caplog
 from tests.support import PATIENCE, visits
-from tests.support.outbox_engines import Bench, damage, deliver, status
+from tests.support.outbox_engines import Bench, OutboxFailed, damage, deliver, status
 
 
 def execute(path: Path, *statements: str) -> list[Any]:

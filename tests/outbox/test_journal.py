@@ -23,13 +23,12 @@ import pytest
 from adroll_flask.outbox import journal as journals
 from adroll_flask.outbox import local_files
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read_part, remove
-from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
 from tests.support import ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
-from tests.support.outbox_engines import Clock
+from tests.support.outbox_engines import Clock, OutboxFailed
 
 
 @pytest.fixture

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.delivery.deliverer import Deliverer
-from adroll_flask.outbox.model import Withdrawal
-from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.settings import Settings
 from tests.conftest import Patch
 from tests.support import eventually
-from tests.support.outbox_engines import Bench, claimed, deliver, settle
+from tests.support.outbox_engines import Bench, Outbox, Withdrawal, claimed, deliver, settle
 
 CLICK, AGENT, COOKIE = "Click-Of-Ann", "Agent-Of-Ann", "Cookie-Of-Ann"
 RECORD_ID = "0a" * 12

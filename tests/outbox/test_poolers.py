@@ -11,9 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox.model import OutboxFailed
 from tests.support import answers, eventually, free_port, program, started
-from tests.support.outbox_engines import Bench, database, deliver, status
+from tests.support.outbox_engines import Bench, OutboxFailed, database, deliver, status
 
 pytestmark = pytest.mark.slow
 

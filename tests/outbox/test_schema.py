@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.errors import ConfigurationError
+from adroll_flask import ConfigurationError
 from adroll_flask.outbox import schema
-from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import VERSION
 from adroll_flask.settings import Settings
 from tests.support import ROOT, ran
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, Outbox
 
 
 def tables(bench: Bench) -> list[str]:

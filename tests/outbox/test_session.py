@@ -12,12 +12,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.errors import ConfigurationError
+from adroll_flask import ConfigurationError
 from adroll_flask.outbox.inbox import after_commit
-from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.schema import ELSEWHERE, create_tables
 from tests.conftest import Caplog
-from tests.support.outbox_engines import EID, Bench, a_user, claimed, database, status, told
+from tests.support.outbox_engines import EID, Bench, Outbox, a_user, claimed, database, status, told
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox.model import Watched
-from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.too_few import watched
 from benchmarks.too_few import KNOWN, Shop, wrong_alarms
 from tests.conftest import Patch
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, Outbox
 
 HOUR = 3600
 #: A Friday, noon, in hours since the epoch.

@@ -10,7 +10,6 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.test import TestResponse
 
 from adroll_flask import ConfigurationError, Visitor
-from adroll_flask.settings import Settings
 from tests.conftest import AppMaker
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
@@ -208,14 +207,16 @@ def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
         *([f"{scheme}www.shop.example"] for scheme in ("", "//", "ftp://")),
     ],
 )
-def test_the_setting_takes_origins_alone_and_never_a_wildcard(value: object) -> None:
+def test_the_setting_takes_origins_alone_and_never_a_wildcard(
+    make_app: AppMaker, value: object
+) -> None:
     with pytest.raises(ConfigurationError, match="ADROLL_ORIGINS: takes a list of origins"):
-        Settings.from_mapping({"ADROLL_ORIGINS": value})
+        make_app(ADROLL_ORIGINS=value)
 
 
-def test_the_setting_is_kept_as_browsers_write_an_origin() -> None:
+def test_the_setting_is_kept_as_browsers_write_an_origin(make_app: AppMaker) -> None:
     given = ["https://WWW.Shop.example:443", "http://localhost:3000", "http://[::1]:80", WWW]
-    settings = Settings.from_mapping({"ADROLL_ORIGINS": given})
+    settings = make_app(ADROLL_ORIGINS=given).extensions["adroll"].settings
     assert settings.origins == (WWW, "http://localhost:3000", "http://[::1]")
 
 

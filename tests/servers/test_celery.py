@@ -17,11 +17,11 @@ import pytest
 from celery import Celery
 from flask import Flask
 
+from adroll_flask import ConfigurationError
 from adroll_flask.celery import TASK, deliver_with
-from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox.model import NewEvent
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import PATIENCE, answers, eventually, lacking, started
+from tests.support.outbox_engines import NewEvent
 from tests.support.shops import Shop, orders
 
 BROKERS = {

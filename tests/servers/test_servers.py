@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from adroll_flask import ConfigurationError
 from adroll_flask.delivery.deliverer import LEASE
-from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.settings import Settings

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adroll_flask import counters, settings
+from adroll_flask.accounts import Account as Account
 from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer

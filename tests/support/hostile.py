@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from adroll_flask.errors import EventError
+from adroll_flask import EventError
 from adroll_flask.events.build import build
 from adroll_flask.events.fix import draft
 from tests.support.event_kit import PURCHASE, WEB

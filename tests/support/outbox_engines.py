@@ -1,4 +1,7 @@
-"""The three engines that the outbox is tested on, each test on a database of its own."""
+"""The three engines that the outbox is tested on, each test on a database of its own.
+
+The contract's tests take the outbox and what it is given from here: one place knows its modules.
+"""
 
 import contextlib
 import functools
@@ -19,8 +22,17 @@ import sqlalchemy as sa
 from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
 from adroll_flask.outbox import holds, model
-from adroll_flask.outbox.model import Claim, NewEvent, Outcome, Row, new_id
-from adroll_flask.outbox.outbox import Outbox
+from adroll_flask.outbox.model import Attempt as Attempt
+from adroll_flask.outbox.model import Claim, Row, new_id
+from adroll_flask.outbox.model import Counted as Counted
+from adroll_flask.outbox.model import NewEvent as NewEvent
+from adroll_flask.outbox.model import OrderKey as OrderKey
+from adroll_flask.outbox.model import OutboxFailed as OutboxFailed
+from adroll_flask.outbox.model import Outcome as Outcome
+from adroll_flask.outbox.model import OutcomeKind as OutcomeKind
+from adroll_flask.outbox.model import Verdict as Verdict
+from adroll_flask.outbox.model import Withdrawal as Withdrawal
+from adroll_flask.outbox.outbox import Outbox as Outbox
 from tests.support import eventually, lacking
 from tests.support.sites import Clock as Clock
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adroll_flask.delivery.transport import RequestsTransport, Response, Timeouts
+from adroll_flask.delivery.transport import RequestsTransport, Response
+from adroll_flask.delivery.transport import Timeouts as Timeouts
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 from tests.support import delivery_kit
 

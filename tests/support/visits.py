@@ -46,11 +46,14 @@ def began_long_ago(app: Flask) -> None:
     begin_long_ago(app.extensions["adroll"].outbox)
 
 
-def settle(app: Flask, **ends: dict[str, Any]) -> None:
-    """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
+def settle(app: Flask, account: str = "", /, **ends: dict[str, Any]) -> None:
+    """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back.
+
+    :param account: whose orders; without it, the app's first.
+    """
     outbox = app.extensions["adroll"].outbox
     outbox.ingest.take_in(patience=PATIENCE)
-    claim = outbox.queue.claim(app.config["ADROLL_ADVERTISABLE_EID"])
+    claim = outbox.queue.claim(account or app.config["ADROLL_ADVERTISABLE_EID"])
     put_back = {"kind": "return"}
     outcomes = [Outcome(ids=[one.id], **ends.get(f"o{one.key}", put_back)) for one in claim.events]
     outbox.queue.settle(claim, outcomes)

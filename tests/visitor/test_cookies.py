@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
+from adroll_flask import ConfigurationError, EventError, TokenExpiredError, Visitor
 from adroll_flask.counters import Counters
-from adroll_flask.errors import ConfigurationError, EventError, TokenExpiredError
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.record import Record
 from adroll_flask.visitor.request_cookies import RENEW_AFTER
-from adroll_flask.visitor.tokens import Visitor
 from adroll_flask.visitor.visitors import Visitors
 from tests.support.sites import Clock
 

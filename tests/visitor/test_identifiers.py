@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.errors import EventError
+from adroll_flask import EventError
 from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.identifiers import accept_device_id, accept_user_id, normalise_ip
 
