@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from adroll_flask import cancel_conversion, release_conversion
-from adroll_flask.outbox.model import Attempt
 from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
+from tests.support.outbox_engines import Attempt
 from tests.support.visits import began_long_ago, invoke
 
 
@@ -49,13 +49,6 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     page = any_shop.html("orders")
     assert "no such currency" in page
     assert "click123" not in page
-
-
-def test_a_page_that_was_opened_before_another_one_still_acts(shop: DashboardShop) -> None:
-    shop.deliver("1001")
-    token = shop.token("orders")
-    shop.html("problems")
-    assert shop.post("orders/find", token, order="1001").status_code == 303
 
 
 @pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])

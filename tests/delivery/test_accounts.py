@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.accounts import Account
 from benchmarks.accounts import latencies
 from tests.conftest import Caplog
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
     EID,
     OK,
+    Account,
     AdRoll,
     NoAnswer,
     Reply,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox.model import Withdrawal
 from tests.conftest import Caplog
 from tests.support.delivery_kit import (
     OK,
@@ -21,7 +20,7 @@ from tests.support.delivery_kit import (
     orders,
     refusal,
 )
-from tests.support.outbox_engines import EID
+from tests.support.outbox_engines import EID, Withdrawal
 
 EIDS = f'{{"advertisable_eid":"{EID}","pixel_eid":"{PIXEL}"}}'
 
@@ -175,15 +174,6 @@ def test_an_event_that_makes_adroll_fail_ends_up_alone(tmp_path: Path) -> None:
     assert again[3:] == [1, 1, 1]
     # The rest went twice at most a few times over, and all of it is marked.
     assert all(row.unsure for row in shop.rows().values())
-
-
-def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, orders=1)
-    shop.report("o002", dry_run=True)
-    shop.report("o003")
-    assert shop.step() == 3
-    assert shop.adroll.requests == [["o001", "o003"], ["o002"]]
-    assert ["dry_run=true" in url for url in shop.adroll.urls] == [False, True]
 
 
 def test_a_no_between_two_requests_of_a_claim_counts(tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from adroll_flask.accounts import Account
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.turns import Progress
-from adroll_flask.outbox.model import Counted
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import OK, AdRoll, Clock, NoAnswer, Reply, Shop, orders, refusal
-from tests.support.outbox_engines import EID, retry
+from tests.support.outbox_engines import EID, Counted, retry
 from tests.support.patching import replace_method
 
 DOWN = NoAnswer("refused", sure=True)
@@ -320,6 +320,34 @@ def test_a_token_that_was_corrected_asks_no_more_often_than_others(
     old.step()
     Shop(tmp_path, adroll, access_token="good", clock=old.clock).steps(20)
     assert len(adroll.requests) == 2
+
+
+def test_the_fingerprint_of_a_stop_changes_with_token_eids_url_and_key(tmp_path: Path) -> None:
+    def stopped_by(**changes: Any) -> str | None:
+        folder = tmp_path / f"{next(numbers)}"
+        shop = Shop(folder, AdRoll(refusal(401)), orders=1, **changes)
+        shop.step()
+        account = shop.settings.advertisable_eid or ""
+        return shop.outbox.destination(account).state().fingerprint
+
+    numbers = itertools.count()
+    others: dict[str, Any] = {
+        "access_token": "other",
+        "advertisable_eid": "OTHEREID01",
+        "pixel_eid": "OTHEREID01",
+        "api_url": "https://other.example/api",
+        "secret_key": ("other",),
+    }
+    prints = [stopped_by(), stopped_by(secret_key=())]
+    prints += [stopped_by(**{name: other}) for name, other in others.items()]
+    assert len({*prints}) == 7
+    assert stopped_by() == stopped_by(secret_key=(b"key",)) == prints[0]
+
+
+def test_an_api_url_with_a_query_keeps_it(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, api_url="https://gate.example/api?via=us#part", orders=1)
+    shop.step()
+    assert shop.adroll.urls == [f"https://gate.example/api?via=us&advertisable={EID}"]
 
 
 def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) -> None:

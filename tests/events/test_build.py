@@ -12,8 +12,8 @@ from uuid import UUID
 import jsonschema
 import pytest
 
+from adroll_flask import EventError
 from adroll_flask.accounts import Account
-from adroll_flask.errors import EventError
 from adroll_flask.events.build import Built, build, trial_event
 from adroll_flask.events.event import json_schema, wire_bytes
 from adroll_flask.events.fix import rebuilt
@@ -96,15 +96,6 @@ def test_another_name_is_told_the_nearest_or_all_thirteen(name: Any, told: str) 
         leniently(name)
 
 
-@pytest.mark.parametrize(
-    ("field", "meant"), [("valeu", "value"), ("email_sha256", "email"), ("useragent", "user_agent")]
-)
-def test_an_unknown_field_suggests_the_nearest_known_one(field: str, meant: str) -> None:
-    with pytest.raises(EventError, match=f"^{field}: .*did you mean '{meant}'"):
-        strictly(**one(field, "x"))
-    assert leniently(**PURCHASE, **one(field, "x")).dropped[0][0] == field
-
-
 def test_an_unknown_fields_name_is_told_only_if_it_is_one() -> None:
     (dropped,) = build("purchase", {**PURCHASE, "ada@example.com": 1}, WEB, strict=False).dropped
     assert dropped[0] == "?"
@@ -160,18 +151,6 @@ def test_another_event_loses_a_value_without_its_currency(currency: str | None) 
 # -- identifiers -----------------------------------------------------------------------------
 
 
-def test_the_calls_address_wins_over_identifys_in_every_form() -> None:
-    known = context(identity={"email_sha256": "b" * 64, "email_md5": "c" * 32})
-    for given, kept in (
-        ({"email": "ada@example.com"}, (SHA256, MD5)),
-        # Of one person: a hash of the call's beside another kind of identify()'s would be of two.
-        ({"email": MD5}, (None, MD5)),
-        ({}, ("b" * 64, "c" * 32)),
-    ):
-        event = strictly("formFill", known, **given).event
-        assert (event.email_sha256, event.email_md5) == kept
-
-
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
@@ -183,15 +162,6 @@ def test_who_tells_nothing_of_himself_is_no_error(field: str, value: str, why: s
     built = strictly(**PURCHASE, **one(field, value))
     assert built.event == strictly(**PURCHASE).event
     assert built.dropped == ((field, why),)
-
-
-def test_what_identify_gave_is_used_and_the_call_overrides_it() -> None:
-    known = context(identity={"user_id": "7", "device_id": GAID})
-    event = strictly("formFill", known).event
-    assert (event.user_id, event.device_id) == ("7", GAID)
-    other = "EA7583CD-A667-48BC-B806-42ECB2B48606"
-    event = strictly("formFill", known, user_id="8", device_id=other).event
-    assert (event.user_id, event.device_id) == ("8", other)
 
 
 def test_a_user_id_that_looks_like_an_address_is_warned_about_by_name_only(caplog: Caplog) -> None:

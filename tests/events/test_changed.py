@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from adroll_flask.errors import EventError
-from adroll_flask.events.event import Event, EventProduct, json_schema
+from adroll_flask import Event, EventError
+from adroll_flask.events.event import EventProduct, json_schema
 from adroll_flask.events.fields import MAX_BYTES
 from adroll_flask.events.fix import draft, rebuilt
 from adroll_flask.events.names import FIELD_NAMES, EventDefaults
 from tests.support.anything import ANYTHING
-from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly
+from tests.support.event_kit import NOW, PURCHASE, WEB, context, strictly
 
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 HASHES = {"email_sha256", "email_md5"}
@@ -40,15 +40,6 @@ def fixed(payload: str | bytes, forms: tuple[str, ...] = ("sha256", "md5")) -> E
 
 
 # -- replace ---------------------------------------------------------------------------------
-
-
-def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
-    changed = event.replace(value="10", user_id=None, products=[{"product_id": 7, "price": 10}])
-    assert changed.wire()["conversion_value"] == "10.00"
-    assert changed.user_id is None
-    assert changed.products[0].product_id == "7"
-    assert event.value == Decimal("59.90")
-    assert changed.order_id == event.order_id
 
 
 @pytest.mark.parametrize(
@@ -171,15 +162,6 @@ def test_no_address_is_in_a_draft_but_in_forms_that_may_leave() -> None:
     assert told({"email": "Ada@example.com"}, where=plain)["identifiers"]["email"] == (
         "ada@example.com"
     )
-
-
-@pytest.mark.parametrize(
-    ("fields", "more"), [({"user_id": 42}, {"user_id"}), ({"email": "a@x.de"}, HASHES)]
-)
-def test_a_draft_of_no_browser_has_a_derived_cookie(fields: dict[str, Any], more: set[str]) -> None:
-    known = told(fields, where=BARE)["identifiers"]
-    assert known["first_party_cookie"].endswith("-1577836800000")
-    assert known.keys() == {"first_party_cookie", *more}
 
 
 def test_a_draft_keeps_nothing_of_a_visitors_that_nobody_could_fix() -> None:

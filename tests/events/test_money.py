@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.errors import EventError
+from adroll_flask import EventError
 from adroll_flask.events.fields import accept_amount, accept_currency, rounded
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask import AdRoll, report_conversion, testing
-from adroll_flask.events.event import Event
+from adroll_flask import AdRoll, Event, report_conversion, testing
 from adroll_flask.events.names import HASHED, kept_key
 from adroll_flask.events.page_location import without_persons
 from tests.conftest import AppMaker, Caplog

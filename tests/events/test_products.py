@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.errors import EventError
+from adroll_flask import EventError
 from adroll_flask.events.event import EventProduct
 from adroll_flask.events.names import PRODUCT_FIELDS, Product
 from tests.support.event_kit import leniently, strictly

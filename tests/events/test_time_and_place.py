@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adroll_flask import app_location
-from adroll_flask.errors import EventError
+from adroll_flask import EventError, app_location
 from adroll_flask.events.fields import MAX_BYTES
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.events.page_location import MAX_LOCATION, accept_location

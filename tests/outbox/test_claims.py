@@ -2,21 +2,7 @@
 
 import pytest
 
-from adroll_flask.outbox.outbox import Outbox
-from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
-
-
-def test_what_lies_in_the_journal_is_due_until_it_is_claimed(bench: Bench, outbox: Outbox) -> None:
-    assert not outbox.queue.is_due([EID])
-    outbox.put(bench.event())
-    assert outbox.queue.is_due([EID])
-    outbox.ingest.take_in()
-    assert outbox.queue.is_due([EID])
-    assert not outbox.queue.is_due(["ANOTHER"])
-    claim = claimed(outbox)
-    assert not outbox.queue.is_due([EID])
-    settle(outbox, claim, "retry", delay=60.0)
-    assert not outbox.queue.is_due([EID])
+from tests.support.outbox_engines import EID, Bench, Outbox, claimed, settle, shown
 
 
 def test_who_counts_for_a_while_takes_no_backlog_in(bench: Bench, outbox: Outbox) -> None:
@@ -125,24 +111,3 @@ def test_a_clock_set_back_keeps_nothing_waiting_for_long(bench: Bench, outbox: O
     bench.pass_time(121)
     settle(other, other.queue.claim(EID))
     assert other.queue.waiting() == 0
-
-
-@pytest.mark.parametrize("worker", ["none", "had claimed it", "was sending it"])
-def test_the_oldest_due_event_tells_how_late_delivery_is(
-    bench: Bench, outbox: Outbox, worker: str
-) -> None:
-    """What a dead worker had is due from the end of its lease."""
-    assert outbox.queue.oldest_due() is None
-    bench.insert(outbox, None)
-    if worker != "none":
-        claimed(outbox, lease=60.0, begin=worker == "was sending it")
-        assert outbox.queue.oldest_due() is None
-        assert outbox.queue.is_leased(EID)
-        bench.pass_time(60)
-    bench.pass_time(900)
-
-    late = outbox.queue.oldest_due()
-
-    assert late
-    assert 900 <= late < 930
-    assert not outbox.queue.is_leased(EID)

@@ -1,6 +1,5 @@
 """What happened, by the hour: in the transaction of what it tells, exact, of no visitor."""
 
-import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -94,17 +93,6 @@ def test_how_long_an_event_took_is_a_histogram(bench: Bench, outbox: Outbox) -> 
     assert counts[3:] == [1, 0, 0, 1, 0, 0, 1]
 
 
-def test_history_holds_nothing_of_the_visitor(bench: Bench, outbox: Outbox) -> None:
-    payload = json.dumps({"identifiers": {"adct": "click-ann", "email_sha256": "f" * 64}}).encode()
-    outbox.put(bench.event("order-1001", payload=payload, digest="1 EUR"))
-    end(outbox)
-
-    rows = bench.execute("SELECT * FROM adroll_history")
-
-    assert len(rows) == 1
-    assert not any(word in str(rows) for word in ("click-ann", "ffff", "order-1001"))
-
-
 def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> None:
     """Of what is older the sums alone are kept, which monitoring counts on."""
     for days, left in ((390, 1), (21, 1), (411, 0)):
@@ -156,32 +144,6 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
 
 
 # -- what monitoring asks for: sums that only grow, over all processes -----------------------------
-
-
-def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> None:
-    other = bench.open()
-    for digest, mask in (("59.9 EUR", 3), ("0.1 EUR", 3), ("59.9 EUR", 1)):
-        outbox.put(bench.event(digest=digest, identifiers=mask))
-    end(outbox)
-    other.put(bench.event(digest="7 USD"))
-    end(other, "dead")
-    other.record(model.Counted(bench.now(), "addToCart", "suppressed", "consent_gpc"))
-    other.ingest.take_in()
-
-    for each in (outbox, other, bench.open()):
-        assert history(each) == {
-            ("purchase", "delivered", "", 3, "EUR"): (2, Decimal(60)),
-            ("purchase", "delivered", "", 1, "EUR"): (1, Decimal("59.9")),
-            ("purchase", "dead", "refused", 0, "USD"): (1, Decimal(7)),
-            ("addToCart", "suppressed", "consent_gpc", 0, ""): (1, 0),
-        }
-        assert sums(each) == {
-            ("delivered", ""): 3,
-            ("dead", "refused"): 1,
-            ("suppressed", "consent_gpc"): 1,
-        }
-    (euros,) = [one for one in other.lookups.totals() if one.currency == "EUR"]
-    assert (euros.value, sum(euros.delays)) == (Decimal("119.9"), 3)
 
 
 # -- by several columns, and what is not over ------------------------------------------------------

@@ -10,13 +10,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from adroll_flask import cancel_conversion, release_conversion, report_conversion
-from adroll_flask.outbox.model import OrderKey, OutcomeKind, Verdict
-from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import (
     EID,
     ENVIRON,
     Bench,
+    OrderKey,
+    Outbox,
+    OutcomeKind,
+    Verdict,
     bury,
     claimed,
     deliver,

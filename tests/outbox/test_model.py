@@ -1,7 +1,9 @@
 """Events and holds against a model of a page: two hosts, in whatever order things happen."""
 
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from adroll_flask.outbox import model
 from adroll_flask.outbox.model import NewEvent, OutcomeKind, new_id
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.retention import KEYLESS_KEPT
+from adroll_flask.outbox.transitions import TABLE
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, retry, told
 
@@ -29,6 +32,17 @@ HOSTS = st.integers(0, 1)
 AFTER = st.sampled_from([0.0, 0.0, 31.0, 61.0])
 KINDS: tuple[OutcomeKind, ...] = ("delivered", "delivered", "retry", "dead", "return", "claimed")
 LONGEST = 1000
+#: The table of transitions is all that changes a state, or removes a row.
+WAYS = [(source, rule.target) for rule in TABLE.values() for source in rule.sources]
+WATCH = """
+CREATE TABLE ways (source, target);
+CREATE TRIGGER changes BEFORE UPDATE OF state ON adroll_event WHEN OLD.state <> NEW.state
+  AND NOT EXISTS (SELECT 1 FROM ways WHERE source = OLD.state AND target = NEW.state)
+  BEGIN SELECT RAISE(ABORT, 'not in the table'); END;
+CREATE TRIGGER goes BEFORE DELETE ON adroll_event
+  WHEN NOT EXISTS (SELECT 1 FROM ways WHERE source = OLD.state AND target IS NULL)
+  BEGIN SELECT RAISE(ABORT, 'not in the table'); END;
+"""
 
 
 @dataclass
@@ -79,6 +93,9 @@ class OutboxModel(RuleBasedStateMachine):
     def begin(self) -> None:
         self.hosts = [Host(self.open(number)) for number in range(2)]
         self.hosts[0].outbox.database.create_tables()
+        with closing(sqlite3.connect(f"{self.place.name}/outbox.sqlite")) as watched, watched:
+            watched.executescript(WATCH)
+            watched.executemany("INSERT INTO ways VALUES (?, ?)", WAYS)
 
     def teardown(self) -> None:
         for number, host in enumerate(self.hosts):

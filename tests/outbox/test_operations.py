@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from adroll_flask.outbox.model import OutcomeKind
-from adroll_flask.outbox.outbox import Outbox
 from tests.conftest import Caplog
 from tests.support import eventually, peak_memory
 from tests.support.outbox_engines import (
     EID,
     Bench,
+    Outbox,
+    OutcomeKind,
     bury,
     claimed,
     deliver,
@@ -46,23 +45,6 @@ WIRE = {
 
 def wire(**changes: Any) -> bytes:
     return json.dumps(WIRE | changes).encode()
-
-
-def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1"))
-    deliver(outbox)
-    outbox.put(bench.event("2"))
-    outbox.destination(EID).stop("403", "f")
-    bench.pass_time(60)
-
-    lookups = outbox.lookups
-    lookups.replace_notes("shop:", {"shop:": "Zürich 鉴"})
-
-    assert lookups.notes("shop:") == {"shop:": "Zürich 鉴"}
-    assert +Counter(lookups.counts()) == {"waiting": 1, "delivered": 1}
-    assert (outbox.queue.oldest_due() or 0.0) >= 60
-    assert lookups.destinations()[EID].stopped == "403"
-    assert lookups.bytes_waiting() == 0
 
 
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
@@ -247,22 +229,6 @@ def test_of_what_adroll_may_have_nobody_says_that_it_was_never_sent(
     bench.pass_time(90.1 * DAY)
     assert outbox.admin.keep_house() == 2
     assert {row.reason for row in outbox.lookups.list("dead")} == {"given_up_unsure"}
-
-
-def test_what_was_delivered_is_neither_dropped_nor_forgotten_and_keeps_its_key(
-    bench: Bench, outbox: Outbox
-) -> None:
-    """An operator drops, or erases, what another one has sent again meanwhile."""
-    bench.report(outbox, "1", "2", payload=wire())
-    one, two = bury(outbox)
-    assert retry(outbox, one) == 1
-    assert deliver(outbox) == ["1"]
-
-    assert outbox.admin.drop([one, two]) == (1, 1)
-
-    bench.open().put(bench.event("1"))
-    assert outbox.queue.waiting() == 0, "AdRoll has it"
-    assert shown(outbox, one).state == "delivered"
 
 
 def test_two_operators_at_once_send_no_order_twice(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.recent_keys import RecentKeys
 from tests.support import in_a_child
 from tests.support.forking import forks_amid_threads
-from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown, status
+from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, shown, status
 
 
 def test_events_without_a_key_are_never_duplicates(bench: Bench, outbox: Outbox) -> None:
@@ -54,20 +54,6 @@ def test_a_key_is_its_event_s_own_and_compared_exactly(
     assert bench.counters.get("event_duplicate") == 4
 
 
-def test_the_same_event_put_twice_is_there_once(bench: Bench, outbox: Outbox) -> None:
-    events = (bench.event("1001"), bench.event())
-    for event in events:
-        for one in (outbox, bench.open()):
-            assert one.put(event) == event.id
-    assert outbox.queue.waiting() == 2
-
-    assert settle(outbox, claimed(outbox), "delivered") == 2
-    late = bench.open()
-    assert [status(late, event) for event in events] == ["queued"] * 2
-    assert outbox.queue.waiting() == 0, "a commit that comes late sends nothing again"
-    assert outbox.lookups.counts()["delivered"] == 2
-
-
 def test_any_json_survives_in_a_payload(bench: Bench, outbox: Outbox) -> None:
     payload = json.dumps({"any": [*map(chr, range(1, 256)), "😀"]}, ensure_ascii=False).encode()
     event = bench.event(payload=payload)
@@ -101,18 +87,6 @@ def test_a_child_of_which_python_was_not_told_gives_ids_of_its_own() -> None:
     run = [sys.executable, "-c", program]
     ids = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
     assert len(ids) == len({*ids}) == 2
-
-
-def test_an_invalid_event_is_a_dead_letter_without_a_key(bench: Bench, outbox: Outbox) -> None:
-    bad = bench.event(dead=("invalid:currency", "currency: three letters"))
-
-    id = outbox.put(bad)
-
-    row = shown(outbox, id)
-    assert (row.state, row.key, row.reason) == ("dead", None, "invalid:currency")
-    assert row.error == "currency: three letters"
-    outbox.put(bench.event("1001"))
-    assert outbox.queue.waiting() == 1
 
 
 def test_a_valid_event_kept_back_keeps_its_key(bench: Bench, outbox: Outbox) -> None:

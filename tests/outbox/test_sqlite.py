@@ -226,16 +226,6 @@ def test_delivered_rows_lie_packed(sqlite: Bench, outbox: Outbox) -> None:
     assert (pages - free) * 4096 / 1500 < 500, "bytes a key"
 
 
-def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    assert (outbox.lookups.counts()["waiting"], outbox.queue.waiting()) == (0, 0)
-    assert (outbox.lookups.history(0.0, ["at"]), outbox.lookups.list()) == ((), ())
-    assert not sqlite.path.exists()
-    outbox.put(sqlite.event("1001"))
-    assert [row.key for row in outbox.lookups.list()] == ["1001"]
-    assert sqlite.path.exists()
-
-
 def test_what_may_not_be_looked_at_is_not_taken_for_empty(folder_of_nobody: Path) -> None:
     outbox = Outbox(Settings(), folder=folder_of_nobody)
     assert outbox.lookups.dead_letters(5) == ()  # it is not there yet

@@ -66,10 +66,6 @@ def test_without_a_host_header_the_server_names_itself(name: str, port: str, hos
     assert tracked(SERVER_NAME=name, SERVER_PORT=port).host == host
 
 
-def test_an_address_that_is_none_is_no_address() -> None:
-    assert tracked(REMOTE_ADDR="unknown").ip is None
-
-
 @pytest.mark.parametrize(
     ("root", "path", "query", "rest"),
     [
