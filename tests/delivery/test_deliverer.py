@@ -240,6 +240,7 @@ def test_held_time_does_not_age(tmp_path: Path) -> None:
 def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, status: int) -> None:
     revoked = refusal(status, {"message": "token canary-token revoked"})
     shop = Shop(tmp_path, AdRoll(revoked), orders=3)
+    began = shop.clock.now
     with caplog.at_level(logging.ERROR, "adroll_flask"):
         for _ in range(5):
             shop.step()
@@ -251,7 +252,9 @@ def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, s
     (record,) = caplog.records
     assert "no event is lost or blamed" in record.getMessage()
     assert "canary" not in record.getMessage()
-    assert "canary" not in (shop.outbox.destination(EID).state().last_error or "")
+    state = shop.outbox.destination(EID).state()
+    assert state.stopped_since == began
+    assert "canary" not in (state.last_error or "")
 
 
 def test_a_stopped_destination_is_asked_once_a_minute(tmp_path: Path) -> None:
