@@ -261,12 +261,12 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     lookups = current_runtime().outbox.lookups
     try:
         accounts = (*reporter.settings.accounts, "")
-        hosts = {reporter.order_key(order, host): host for host in accounts}
+        possible = {reporter.order_key(order, host) for host in accounts}
         # Held as a dry run: its page's host is not in ADROLL_HOSTS.
-        hosts[reporter.order_key(order)._replace(dry_run=True)] = ""
+        possible.add(reporter.order_key(order)._replace(dry_run=True))
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
-    rows = lookups.of_orders([*hosts])
+    rows = lookups.of_orders([*possible])
     may_change = ("held",) if kind == "release" else ("held", "waiting")
     keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
     keys = [key for key in keys if not key.dry_run] or keys
@@ -275,7 +275,7 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
         why = f"{why}, so nothing was done; flask adroll outbox find {order}"
         raise Refusal(f"{why} says what is known of it", slug="decision-refused")
     key = keys[0]
-    receipt = reporter.decide(kind, order, {}, "purchase", host=hosts[key])
+    receipt = reporter.decide(kind, order, {}, key=key)
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
     row = lookups.of_orders([key]).get(key, rows[key])

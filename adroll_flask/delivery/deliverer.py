@@ -332,16 +332,17 @@ class Deliverer:
             if is_there:
                 self.outbox.database.empty_log()
             if time.monotonic() >= self._clean_at:
-                self._keep_house(sends)  # also after a fault: it may be what makes room
+                # Also after a fault: it may be what makes room.
+                self._keep_house(sends=sends, is_there=is_there)
         except Exception as error:
             let_through(error)
             fault = fault or error
         self._trouble = self._tell_of(fault, self._trouble)
         return Progress(step.ended, pause=TROUBLE_LASTS) if self._trouble else step
 
-    def _keep_house(self, sends: bool) -> None:
+    def _keep_house(self, *, sends: bool, is_there: bool) -> None:
         more = False
-        if self.outbox.exists():
+        if is_there:
             more = sends and bool(self.outbox.admin.keep_house())
             self.outbox.clocks.compare(self.clock)
             self.look()

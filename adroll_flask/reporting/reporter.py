@@ -548,6 +548,7 @@ class Reporter:
         at: str = "purchase",
         session: Any = None,
         host: str = "",
+        key: model.OrderKey | None = None,
     ) -> Receipt:
         """Let a held conversion be sent, or forget it: :func:`adroll_flask.release_conversion` and
         :func:`adroll_flask.cancel_conversion`.
@@ -555,6 +556,7 @@ class Reporter:
         :param fields: what a release changes: value, currency, products; those that are ``None``
             stay.
         :param at: which time AdRoll is told: ``"purchase"`` or ``"release"``.
+        :param key: of this order alone, where it is known; *host* does not count then.
         """
         from adroll_flask.events.fix import accept_changes
 
@@ -573,10 +575,11 @@ class Reporter:
             # The sale is worth more than its correction: it is released as it was held.
             dropped = [(problem.field, problem.expected) for problem in problems]
             self._log_what_is_missing("purchase (release)", dropped, ())
-            order = self.order_key(order_id, host)
+            order = key or self.order_key(order_id, host)
             verdict = model.Verdict(self.clock(), kind, order, changes or None)
             held = self.outbox.decide(verdict, session=session)
-            if held is None and settings.hosts and not (host and settings.is_real(host)):
+            is_real = key is not None or (host != "" and settings.is_real(host))
+            if held is None and settings.hosts and not is_real:
                 # The order may be held as a dry run, of a page that ADROLL_HOSTS does not list.
                 verdict = replace(verdict, order=order._replace(dry_run=True))
                 held = self.outbox.decide(verdict, session=session)

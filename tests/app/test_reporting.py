@@ -645,7 +645,8 @@ def test_commands_decide_on_an_order_of_a_host_that_is_not_real(
     settle(app)
     invoke(app, "outbox", kind, "1001", code=0)
     state = {"release": "waiting", "cancel": "cancelled"}[kind]
-    assert app.extensions["adroll"].outbox.lookups.counts()[state] == 1
+    counts = app.extensions["adroll"].outbox.lookups.counts()
+    assert (counts[state], counts["decided"]) == (1, 0), "a real order of that number may come yet"
 
 
 def test_verdicts_without_a_hold_are_counted(make_app: AppMaker) -> None:
