@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
@@ -93,7 +93,7 @@ class BatchSender:
         try:
             for events in self._requests():
                 self._send(events)
-            self._judge(0)
+            self._judge(leave=0)
         except _Halt:
             pass
         self._settle_alike(self._open.values(), "return")
@@ -161,7 +161,7 @@ class BatchSender:
         self._settle_alike(events, "claimed")
         if len(events) == 1:
             self._suspects.append(_Suspect(events[0], answer))
-            self._judge()
+            self._judge(leave=1)
             return
         middle = (len(events) + 1) // 2
         self._send(events[:middle])
@@ -211,10 +211,13 @@ class BatchSender:
             )
         self.gate.accepted(self.permit)
         self._taken.add(events[0].dry_run)
-        self._judge()
+        self._judge(leave=1)
 
-    def _troubled(self, events: Sequence[BriefRow], answer: Answer) -> None:
-        """AdRoll takes nothing at the moment: these events and the rest of the claim wait."""
+    def _troubled(self, events: Sequence[BriefRow], answer: Answer) -> NoReturn:
+        """AdRoll takes nothing at the moment: these events and the rest of the claim wait.
+
+        :raises _Halt: always.
+        """
         if answer.kind == "denied":
             self._settle_alike(events, "return", asked=answer.asked)
         else:
@@ -259,22 +262,24 @@ class BatchSender:
 
     # Blame
 
-    def _judge(self, most: int = 1) -> None:
-        """Blame the suspects for whom it is known that AdRoll takes others like them.
+    def _judge(self, *, leave: int) -> None:
+        """Blame suspects, as far as AdRoll is known to take other events.
 
-        :param most: suspects that may be left. While more are left, a trial event asks AdRoll.
+        :param leave: so many suspects may wait, since a later request may tell of them. For more
+            AdRoll is asked with a trial event.
         """
-        self._blame()
-        while len(self._suspects) > most:
-            self._probe(self._suspects[-1])
-            self._blame()
+        self._blame_known()
+        while len(self._suspects) > leave:
+            self._ask_with_trial(self._suspects[-1])
+            self._blame_known()
 
-    def _blame(self) -> None:
+    def _blame_known(self) -> None:
+        """Blame the suspects for whom it is known that AdRoll takes others like them."""
         guilty = [suspect for suspect in self._suspects if suspect.event.dry_run in self._taken]
         self._suspects = [suspect for suspect in self._suspects if suspect not in guilty]
         self._settle([self._rejected(suspect) for suspect in guilty])
 
-    def _probe(self, suspect: _Suspect) -> None:
+    def _ask_with_trial(self, suspect: _Suspect) -> None:
         """Ask by a trial event whether AdRoll takes any.
 
         :raises _Halt: it does not: no event is to blame.

@@ -204,25 +204,43 @@ class Deliverer:
         if len(turns) == 1:
             return self._work_off(turns[0].gate, stop, until)
         self.outbox.ingest.take_in()  # so that it is known whose events are due
-        under_way = [turn for turn in turns if turn.is_under_way]
-        for turn in turns:
-            if turn.fault is not None and turn not in under_way and not waits:
-                turn.trouble = self._tell_of(turn.fault, turn.trouble)
-                turn.fault = None
-        wanted = [
-            turn
-            for turn in turns
-            if turn not in under_way
-            and (waits or time.monotonic() >= turn.rests_until)
-            and self._has_work(turn.gate)
-        ]
-        is_alone = waits and len(under_way) + len(wanted) == 1
+        if waits:
+            return self._take_turns(turns, stop, until)
+        self._begin_turns(turns, stop)
+        return Progress()
+
+    def _take_turns(self, turns: list[Turn], stop: threading.Event, until: float) -> Progress:
+        """Let those of *turns* work that have something to do, at once, and wait for all.
+
+        :raises Exception: the first fault of theirs.
+        """
+        working = [turn for turn in turns if turn.is_under_way]
+        wanted = [turn for turn in turns if turn not in working and self._has_work(turn.gate)]
+        is_alone = len(working) + len(wanted) == 1
         for turn in wanted:
             if is_alone or not may_start_threads():
                 turn.do(stop, until)
             else:
-                turn.begin(stop, until if waits else float("inf"))
-        return self._results_of(under_way + wanted) if waits else Progress()
+                turn.begin(stop, until)
+        return self._results_of(working + wanted)
+
+    def _begin_turns(self, turns: list[Turn], stop: threading.Event) -> None:
+        """Let those of *turns* begin that have something to do, and tell of the last one's fault.
+
+        None is waited for, but where no thread can be started.
+        """
+        for turn in turns:
+            if turn.is_under_way:
+                continue
+            if turn.fault is not None:
+                turn.trouble = self._tell_of(turn.fault, turn.trouble)
+                turn.fault = None
+            if time.monotonic() < turn.rests_until or not self._has_work(turn.gate):
+                continue
+            if may_start_threads():
+                turn.begin(stop, until=float("inf"))
+            else:
+                turn.do(stop, until=0.0)
 
     @staticmethod
     def _results_of(turns: list[Turn]) -> Progress:

@@ -164,6 +164,9 @@ _OUR_SCRIPT: Final = re.compile(
     % (_SCRIPT_NAME, _MARK, rb"[\t\n\f\r />=]", _ATTRIBUTE, _MARK)
 )
 
+#: What is said of a page while more of it has to come: no place, and no outcome.
+_NOT_YET: Final = None, None
+
 _UTF8_BOM: Final = b"\xef\xbb\xbf"
 _OTHER_BOMS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 # Anything that may declare a charset to a browser, also in a comment or a script.
@@ -311,7 +314,10 @@ class Placer:
     def _find(
         self, html: bytes | bytearray, end: int, *, final: bool
     ) -> tuple[int | None, str | None]:
-        """The place, and what becomes of the page, by its bytes up to *end*."""
+        """The place, and what becomes of the page, by its bytes up to *end*.
+
+        A place comes only with :data:`INJECTED`; :data:`_NOT_YET`: more of the page has to come.
+        """
         begin = self._at
         if not begin:
             if html.startswith(_OTHER_BOMS):
@@ -324,14 +330,14 @@ class Placer:
         assert run is not None  # noqa: S101 - it matches everywhere
         at = run.end()
         if not final and at == end and html[end - 1 : end].isalnum():
-            return None, None  # "&#32", of which the ";" may come
+            return _NOT_YET  # "&#32", of which the ";" may come
         self._at = at
         if not self._document:
             self._document = _holds(html, begin, at, _DOCUMENT)
         if html.find(_MARK, begin, at) >= 0 and _has_our_script(html, begin, at):
             return None, PRESENT
         if not final and html.find(b">", at, end) < 0:
-            return None, None
+            return _NOT_YET
         token = _NEXT.match(html, at, end)
         name = (token["name"] or b"").lower() if token else b""
         before_head = name in _BEFORE_HEAD or bool(token and token["comment"])
@@ -341,7 +347,7 @@ class Placer:
             and not final
             and not re.compile(_UNSIMPLE_TEMPLATE).match(html, at, end)
         ):
-            return None, None
+            return _NOT_YET
         if not self._document and name not in _DOCUMENT_ENDS:
             return None, FRAGMENT
         # The end of the page ends the head too. An item may be unfinished there. A browser drops
@@ -358,7 +364,7 @@ class Placer:
         """The place where nobody but the page itself tells its charset."""
         at = self._at
         if at < _PRESCAN and end < _PRESCAN and not final:
-            return None, None
+            return _NOT_YET
         if _SHIFTING_LABEL.search(html, 0, min(end, max(at, _PRESCAN))):
             return None, CHARSET
         for declared in _DECLARATION.finditer(html, at, min(end, _PRESCAN)):
