@@ -65,7 +65,7 @@ class AccountsOfHosts:
         """The account of every host that has none of its own."""
         return Account(self.advertisable_eid, self.pixel_eid, self.access_token)
 
-    @property
+    @cached_property
     def served_accounts(self) -> dict[str, Account]:
         """All accounts that this process serves, by advertisable EID."""
         accounts = (self.account, *self.accounts.values())
@@ -78,7 +78,7 @@ class AccountsOfHosts:
         """
         return eid in ("", *(self.served_accounts or [eid]))
 
-    @property
+    @cached_property
     def shops(self) -> dict[str, tuple[str, ...]]:
         """The hosts of each account that this process serves, by advertisable EID.
 
@@ -91,7 +91,7 @@ class AccountsOfHosts:
                 shops[eid] = (*shops[eid], host)
         return shops
 
-    @property
+    @cached_property
     def shop_names(self) -> dict[str, str]:
         """The shop's name of each account, by advertisable EID: its hosts; empty: one account."""
         if len(self.shops) < 2:
