@@ -373,6 +373,23 @@ def test_an_error_s_page_has_nothing_of_the_page_that_it_replaces(make_app: AppM
     assert "Set-Cookie" not in response.headers
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_response_that_a_site_sends_to_everybody_carries_nobody_s_cookie(
+    make_app: AppMaker, after: bool
+) -> None:
+    app = make_app(Later(lambda app: app.after_request(lambda same: same)) if after else AdRoll())
+    sent_to_all = Response(PAGE)
+    app.add_url_rule("/page", "page", lambda: sent_to_all)
+    visitors = {app.test_client().get("/page").headers["Set-Cookie"] for _ in range(3)}
+    assert len(visitors) == 3
+    known = app.test_client()
+    known.get("/")
+    again = known.get("/page")
+    assert again.headers.getlist("Set-Cookie") == []
+    assert (again.text.count("data-adroll"), "Cache-Control" in again.headers) == (1, False)
+    assert (sent_to_all.data, "Set-Cookie" in sent_to_all.headers) == (PAGE.encode(), False)
+
+
 def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
     after = Later(lambda app: app.after_request(lambda response: response))
     app = make_app(after, ADROLL_STRICT=False)
