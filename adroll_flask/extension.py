@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
     from werkzeug.wrappers import Response as WerkzeugResponse
 
     from .delivery.transport import Transport
@@ -305,6 +307,8 @@ class _Adapter:
         tracked = request_state.tracked(self._runtime)
         response = answer(tracked, self._runtime, name)
         session_mirror.keep(tracked, response.headers)
+        # A site may set cookies with the kit's file, too. Its session's comes after every function.
+        response.get_wsgi_headers = partial(_private_with_cookies, response)  # type: ignore[method-assign]
         return response
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
@@ -395,3 +399,12 @@ class _Adapter:
             # The site's csp_nonce failed, or there is no request, as in a mail.
             runtime.leave_alone(problem)
         return Markup(tag.decode("ascii"))  # noqa: S704 - ours
+
+
+def _private_with_cookies(response: WerkzeugResponse, environ: dict[str, Any]) -> Headers:
+    """The headers of an answer of our endpoints: no shared cache keeps one that sets a cookie."""
+    headers = type(response).get_wsgi_headers(response, environ)
+    if "Set-Cookie" in headers:
+        control = headers.get("Cache-Control", "no-store")
+        headers["Cache-Control"] = control.replace("public", "private")
+    return headers

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, render_template_string, request, send_file
+from flask import Flask, Response, abort, render_template_string, request, send_file, session
 from flask.testing import FlaskClient
 from flask_compress import Compress
 from flask_wtf.csrf import CSRFProtect
@@ -472,6 +472,26 @@ def test_the_tag_leads_to_the_kit(app: Flask) -> None:
     assert again.status_code == 304
     missing = client.get("/_adroll/kit.0123456789abcdef.js?adct=click123")
     assert (b"<script" in missing.data, "Set-Cookie" in missing.headers) == (False, False)
+
+
+@pytest.mark.parametrize("by", ["session", "after_request"])
+def test_no_cache_keeps_the_kit_with_a_cookie_of_the_site_s(make_app: AppMaker, by: str) -> None:
+    def begin() -> None:
+        session["cart"] = "1001"
+
+    def remember(response: Response) -> Response:
+        response.set_cookie("cart", "1001")
+        return response
+
+    app = make_app()
+    if by == "session":
+        app.before_request(begin)
+    else:
+        app.after_request(remember)
+    [tag] = tags_in(app.test_client().get("/").text)
+    kit = app.test_client().get(tag["src"])
+    assert "Set-Cookie" in kit.headers
+    assert kit.headers["Cache-Control"] == "private, max-age=31536000, immutable"
 
 
 def test_the_page_is_the_same_for_a_yes_a_no_and_no_answer(make_app: AppMaker) -> None:
