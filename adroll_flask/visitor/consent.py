@@ -88,13 +88,17 @@ def _asked(visitors: Visitors, environ: WSGIEnvironment) -> bool | None:
         return None
     if ask == "tcf":
         # Not werkzeug.http's, which raises where any cookie, of whatever script, is not UTF-8.
-        text = parse_cookie(environ.get("HTTP_COOKIE")).get(settings.tcf_cookie)
-        if not text:
+        cookies = parse_cookie(environ.get("HTTP_COOKIE"))
+        # Of several, as of a host and its domain, an old yes may come before the newer no.
+        texts = [text for text in cookies.getlist(settings.tcf_cookie) if text]
+        if not texts:
             return None
         from .tcf import consents
 
+        vendor = settings.tcf_vendor
+        purposes = settings.tcf_purposes
         try:
-            return consents(text, vendor=settings.tcf_vendor, purposes=settings.tcf_purposes)
+            return all(consents(text, vendor=vendor, purposes=purposes) for text in texts)
         except ValueError as error:
             raise _Unusable("tc_string", f"{settings.tcf_cookie}: {error}") from None
     try:

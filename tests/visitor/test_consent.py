@@ -119,6 +119,14 @@ def test_the_tc_string_answers_for_adroll_alone() -> None:
     assert decided("tcf", cookies={"euconsent-v2": STRINGS["130 without purpose 7"]}) == REFUSED
 
 
+@pytest.mark.parametrize("several", [(YES, NO), (NO, YES)])
+def test_of_several_tc_strings_any_no_is_a_no(several: tuple[str, str]) -> None:
+    # As where a platform came to write for the domain what it had written for a host. The browser
+    # sends the older one first.
+    cookie = "; euconsent-v2=".join(several)
+    assert decided("tcf", cookies={"euconsent-v2": cookie}, recorded=True) == REFUSED
+
+
 def test_another_script_s_cookie_in_latin_1_hides_no_tc_string() -> None:
     assert decided("tcf", cookies={"name": "Ren\xe9", "euconsent-v2": YES}) == GRANTED
 
