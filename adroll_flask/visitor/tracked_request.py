@@ -138,8 +138,13 @@ class TrackedRequest:
 
     @property
     def script_root(self) -> str:
-        """Where the app is mounted, percent-encoded, without a trailing slash."""
-        return _encoded(self._script_name).rstrip("/") if self._script_name else ""
+        """Where the app is mounted, percent-encoded, without a trailing slash.
+
+        It begins with one slash: it may be what anybody sent (``X-Forwarded-Prefix``), and behind
+        two a browser reads a host, from which a page would load its script.
+        """
+        root = _encoded(self._script_name).strip("/") if self._script_name else ""
+        return f"/{root}" if root else ""
 
     @property
     def path(self) -> str:

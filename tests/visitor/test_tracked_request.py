@@ -73,6 +73,9 @@ def test_without_a_host_header_the_server_names_itself(name: str, port: str, hos
         ("", "", "", "/"),
         ("/shop", "/thanks", "adct=a%2Bb", "/shop/thanks?adct=a%2Bb"),
         ("/shop/", "/", "", "/shop/"),
+        # By a forged X-Forwarded-Prefix: two slashes would make a host of it.
+        ("//evil.example", "/", "", "/evil.example/"),
+        ("/", "/thanks", "", "/thanks"),
         ("", "/gr\xc3\xb6\xc3\x9fe", "q=\xc3\xb6", "/gr%C3%B6%C3%9Fe?q=%C3%B6"),
         ("", "/\xff<script>", "", "/%FF%3Cscript%3E"),
         ("", "/50%", "a b", "/50%25?a%20b"),
