@@ -332,7 +332,7 @@ class _Adapter:
                 response = _twin(response)
                 response.headers = _twin(response.headers)
                 self._prepare(tracked or request_state.tracked_in(environ, runtime), response)
-            request_state.tell_middleware()
+            request_state.tell_middleware(runtime)
         except Exception as problem:
             runtime.leave_alone(problem)
         return response

@@ -161,6 +161,8 @@ class BaseMiddleware(Generic[_App]):
     def _begin(self, environ: WSGIEnvironment) -> tuple[MiddlewareRequest, TrackedRequest]:
         """Begin a request."""
         self.runtime.begin()
+        if self.runtime.settings.enabled:
+            request_state.tell_middleware(self.runtime)
         tracked = TrackedRequest(self.runtime.visitors, environ)
         return MiddlewareRequest(self.runtime, tracked), tracked
 
@@ -193,10 +195,8 @@ class BaseMiddleware(Generic[_App]):
 
     def _concerns(self, tracked: TrackedRequest, status: int, kind: str) -> bool:
         """Whether a response of this ``Content-Type`` may take anything of ours."""
-        # Set by the Flask extension: a response that it has seen needs nothing of ours.
-        is_seen = request_state.TRACKED_REQUEST in tracked.environ
         return (
             self.runtime.settings.enabled
-            and not is_seen
+            and not tracked.is_served_within
             and is_concerned(tracked.environ, tracked, status, kind)
         )

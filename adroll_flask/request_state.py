@@ -23,8 +23,7 @@ _T = TypeVar("_T")
 
 #: The key of ``app.extensions``.
 EXTENSION = "adroll"
-#: Where the tracked request waits in the environ; a middleware of ours around the app looks whether
-#: it is there.
+#: Where the tracked request waits in the environ.
 TRACKED_REQUEST = "adroll_flask.request"
 #: Where ``identify()`` keeps hashes in the session.
 _IDENTITY = "adroll_identity"
@@ -195,14 +194,15 @@ def tracked_before() -> TrackedRequest | None:
     return request().environ.get(TRACKED_REQUEST) if has_request_context() else None
 
 
-def tell_middleware() -> None:
-    """Tell the middleware of ours around this Flask app, if any, that the extension is at work.
+def tell_middleware(runtime: Runtime) -> None:
+    """Tell the middleware of ours around this app, if any, that *runtime*'s is at work within it.
 
-    What is between the two may have made an environ of its own, as a bridge from ASGI does.
+    What is between the two may have made an environ of its own, as a bridge from ASGI does. In a
+    request that a view makes of its own app there is nothing to tell.
     """
     under = _middleware_request.get()
-    if under is not None and under.tracked is not None:
-        under.tracked.environ.setdefault(TRACKED_REQUEST, None)
+    if under is not None and under.tracked is not None and under.runtime is not runtime:
+        under.tracked.is_served_within = True
 
 
 # -- the session ---------------------------------------------------------------------------

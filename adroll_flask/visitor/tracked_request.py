@@ -63,6 +63,8 @@ class TrackedRequest:
     withdrawn: bool = False
     #: The id of a record that the browser has not yet.
     new_record_id: str | None = None
+    #: Another of ours is at work within the app: what a response takes is for that one to say.
+    is_served_within: bool = False
     #: A template has the snippet already.
     snippet_given: bool = False
     #: The record that the response carries, if any.

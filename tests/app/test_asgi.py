@@ -83,6 +83,20 @@ def body_of(sent: list[Any]) -> str:
 # -- responses -----------------------------------------------------------------------------
 
 
+def test_of_two_around_one_app_the_inner_one_counts(asgi_wrap: Wrap) -> None:
+    page = saying(start(), part(PAGE))
+    refusing = asgi_wrap(page, consent=lambda _: False)
+    for inner, names in (
+        (asgi_wrap(page), [b"__adroll_fpc", b"adroll_visitor"]),
+        (refusing, []),
+    ):
+        sent = asked(asgi_wrap(inner))
+        headers = sent[0]["headers"]
+        cookies = [value.partition(b"=")[0] for name, value in headers if name == b"set-cookie"]
+        assert sorted(cookies) == names
+        assert body_of(sent).count("data-adroll") == 1
+
+
 def test_headers_of_a_page_wait_for_its_first_part_and_no_others(asgi_wrap: Wrap) -> None:
     sent: list[Any] = []
     seen: list[int] = []

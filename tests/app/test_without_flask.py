@@ -148,6 +148,32 @@ def test_in_a_flask_app_with_both_the_extension_counts(wsgi_wrap: Wrap, make_app
     assert len(page.headers.getlist("Set-Cookie")) == 2
 
 
+@pytest.mark.parametrize("visit", ["/", "/moved?adct=click1"])
+def test_of_two_around_one_app_the_inner_one_counts(wsgi_wrap: Wrap, visit: str) -> None:
+    app = Flask("shop")
+    app.add_url_rule("/", "index", lambda: PAGE)
+    app.add_url_rule("/moved", "moved", lambda: redirect("/"))
+    visited = Client(wsgi_wrap(wsgi_wrap(app.wsgi_app))).get(visit)
+    names = [line.partition("=")[0] for line in visited.headers.getlist("Set-Cookie")]
+    assert names == ["adroll_visitor", "__adroll_fpc"]
+    assert visited.text.count("data-adroll") == (visited.status_code == 200)
+    refused = Client(wsgi_wrap(wsgi_wrap(app.wsgi_app, consent=lambda _: False))).get(visit)
+    assert "Set-Cookie" not in refused.headers
+
+
+def test_a_request_that_a_view_makes_of_its_own_app_takes_nothing_from_its_page(
+    wsgi_wrap: Wrap,
+) -> None:
+    served: list[Any] = []
+    app = Flask("shop")
+    app.add_url_rule("/part", "part", lambda: "<p>A</p>")
+    app.add_url_rule("/", "index", lambda: PAGE + Client(served[0]).get("/part").text)
+    served.append(wsgi_wrap(app.wsgi_app))
+    page = Client(served[0]).get("/")
+    assert len(page.headers.getlist("Set-Cookie")) == 2
+    assert page.text.count("data-adroll") == 1
+
+
 @pytest.mark.parametrize("bridge", ["a2wsgi:WSGIMiddleware", "asgiref.wsgi:WsgiToAsgi"])
 def test_under_a_bridge_from_asgi_the_extension_counts_too(
     asgi_wrap: Wrap, make_app: AppMaker, bridge: str
