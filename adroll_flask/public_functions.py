@@ -183,10 +183,9 @@ def identify(
     del email, user_id, device_id  # an error's frames hold nobody's
 
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
-        decision = tracked.decision
-        if not decision.granted:
-            first = runtime.counters.add("identify_ignored", decision.refusal)
-            if first and decision.granted is None:
+        if tracked.refusal:
+            first = runtime.counters.add("identify_ignored", tracked.refusal)
+            if first and tracked.decision.granted is None:
                 logger.warning(
                     "AdRoll identify() keeps nothing before the visitor's consent, and what it is "
                     "told is lost; set a function with @adroll.identity, which is asked at each "

@@ -7,12 +7,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
 import adroll_flask
-from adroll_flask import AdRoll, current_visitor, identify, report_conversion, report_event
+from adroll_flask import (
+    AdRoll,
+    current_visitor,
+    forget_visitor,
+    identify,
+    report_conversion,
+    report_event,
+)
 from tests.app.conftest import forget
 from tests.conftest import AppMaker, Caplog
 from tests.support.visits import ORDER, VISIT, kept, visit
@@ -439,6 +446,20 @@ def test_flask_login_s_logout_ends_what_identify_said(app: Flask) -> None:
     assert "email_sha256" not in last(app)
     with client.session_transaction(base_url=BASE) as session:
         assert "adroll_identity" not in session
+
+
+def test_who_is_forgotten_is_not_identified_in_the_same_request(make_app: AppMaker) -> None:
+    def forgotten() -> Response:
+        forget_visitor()
+        identify(email="said@example.com")
+        return Response("gone", headers={"Cache-Control": "public, max-age=60"})
+
+    app = make_app()
+    app.add_url_rule("/forget", "forget", forgotten)
+    client = app.test_client()
+    client.get("/")
+    assert "Set-Cookie" not in client.get("/forget").headers
+    assert app.extensions["adroll"].counters.get("identify_ignored", "forgotten") == 1
 
 
 def test_identify_before_consent_is_told_once_with_help(make_app: AppMaker, caplog: Caplog) -> None:
