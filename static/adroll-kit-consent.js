@@ -62,15 +62,12 @@ begin(() => {
             purposes.every(
               (id) =>
                 tc.purpose?.consents?.[id] &&
-                // 0: the publisher does not allow this purpose to this vendor.
-                tc.publisher?.restrictions?.[id]?.[vendor] !== 0,
+                // The even ones: 0, the publisher does not allow this purpose to this vendor, and
+                // 2, not by consent.
+                tc.publisher?.restrictions?.[id]?.[vendor] % 2 != 0,
             ),
       );
   };
-
-  // SaleOptOut, SharingOptOut or TargetedAdvertisingOptOut, or Global Privacy Control: only sections
-  // of the US, national or a state's, have fields that end so. A section is an object, or several.
-  const OPT_OUT = /"Gpc":(t|1)|OptOut":1/;
 
   // What cannot be read is no answer.
   const heardGpp = (event) => {
@@ -87,7 +84,10 @@ begin(() => {
         // awaited than before, though this one says the same.
         awaited = applies.includes(2) ? "tcf" : "gpp";
         said.gpp = 0;
-        hear("gpp", !OPT_OUT.test(JSON.stringify(sections)));
+        // SaleOptOut, SharingOptOut or TargetedAdvertisingOptOut, Global Privacy Control, or
+        // OptOutSale of uspv1, which came before these: only sections of the US, national or a
+        // state's, have fields that end so. A section is an object, or several.
+        hear("gpp", !/(Gpc|Out|Sale)":"?[1tY]/.test(JSON.stringify(sections)));
       }
     } catch {}
   };

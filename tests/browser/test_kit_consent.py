@@ -301,6 +301,7 @@ def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
 GRANTED = [
     tc(),
     tc("tcloaded", vendors=(1, 130), purposes=(1, 2, 7)),
+    tc(publisher={"restrictions": {"7": {"130": 1, "131": 0}}}),
     'decide({"gdprApplies": false, "eventStatus": "tcloaded"})',
     gtag("default", "granted"),
     gtag("default", "denied") + ";" + gtag("update", "granted"),
@@ -317,6 +318,8 @@ UNDECIDED = [
     tc(purposes=(7,)),
     tc("cmpuishown"),
     tc(publisher={"restrictions": {"7": {"130": 0}}}),
+    # The publisher asks for no consent, but has it done by legitimate interest.
+    tc(publisher={"restrictions": {"7": {"130": 2}}}),
     'decide({"gdprApplies": true, "eventStatus": "tcloaded"})',
     'decide({"eventStatus": "tcloaded"})',
     gtag("default", "denied"),

@@ -73,6 +73,7 @@ STAYED = [
     answer([8], usca_SaleOptOut=2, usca_Gpc=False),
     # Where a section does not apply, what it says is of another place.
     answer([8], usnat_SaleOptOut=1, usca_SaleOptOut=2),
+    answer([6], uspv1_Notice="Y", uspv1_OptOutSale="N"),
     answer([-1], usnat_Gpc=True),
     answer([]),
 ]
@@ -85,6 +86,8 @@ OPTED_OUT = [
     answer([7, 8], usnat_SaleOptOut=2, usca_SharingOptOut=1),
     answer([9], usva_TargetedAdvertisingOptOut=1),
     answer([8], usca_SaleOptOut=2, usca_Gpc=True),
+    # The section of before there were these.
+    answer([6], uspv1_Notice="Y", uspv1_OptOutSale="Y"),
 ]
 
 
