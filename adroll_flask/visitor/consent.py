@@ -47,7 +47,8 @@ def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) 
     :param recorded: the answer that the kit brought in and our signed record carries.
     """
     settings = visitors.settings
-    if settings.honor_gpc and environ.get("HTTP_SEC_GPC") == "1":
+    # A browser and its extension may both say it, and servers join the two.
+    if settings.honor_gpc and environ.get("HTTP_SEC_GPC", "")[:1] == "1":
         return Decision(False, "consent_gpc")
     if settings.consent is None:
         return _BY_ANSWER[True]

@@ -25,7 +25,7 @@ GPC = Decision(False, "consent_gpc")
 def decided(
     consent: Any = None,
     *,
-    gpc: bool = False,
+    gpc: str = "",
     cookies: Mapping[str, str] | None = None,
     request: object = "the request",
     recorded: bool | None = None,
@@ -34,7 +34,7 @@ def decided(
 ) -> Decision:
     """The decision on a request."""
     cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
-    environ = {"HTTP_SEC_GPC": "1"} if gpc else {"HTTP_COOKIE": cookie}
+    environ = {"HTTP_SEC_GPC": gpc} if gpc else {"HTTP_COOKIE": cookie}
     config = {f"ADROLL_{k.upper()}": v for k, v in {"consent": consent, **settings}.items()}
     counters = counters or Counters()
     made = Settings.from_mapping(config), counters, (), time.time, lambda _environ: request
@@ -48,12 +48,14 @@ def test_without_a_setting_consent_is_granted() -> None:
 @pytest.mark.parametrize("consent", [None, "tcf", "gpp", lambda request: True])
 @pytest.mark.parametrize("recorded", [True, False, None])
 def test_gpc_is_a_no_whatever_else_was_said(consent: Any, recorded: bool | None) -> None:
-    assert decided(consent, gpc=True, recorded=recorded) == GPC
+    # An extension may say it beside the browser: servers join the two.
+    for gpc in ("1", "1,1", "1, 1"):
+        assert decided(consent, gpc=gpc, recorded=recorded) == GPC
 
 
 def test_a_site_may_overrule_gpc_knowingly() -> None:
-    assert decided(gpc=True, honor_gpc=False).granted
-    assert decided(lambda request: False, gpc=True, honor_gpc=False) == REFUSED
+    assert decided(gpc="1", honor_gpc=False).granted
+    assert decided(lambda request: False, gpc="1", honor_gpc=False) == REFUSED
 
 
 def test_the_callable_is_given_the_request_and_its_answer_counts() -> None:
