@@ -179,7 +179,8 @@ def identify(
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
 
-    identifiers = {"email": email, "user_id": user_id, "device_id": device_id}
+    # The user first: another one's address goes, and then comes their own.
+    identifiers = {"user_id": user_id, "email": email, "device_id": device_id}
     del email, user_id, device_id  # an error's frames hold nobody's
 
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:

@@ -223,8 +223,9 @@ def remember(identity: dict[str, Any]) -> None:
     if has_request_context() and app().session_interface.is_null_session(session):
         raise ConfigurationError("SECRET_KEY", "set it: the session keeps what identify() says")
     kept = _look(session, _IDENTITY) or {}
-    # With a new address: a hash of the former one may be somebody else's.
-    gone = frozenset() if _HASHES.isdisjoint(identity) else _HASHES
+    # With a new address, or as another user: a hash of the former address may be somebody else's.
+    is_other = "user_id" in identity and kept.get("user_id") not in (None, identity["user_id"])
+    gone = _HASHES if is_other or not _HASHES.isdisjoint(identity) else frozenset()
     updated = {key: kept[key] for key in kept if key not in gone} | identity
     if updated != kept:  # else the session would be begun, or saved with each request, for nothing
         session[_IDENTITY] = updated

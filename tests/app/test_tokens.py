@@ -296,6 +296,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "say": lambda: identify(email="said@example.com", user_id="said", device_id=None),
     "say-nothing": identify,
     "say-md5": lambda: identify(email=MD5),
+    "say-other": lambda: identify(user_id="other"),
     "reset": adroll_flask.reset_identity,
     "search": search,
     "search-as-ann": lambda: search(email="ann@example.com", user_id="ann"),
@@ -363,6 +364,13 @@ def test_who_logs_in_last_has_no_hash_of_the_former(app: Flask, client: FlaskCli
     assert last(app)["email_md5"] == MD5
     assert "email_sha256" not in last(app)
     assert last(app)["user_id"] == "said"
+    for path in ("/say-other", "/search"):
+        post(client, path)
+    assert last(app)["user_id"] == "other"
+    assert "email_md5" not in last(app), "the address is another user's"
+    for path in ("/say", "/search"):
+        post(client, path)
+    assert (last(app)["user_id"], "email_sha256" in last(app)) == ("said", True)
 
 
 def test_the_function_is_not_asked_for_who_may_not_be_kept(make_app: AppMaker) -> None:
