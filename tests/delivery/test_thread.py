@@ -191,7 +191,9 @@ def test_one_that_could_not_start_or_died_is_started_again(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", full)
         thread.nudge()
-    assert shop.counters.get("delivery_error", "no_thread") == 1
+        assert shop.counters.get("delivery_error", "no_thread") == 1
+        shop.report("o000")
+        assert thread.flush(PATIENCE) == 0, "who waits for it sends it then"
 
     def dies(*_: object) -> None:
         raise SystemExit
@@ -202,7 +204,7 @@ def test_one_that_could_not_start_or_died_is_started_again(
         thread.start()
         eventually(lambda: not thread.alive)
     thread.nudge()
-    eventually(lambda: shop.adroll.taken == ["o001"])
+    eventually(lambda: shop.adroll.taken == ["o000", "o001"])
     assert "had died and is started again" in caplog.text
     assert shop.counters.get("delivery_error", "thread_died") == 1
 
