@@ -491,6 +491,8 @@ def test_what_is_no_entry_is_put_aside(
     assert sorted(counts) == [0, 1]
     said = [line for line in caplog.records if str(aside) in line.message]
     assert [line.levelno for line in said] == [logging.CRITICAL]
+    what = "is damaged" if entry == kept else "an entry is not one that this version knows"
+    assert what in said[0].message
 
 
 def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench, outbox: Outbox) -> None:
