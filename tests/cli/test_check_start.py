@@ -196,6 +196,31 @@ def test_a_file_that_root_left_is_told_at_the_start(
     assert f"{place} may not be written by this user" in caplog.text
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "user", "is_told"),
+    [
+        (0, 65534, 0o2775, 0, True),
+        (0, 65534, 0o2775, 65534, False),  # the app itself
+        (0, 65534, 0o755, 0, False),  # which the app cannot use at all
+        (0, 0, 0o775, 0, False),  # root's own
+        (65534, 65534, 0o775, 0, False),  # what root makes there is given to its owner
+    ],
+)
+def test_root_is_told_of_a_folder_where_the_app_could_not_use_what_it_makes(
+    tmp_path: Path, monkeypatch: Patch, owner: int, group: int, mode: int, user: int, is_told: bool
+) -> None:
+    os.chown(tmp_path, owner, group)
+    tmp_path.chmod(mode)
+    (tmp_path / "adroll-outbox.sqlite").write_bytes(b"")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    app = Flask("shop", instance_path=str(tmp_path))
+    AdRoll(app)
+    told = visits.invoke(app, "check").output
+    for key in ("ADROLL_JOURNAL_FOLDER", "ADROLL_OUTBOX_URL"):
+        assert (f"WARNING {key}: {tmp_path} is root's: its group" in told) == is_told
+
+
 # -- databases -----------------------------------------------------------------------------
 
 
