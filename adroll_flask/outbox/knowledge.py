@@ -64,6 +64,21 @@ class Knowledge:
         is_in_gap = any(begin < at < end for begin, end in self.gaps)
         return at >= self.began - _MOMENT and not is_in_gap
 
+    def may_be_released(self, reported_at: float, paid_at: float | None) -> bool:
+        """Whether the outbox that this one is a copy of may have released an order since.
+
+        :param reported_at: when the order was reported with a hold.
+        :param paid_at: ``None``: no time is known.
+
+        >>> copy = Knowledge(100.0, ((200.0, 300.0),), 50.0, False)
+        >>> copy.may_be_released(150.0, 250.0), copy.may_be_released(350.0, None)
+        (True, False)
+        """
+        return any(
+            reported_at <= begin and (paid_at is None or begin - _MOMENT < paid_at < end)
+            for begin, end in self.gaps
+        )
+
 
 def knowledge_of(tx: Tx) -> Knowledge:
     """What the outbox knows."""

@@ -211,6 +211,9 @@ class Reconciliation:
             return order._replace(status="dry_run", event=kept.id)
         if kept.state == "dead" and kept.reason == "forgotten":
             return order._replace(status="suppressed", why="forgotten", event=kept.id)
+        is_unreleased = kept.state == "held" or kept.reason == "hold_expired"
+        if is_unreleased and knowledge.may_be_released(kept.reported_at, order.time):
+            return order._replace(status="unknown")
         state: Any = kept.state
         why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
         return order._replace(

@@ -153,6 +153,29 @@ def test_a_copy_knows_nothing_of_the_time_since_it_was_made(shop: PayingShop) ->
     assert [sum(one.events for one in told[kind]) for kind in ("unknown", "missing")] == [5, 1]
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_what_a_copy_holds_and_the_original_released_is_unknown_not_to_be_released(
+    make_app: AppMaker, timed: bool
+) -> None:
+    """It was "still held", and the advised release sold the order twice."""
+    shop = PayingShop(make_app)
+    for order in ("1001", "1002"):
+        shop.report(order, hold=True)
+    shop.now += DAY
+    visits.invoke(shop.app, "outbox", "restored", code=0)  # the original has released 1001 by now
+    shop.pay("1001", ago=2 * HOUR)
+    shop.report("1003", hold=True)
+    shop.now += HOUR
+    for order in ("1002", "1003"):
+        shop.pay(order, ago=HOUR / 2)
+    shop.runtime.paid_orders.compare(14)
+    seen(shop, "paid-not-released", "2 paid orders")
+    times = {str(one["order_id"]): one["at"].isoformat() if timed else "" for one in shop.paid}
+    paid = "order,time\n" + "\n".join(f"{order},{time}" for order, time in times.items())
+    found = json.loads(visits.invoke(shop.app, "reconcile", "-", "--json", input=paid).output)
+    assert (found.get("held"), found["unknown"]) == ((2, 1) if timed else (1, 2))
+
+
 HOSTS: dict[str, dict[str, str]] = {
     "Heroku": {"DYNO": "web.1"},
     "Cloud Run": {"K_SERVICE": "shop"},
