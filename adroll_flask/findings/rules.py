@@ -41,7 +41,7 @@ MOST_DEAD: Final = 2000
 _NEWEST: Final = 60
 #: Of these, as many as decide: the newest that are delivered or dead, or the newest orders.
 _TELLING: Final = 20
-#: So many orders with a proxy's address are no accident.
+#: So many orders with a proxy's address, or as dry runs, are no accident.
 _FEW: Final = 3
 #: Seconds for which an event may be due before we say that nobody delivers.
 _LATE: Final = 60.0
@@ -56,6 +56,7 @@ _MANY: Final = 0.05
 #: By finding, the kind of orders in the shop's own list that it is about.
 _LACKING: Final = {
     "never-reported": "missing",
+    "never-reported/dry-run": "dry_run",
     "paid-not-released": "held",
     "paid-not-released/expired": "expired",
 }
@@ -536,6 +537,14 @@ def _consent_unknown(moment: Moment) -> Iterator[Finding]:
         yield finding_of("consent-unknown", advice=advice, **about)
 
 
+def _dry_runs(moment: Moment) -> Iterator[Finding]:
+    """Orders that AdRoll forgot, since ``ADROLL_HOSTS`` does not list where they came from."""
+    rows = [row for row in _lately(moment, DAY, model.DRY_RUN) if row.event_name == "purchase"]
+    about = total(rows)
+    if moment.settings.hosts and not moment.settings.dry_run and about["events"] >= _FEW:
+        yield finding_of("host-not-listed/orders", **about)
+
+
 def _paid_orders(moment: Moment) -> Iterator[Finding]:
     """Orders of the shop's own list of paid ones that nobody reported or released.
 
@@ -548,7 +557,8 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     many = max(3, sum(row.events for row in moment.listed["all"]) * _MANY)
     for name, kind in _LACKING.items():
         orders = moment.listed[kind]
-        if not orders:
+        # Where all is a dry run, another finding says so.
+        if not orders or (kind == "dry_run" and moment.settings.dry_run):
             continue
         about = total(orders)
         if moment.now - about["since"] >= 13 * DAY:
@@ -646,5 +656,5 @@ def what_delays(moment: Moment) -> Finding | None:
 #: Rules that always apply.
 _ALWAYS: Final = (_not_sending, _room, _corrupt)
 #: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
-_OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown)
+_OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown, _dry_runs)
 _OF_SITE: Final = (_failed, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)

@@ -44,6 +44,7 @@ _ALONE = 80
 #: By what a list's line tells: orders that AdRoll will not learn of as it is.
 _LACKING: Final = {
     ("missing", ""): "missing",
+    ("dry_run", ""): "dry_run",
     ("held", ""): "held",
     ("cancelled", "hold_expired"): "expired",
     ("unknown", ""): "unknown",
@@ -114,7 +115,8 @@ class PaidOrders:
                 day = f"{self._day(at).timestamp():.0f}"
                 kinds = {"all": ("", "", "")}
                 if kind := _LACKING.get(status_and_reason(order)):
-                    event = order.event if len(sums[kind, day]) < _ALONE else ""
+                    ends_by_release = kind != "dry_run" and len(sums[kind, day]) < _ALONE
+                    event = order.event if ends_by_release else ""
                     kinds[kind] = event, order.currency[:8], order.group
                 for kind, of in kinds.items():
                     number, value = sums[kind, day].get(of, (0, Decimal()))
@@ -149,8 +151,9 @@ class PaidOrders:
         """What the last comparisons found, by day (``at``) and group (``reason``).
 
         The keys are kinds of orders: ``all`` of them; those that were never reported
-        (``missing``); those that are still ``held``; those whose hold has ``expired``; and those of
-        which nothing is known here (``unknown``). Only ``all`` is not told by group.
+        (``missing``), or as dry runs alone (``dry_run``); those that are still ``held``; those
+        whose hold has ``expired``; and those of which nothing is known here (``unknown``). Only
+        ``all`` is not told by group.
         """
         by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups

@@ -593,6 +593,19 @@ def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
     assert is_gone(shop, "consent-unknown")
 
 
+def test_orders_that_go_out_as_dry_runs_are_told_for_a_day(make_app: AppMaker) -> None:
+    """The real site had another host than ADROLL_HOSTS: no sale counted, and nobody was told."""
+    shop = DashboardShop(make_app, ADROLL_HOSTS=("shop.example", "www.shop.test"))
+    shop.deliver("1001", "1002")
+    assert is_gone(shop, "host-not-listed"), "one or two are somebody's trial"
+    shop.deliver("1003")
+    says = "3 orders of the last 24 hours were dry runs"
+    seen(shop, "host-not-listed", says, severity="warning", values=[["EUR", "179.7"]])
+    shop.now += 2 * DAY
+    shop.deliver("1004")
+    assert is_gone(shop, "host-not-listed")
+
+
 def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     shop.deliver("1001")
     shop.report("1002", hold=True)

@@ -175,6 +175,24 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     seen(shop, "never-reported", events=1)
 
 
+def test_a_paid_order_that_was_a_dry_run_is_told_until_it_is_reported(make_app: AppMaker) -> None:
+    """The command reconcile called it lost, and check and dashboard had nothing to say."""
+    shop = PayingShop(make_app, ADROLL_HOSTS=("www.shop.test",))
+    shop.deliver("1001", "1002")
+    for order in ("1001", "1002"):
+        shop.pay(order)
+    shop.look()
+    says = "2 paid orders of the last 14 days were dry runs, all with “card”."
+    found = seen(shop, "never-reported", says, values=[["EUR", "20"]])
+    assert "flask adroll import" in found["todo"]
+    row = {"value": "10", "currency": "EUR", "user_id": "u1", "ip": "198.51.100.7"}
+    row |= {"page_location": "https://www.shop.test/"}
+    text = "\n".join(json.dumps(row | {"order_id": order}) for order in ("1001", "1002"))
+    assert "2 queued" in visits.invoke(shop.app, "import", "-", input=text, code=0).output
+    shop.runtime.paid_orders.compare(3)
+    assert is_gone(shop, "never-reported")
+
+
 def test_all_are_counted_of_more_than_are_named(shop: PayingShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.reporting.paid_orders._ALONE", 2)
     for order in ("1002", "1003", "1004", "1005"):
