@@ -50,6 +50,9 @@ class Lookups:
     bytes_waiting: Callable[[], int]
     #: Says which accounts belong to the other side, the sandbox or AdRoll: sums count them apart.
     other_side: history.OtherSide
+    #: Says which accounts' silence is this site's: another app may share the outbox, and of an
+    #: account that was left nothing comes any more.
+    serves: Callable[[str], bool]
     #: The zone of the days and hours of a week.
     zone: tzinfo
     #: The account that is asked about; ``None``: all.
@@ -397,13 +400,13 @@ class Lookups:
         return None if waiting else self.database.read(self._look_for_few)
 
     def _look_for_few(self, tx: Tx) -> tuple[model.Watched, ...] | None:
-        """The watched events of all accounts; ``None``: too many wait to tell."""
+        """The watched events of this site's accounts; ``None``: too many wait to tell."""
         numbers = _numbers_by_hour(tx)
         if numbers is None:
             return None
         watched = []
         for (account, name), by_hour in sorted(numbers.items()):
-            if self.other_side(account):
+            if self.other_side(account) or not self.serves(account):
                 continue
             event = too_few.watched(name, account, by_hour, tx.now, self.zone)
             if event is not None:
@@ -420,7 +423,8 @@ class Lookups:
             for event in watched
             if event.level == "silent"
         }
-        new = self.replace_notes(_SILENT, dict.fromkeys(silent, "1"))
+        others = [name for name in self.notes(_SILENT) if not self.serves(name.split(":")[1])]
+        new = self.replace_notes(_SILENT, dict.fromkeys([*others, *silent], "1"))
         return tuple(event for name, event in silent.items() if name in new)
 
 

@@ -261,6 +261,7 @@ class Outbox:
             self.ingest.take_in_all,
             partial(waiting_bytes, self.folder),
             self._settings.other_side,
+            self._settings.serves,
             self._settings.time_zone,
         )
 

@@ -397,6 +397,22 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     assert is_gone(shop, "reports-silent")
 
 
+def test_an_account_that_this_site_has_left_is_not_missed(
+    shop: DashboardShop, make_app: AppMaker
+) -> None:
+    """For thirteen weeks the answer was "No order since", while orders came to the new account."""
+    sell_as_always(shop)
+    config: dict[str, Any] = {"ADROLL_OUTBOX_URL": f"sqlite:///{shop.runtime.outbox.place}"}
+    config["ADROLL_JOURNAL_FOLDER"] = str(shop.runtime.outbox.folder)
+    moved = DashboardShop(make_app, ADROLL_ADVERTISABLE_EID="NEWADVERTISABLE0000001", **config)
+    moved.now = shop.now
+    assert is_gone(moved, "reports-silent")
+    lookups = [one.runtime.outbox.lookups for one in (moved, shop, moved, shop)]
+    told = [[event.name for event in one.note_silences()] for one in lookups]
+    assert told == [[], ["purchase"], [], []], "an app that shares the outbox still misses its own"
+    seen(shop, "reports-silent")
+
+
 def test_an_import_of_todays_orders_does_not_hide_that_the_site_is_silent(
     shop: DashboardShop,
 ) -> None:
