@@ -14,14 +14,14 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import tzinfo
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import click
 
@@ -145,7 +145,8 @@ class Summary:
     :param checked: lines that were looked at.
     :param good: of them, those that can be reported.
     :param rejected: of them, those that cannot.
-    :param suppressed: of them, those whose visitor's token carries no consent.
+    :param suppressed: of them, those whose visitor's token carries no consent, or whose order the
+        site kept back when it was placed.
     :param kept: events that the journal has.
     :param duplicates: of them, those whose key another event has.
     :param stopped: ``""``, ``interrupted``, or why the journal took no more.
@@ -199,11 +200,12 @@ def _check(
     again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
     begin = len(REJECTED_COLUMNS) if again else 0
     writer: Any = None
+    batch: list[Good] = []
     with ExitStack() as files:
         for line in source:
             summary.checked += 1
             try:
-                event = maker.event(line)
+                good = maker.event(line)
             except AdRollError as problem:
                 summary.rejected += 1
                 column, why = maker.fault(problem)
@@ -216,13 +218,34 @@ def _check(
                     place = f"{column}: " if column else ""
                     click.echo(f"line {line.number}: {place}{why}", err=True)
                 continue
-            if event is None:
+            if good is None:
                 summary.suppressed += 1
                 continue
-            summary.good += 1
-            pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
+            batch.append(good)
+            if len(batch) == model.BATCH:
+                _spool(maker.reporter.outbox.lookups, batch, spool, summary)
+                batch.clear()
+    _spool(maker.reporter.outbox.lookups, batch, spool, summary)
     if summary.rejected > _SHOWN:
         click.echo(f"and {summary.rejected - _SHOWN:,} more", err=True)
+
+
+def _spool(lookups: Lookups, batch: Sequence[Good], spool: IO[bytes], summary: Summary) -> None:
+    """Keep for the second pass what is good, but for orders that the site kept back itself.
+
+    An order that was reported under another spelling gets that one's key.
+    """
+    reported = lookups.of_orders([order for good in batch for order in good.orders])
+    kept_back = lookups.suppressed([hashed for good in batch for hashed in good.hashes])
+    for good in batch:
+        keys = [order.key for order in good.orders if order in reported]
+        if keys:
+            good.event.key = keys[0]
+        elif any(hashed in kept_back for hashed in good.hashes):
+            summary.suppressed += 1
+            continue
+        summary.good += 1
+        pickle.dump((good.event, good.paid_at), spool, pickle.HIGHEST_PROTOCOL)
 
 
 def _rejected_file(path: Path, summary: Summary) -> IO[str]:
@@ -311,7 +334,7 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
         "queued": summary.kept - summary.duplicates,
         "duplicate": summary.duplicates,
         "invalid": summary.rejected,
-        "without consent": summary.suppressed,
+        "not to be reported": summary.suppressed,
     }
     text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     if summary.rejected_file is not None:
@@ -329,6 +352,22 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
 
 
 # -- from a line to the event that it is -----------------------------------------------------------
+
+
+class Good(NamedTuple):
+    """An event of a line.
+
+    :param paid_at: when its order was paid, seconds since the epoch; ``None``: the line does not
+        say it. What is no order is never too old.
+    :param orders: what its order may have been reported as: a list may write #1001 for 1001.
+    :param hashes: by which the outbox says that the order was not to be reported; none where the
+        visitor's token carries consent.
+    """
+
+    event: model.NewEvent
+    paid_at: float | None
+    orders: Sequence[model.OrderKey]
+    hashes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,11 +388,9 @@ class EventMaker:
     zone: tzinfo | None
     decimal_comma: bool
 
-    def event(self, line: lists.Line) -> tuple[model.NewEvent, float | None] | None:
+    def event(self, line: lists.Line) -> Good | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
 
-        :returns: and when its order was paid; ``None``: the line does not say it. What is no order
-            is never too old.
         :raises AdRollError: it is no event.
         """
         if line.problem:
@@ -379,9 +416,17 @@ class EventMaker:
         event = reporter.new_event(built)
         event.dry_run = reporter.is_dry_run(built.event.page_location, None)
         event.identifiers |= model.IMPORTED
-        if event.name != "purchase":
-            return event, float("inf")
-        return event, event.occurred_at if "timestamp" in texts else None
+        paid_at = event.occurred_at if "timestamp" in texts else None
+        id = str(texts.get("deduplication_key") or texts.get("order_id") or "")
+        ids = lists.spellings(id) if id else ()
+        secret = reporter.visitors.dedupe_secret
+        order = model.OrderKey(event.advertisable_eid, event.dry_run, event.name, built.key)
+        return Good(
+            event,
+            paid_at if event.name == "purchase" else float("inf"),
+            [order._replace(key=names.kept_key(id, secret)) for id in ids],
+            [names.suppressed_key(name, id, secret) for id in ids if token is None],
+        )
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is at fault (empty: the line is), and what is wrong."""

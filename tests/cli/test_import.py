@@ -40,6 +40,7 @@ GERMAN_OPTIONS = (
 
 
 PLAIN = "order_id,value,currency,user_id\n1,59.90,EUR,u1\n2,12.00,USD,u2\n"
+NEW = "3,1.00,EUR,u3\n"
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +201,31 @@ def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask
     assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
 
 
+def test_an_order_is_a_duplicate_however_the_list_writes_its_number(app: Flask, run: Run) -> None:
+    """What reconcile called delivered, an import of the same list sold twice."""
+    began_long_ago(app)
+    for order in ("1", "#2"):
+        report(app, order)
+    assert "1 queued, 2 duplicate" in run("-", *SET, input=PLAIN.replace("1,", "#1,") + NEW).output
+    assert sorted(event["event_attributes"]["order_id"] for event in kept(app)) == ["#2", "1", "3"]
+
+
+def test_an_order_whose_visitor_said_no_is_not_imported(app: Flask, run: Run) -> None:
+    """The file of what did not arrive has these orders, too; a hurried import reported them."""
+    from adroll_flask import current_visitor
+
+    began_long_ago(app)
+    for order in ("1", "2"):
+        report(app, order, gpc=True)
+    for options in (("--check",), ()):
+        told = run("-", *options, *SET, input=PLAIN.replace("1,", "#1,") + NEW, code=0).output
+        assert "2 not to be reported" in told
+    assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["3"]
+    with visit(app):  # who said yes since
+        text = f"order_id,value,currency,visitor\n1,1,EUR,{current_visitor().token()}\n"
+    assert "1 queued" in run("-", input=text, code=0).output
+
+
 def test_a_worker_beside_an_import_hides_no_duplicate(
     app: Flask, run: Run, make_app: AppMaker, monkeypatch: Patch
 ) -> None:
@@ -235,7 +261,7 @@ def test_a_token_that_was_kept_with_the_order_tells_who_it_is(app: Flask, run: R
         opted_out = current_visitor().token()
     orders = f"1,1.00,EUR,{token}\n2,1,EUR,x.y\n3,1,EUR,{opted_out}\n"
     result = run("-", input=f"order_id,value,currency,visitor\n{orders}")
-    assert "1 queued, 1 invalid, 1 without consent" in result.output
+    assert "1 queued, 1 invalid, 1 not to be reported" in result.output
     [event] = kept(app)
     assert event["identifiers"]["adct"] == "click123"
     assert event["ip"] == "203.0.113.7"
