@@ -21,6 +21,7 @@ from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting import kept_events
+from adroll_flask.reporting.lists import spellings
 from adroll_flask.times import iso, span
 
 from . import console
@@ -261,12 +262,14 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     lookups = current_runtime().outbox.lookups
     try:
         accounts = (*reporter.settings.accounts, "")
-        possible = {reporter.order_key(order, host) for host in accounts}
-        # Held as a dry run: its page's host is not in ADROLL_HOSTS.
-        possible.add(reporter.order_key(order)._replace(dry_run=True))
+        for spelling in spellings(order):
+            possible = {reporter.order_key(spelling, host) for host in accounts}
+            # Held as a dry run: its page's host is not in ADROLL_HOSTS.
+            possible.add(reporter.order_key(spelling)._replace(dry_run=True))
+            if rows := lookups.of_orders([*possible]):
+                break
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
-    rows = lookups.of_orders([*possible])
     may_change = ("held",) if kind == "release" else ("held", "waiting")
     keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
     keys = [key for key in keys if not key.dry_run] or keys

@@ -138,6 +138,16 @@ def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: Payin
     seen(shop, "paid-not-released", says, events=1)
 
 
+def test_the_advised_release_takes_the_id_as_the_shops_list_writes_it(shop: PayingShop) -> None:
+    """The page Orders named #1002, and the command knew no such order."""
+    shop.report("1002", hold=True)
+    shop.pay("#1002")
+    shop.look()
+    seen(shop, "paid-not-released", events=1)
+    visits.invoke(shop.app, "outbox", "release", "#1002", code=0)
+    assert is_gone(shop, "paid-not-released")
+
+
 def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: PayingShop) -> None:
     for order in ("1002", "1003", "1004"):
         shop.report(order, hold=True)
