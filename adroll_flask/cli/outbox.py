@@ -392,7 +392,8 @@ def restored() -> None:
 
     The original may have sent what waits in the copy. So all of it becomes dead letters (restored)
     until somebody retries them. Run this command when the copy is in its place, and before the site
-    and its workers start.
+    and its workers start. Older dead letters of the copy stay as they are: the original may have
+    sent them since, too.
     """
     store = current_runtime().outbox
     count = store.admin.let_rest() if store.exists() else 0
