@@ -36,7 +36,7 @@ from .findings.rules import Moment, open_findings
 from .findings.sums import by, delays_of
 from .logs import logger
 from .middleware import AdRollMiddleware
-from .outbox.model import Destination, HistorySum, OutboxFailed, worst
+from .outbox.model import HistorySum, OutboxFailed
 from .outbox.schema import DELAYS
 from .redaction import describe
 from .request_state import runtime_of
@@ -118,9 +118,10 @@ def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
     labels = ("event", "outcome", "currency", *shops.label)
     yield _counter("adroll_event_value", text, values, *labels)
     yield _delay_histogram(sums, shops)
-    destinations: Mapping[tuple[str, ...], Destination] = {(): worst(moment.states.values())}
-    if shops.label:
-        destinations = {shops.of(eid): state for eid, state in moment.states.items()}
+    # Of an account that is not served here, such as one that was left, a stop may never end.
+    destinations = {
+        shops.of(next(iter(shop.accounts), "")): shop.destination for shop in moment.shops
+    }
     stopped = {(state.stopped, *shop): 1 for shop, state in destinations.items() if state.stopped}
     failures = {shop: state.failures for shop, state in destinations.items()}
     paused = {shop: state.paused_for for shop, state in destinations.items()}

@@ -489,6 +489,7 @@ def test_events_of_an_account_that_nobody_serves(shop: DashboardShop, make_app: 
     destination.stop("unauthorized", "x")
     destination.failed("401")
     assert is_gone(shop, "delivery-stopped"), "which is no trouble of ours"
+    assert "adroll_destination_stopped{" not in scraped(shop), "an alert on it would never end"
     shop.now += 61
     seen(shop, "other-account", severity="warning")  # another app may ask every five minutes
     shop.now += 300
