@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from adroll_flask.events.fields import LIMIT, rounded
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.outbox.knowledge import Knowledge
-from adroll_flask.outbox.model import OrderKey, Row, SuppressedOrder, worst
+from adroll_flask.outbox.model import Destination, OrderKey, Row, SuppressedOrder
 
 from .lists import COLUMNS, ReconcileError, find_columns, read_amount, read_time, spellings
 from .reporter import Reporter
@@ -26,6 +26,8 @@ Status: TypeAlias = (
     | Literal["duplicate", "missing", "unknown", "not_listed", "dry_run"]
 )
 
+#: What is kept of an order.
+Kept: TypeAlias = Row | SuppressedOrder | None
 #: What has a line of a summary for each reason.
 _REASONED: Final = ("suppressed", "cancelled", "dead")
 #: Different values of a group that are told apart.
@@ -150,7 +152,7 @@ class Reconciliation:
         secret = self.reporter.visitors.dedupe_secret
         served = self.reporter.settings.served_accounts
         eids = [*served, ""] if self.account is None else [self.account]
-        stopped = worst(lookups.destinations().values()).stopped or ""
+        states = lookups.destinations()
         knowledge = lookups.knowledge()
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(EVENT_NAME)
@@ -173,7 +175,7 @@ class Reconciliation:
                 rows = lookups.of_orders(orders)
                 events = {order.key: rows[order] for order in reversed(orders) if order in rows}
                 why = lookups.suppressed([*hashes.values()])
-                kept: dict[str, Row | SuppressedOrder | None] = {
+                kept: dict[str, Kept] = {
                     id: events.get(key) or why.get(hashes[id]) or invalid.get(id)
                     for id, key in keys.items()
                 }
@@ -181,24 +183,26 @@ class Reconciliation:
                     ids = spellings(order.order_id)
                     id = next((id for id in ids if kept[id] is not None), ids[0])
                     is_new = store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
-                    became = self._became(order, kept[id], stopped, knowledge)
+                    became = self._became(order, kept[id], states, knowledge)
                     yield became if is_new.rowcount else order._replace(status="duplicate")
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
             for row in lookups.reported(EVENT_NAME, *times) if times else ():
                 key = row.key or ""
-                if store.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
+                seen = store.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone()
+                # Of another account are orders of another app, or of the sandbox.
+                if seen is None and row.advertisable_eid in eids:
                     yield Order(
                         key, "not_listed", reported=row.digest, time=row.occurred_at, event=row.id
                     )
 
     def _became(
-        self, order: Order, kept: Row | SuppressedOrder | None, stopped: str, knowledge: Knowledge
+        self, order: Order, kept: Kept, states: Mapping[str, Destination], knowledge: Knowledge
     ) -> Order:
         """*order*, and what became of it.
 
         :param kept: what is kept of it.
-        :param stopped: why nothing is sent at present.
+        :param states: why nothing is sent at present, by account.
         """
         if kept is None:
             now = self.reporter.clock()
@@ -215,10 +219,11 @@ class Reconciliation:
         if is_unreleased and knowledge.may_be_released(kept.reported_at, order.time):
             return order._replace(status="unknown")
         state: Any = kept.state
+        own = states.get(kept.advertisable_eid, Destination())
         why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
         return order._replace(
             status=state if state in why else "waiting",
-            why=why.get(state, stopped or kept.error),
+            why=why.get(state, own.stopped or kept.error),
             reported="" if _is_same(order, kept) else kept.digest,
             event=kept.id,
             refunded=kept.refund,

@@ -113,6 +113,22 @@ def test_an_account_s_own_order_is_told_before_one_without_account(app: Flask, r
     assert json.loads(run("reconcile", "-", "--json", input="order_id\n1\n").output)["waiting"] == 1
 
 
+def test_another_account_s_orders_and_stop_are_none_of_this_list(app: Flask, run: Run) -> None:
+    """The sandbox's orders were "reported and not in the list", and a left account's stop was
+    given as the reason for which an order waits."""
+    visits.report(app, "1")
+    outbox = app.extensions["adroll"].outbox
+    [row] = outbox.lookups.list()
+    other = "OTHERADVERTISABLE00001"
+    outbox.put(NewEvent("f" * 32, "purchase", other, False, "9", b"{}", row.occurred_at))
+    outbox.destination(other).stop("http_401", "x")
+    at = row.occurred_at
+    listed = f"order_id,time\n1,{at - 9}\n1,{at + 9}\n"
+    compared = run("reconcile", "-", "--rest", "-", "--json", input=listed).output
+    assert '"not_listed"' not in compared
+    assert "http_401" not in compared
+
+
 def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
     orders = "order_id\n1001\n1003\n1004\n1005\n"  # 1004 was not to be reported
     run("reconcile", "-", input=orders, code=1)
