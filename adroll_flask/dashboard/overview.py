@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from adroll_flask.events.names import IDENTIFIERS
 from adroll_flask.findings.finding import meaning, ok, texts
+from adroll_flask.findings.rules import MOST_DEAD
 from adroll_flask.findings.sums import by, total
 from adroll_flask.outbox.model import APART, RISKY, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
@@ -78,6 +79,7 @@ def overview_data(visit: Visit) -> Data:
     noun = "order" if event == "purchase" else "event"
     usual = beside.usual(beside.by_hour(past), period) if event == "purchase" else {}
     steps = _plot_steps(period, (*sums, *unsettled), usual)
+    knows_all = len(visit.letters) < MOST_DEAD
     health = _health(totals["delivered"]["events"], lost + never)
     answer = _answer(totals, health, noun, never, lost, visit.settings.receiver)
     delivered = [row for row in about_event(event, past) if row.outcome == "delivered"]
@@ -109,7 +111,7 @@ def overview_data(visit: Visit) -> Data:
             for name, word in _WAY.items()
         ],
         "answer": answer,
-        "losses": _losses(missing, fates, reported, _open_reasons(visit, period)),
+        "losses": _losses(missing, fates, reported, _open_reasons(visit, period), knows_all),
         "steps": steps,
     }
 
@@ -285,8 +287,12 @@ def _losses(
     fates: Mapping[str, Sequence[HistorySum]],
     reported: int,
     open_reasons: set[str],
+    knows_all: bool,
 ) -> list[Data]:
-    """What did not reach AdRoll, by reason: what is open first, then what can be changed."""
+    """What did not reach AdRoll, by reason: what is open first, then what can be changed.
+
+    :param knows_all: whether all dead letters were looked at: else one of another reason may wait.
+    """
     losses = [*missing]
     for fate, of_fate in fates.items():
         if fate in ("delivered", "waiting", "held", "unused", "too_late"):
@@ -298,7 +304,8 @@ def _losses(
                 losses.append(_loss(fate, outcome, reason, total(rows), reported))
     for loss in losses:
         loss["is_open"] = (loss["reason"] or loss["outcome"]) in open_reasons
-        if not loss["is_open"] and loss["way"] in (*_LOST, "unsure", "missing"):
+        is_over = knows_all and not loss["is_open"]
+        if is_over and loss["way"] in (*_LOST, "unsure", "missing"):
             loss |= _OVER
     return sorted(losses, key=lambda loss: (_urgency(loss), -loss["events"]))
 

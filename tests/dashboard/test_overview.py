@@ -18,6 +18,7 @@ from adroll_flask.dashboard import formats
 from adroll_flask.dashboard.formats import count, decimal, money, percent, short
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import MEANINGS
+from tests.conftest import Patch
 from tests.support import ROOT
 from tests.support.dashboard_shop import DELIVERED, WHERE
 
@@ -94,6 +95,19 @@ def test_what_was_refused_and_is_over_asks_for_nothing(shop: Shop) -> None:
     assert "it is over" in loss["advice"]
     assert "do this first" not in page
     assert "Nobody has to do anything" in page
+
+
+def test_nothing_is_over_while_not_all_dead_letters_are_looked_at(
+    shop: Shop, monkeypatch: Patch
+) -> None:
+    """Behind 2,000 newer ones it waited for a decision, and "it is over" said the page."""
+    for module in ("findings.rules", "dashboard.overview"):
+        monkeypatch.setattr(f"adroll_flask.{module}.MOST_DEAD", 2)
+    shop.bury("1001")
+    shop.now += 1
+    shop.bury("1002", "1003", reason="too_old")
+    [loss] = [one for one in shop.json()["losses"] if one["reason"] == "refused"]
+    assert "it is over" not in loss["advice"]
 
 
 def test_how_many_orders_did_not_arrive_is_a_sentence(shop: Shop) -> None:
