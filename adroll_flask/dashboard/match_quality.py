@@ -80,7 +80,7 @@ def _identifiers_carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
     return {"events": events, "mean": mean, "shares": shares}
 
 
-def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
+def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, str]:
     """How good that is, against what the shop could have.
 
     It could have the e-mail address and the cookie of all; click ids only of those who clicked, and
@@ -100,7 +100,7 @@ def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
         if shares_of[name] < 1 - _LITTLE
     ]
     sentence = "; ".join([reason, *lacking]) + "."
-    return {"word": word, "tone": tone, "has": has, "could": could, "sentence": sentence}
+    return {"word": word, "tone": tone, "sentence": sentence}
 
 
 # -- the next step ---------------------------------------------------------------------------------
