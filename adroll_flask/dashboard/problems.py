@@ -15,7 +15,7 @@ from adroll_flask.findings.finding import meaning
 from adroll_flask.findings.rules import MOST_DEAD, refused_field, title_of
 from adroll_flask.findings.sums import of_events, worth_of
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.model import Row
+from adroll_flask.outbox.model import RISKY, Row
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 from adroll_flask.times import DAY, iso
@@ -87,6 +87,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
         **what._asdict(),
         "title": title_of(newest.reason, newest.error),
         "reason": newest.reason,
+        "is_risky": newest.reason in RISKY,
         "events": len(letters),
         "first": min(times),
         "last": max(times),
@@ -144,6 +145,10 @@ def retry_problem(visit: Visit) -> Done:
     field = form.get("field", "") if value else ""
     if field not in ("", *FIELDS):
         return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
+    letters = visit.problems.get(problem, [])
+    if letters and letters[0].reason in RISKY and form.get("sure") != "yes":
+        text = "Nothing was sent: tick the box that says that AdRoll does not have it."
+        return Done(text, good=False, arguments={PROBLEM: problem})
     reporter = visit.runtime.reporter
     end = time.monotonic() + _SECONDS
     in_time = takewhile(lambda _: time.monotonic() < end, ids[:_AT_ONCE])

@@ -218,6 +218,19 @@ def test_an_answer_that_did_not_come_is_told_in_words(shop: DashboardShop) -> No
     assert f'<span class="said">{words}</span>' in shop.html("orders", event=order["id"])
 
 
+@pytest.mark.parametrize("reason", ["unsure", "restored", "before_outbox"])
+def test_what_adroll_may_have_is_sent_again_by_who_says_that_it_has_not(
+    shop: DashboardShop, reason: str
+) -> None:
+    """One press sold all of them twice; the command asks for their ids or their reason."""
+    shop.bury("1001", reason=reason)
+    form = shop.open_problem()
+    assert "AdRoll does not have it" in shop.html("problems", problem=form["problem"])
+    assert "tick the box" in shop.press("problems/retry", **form)
+    assert shop.states() == {"1001": "dead"}
+    assert shop.press("problems/retry", **form, sure="yes") == "1 event will be sent again."
+
+
 def test_who_only_looks_reads_no_code() -> None:
     """A marketer read ``app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)``."""
     assert for_lookers(finding.SHARED["proxy_fix"]) == for_lookers("")
