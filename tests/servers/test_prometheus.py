@@ -174,6 +174,8 @@ def test_each_panel_shows_what_every_process_tells(shop: Flask, tmp_path: Path) 
         for sample in family.samples
         for instance in ("a", "b")  # two processes, which tell the same of all
     ]
+    unpaid = {"event": "purchase", "outcome": "expired", "reason": "hold_expired"}
+    series.append(one("adroll_events_total", "0+9x200", **unpaid))  # holds that nobody released
     shown = {
         panel["title"]: [target["expr"] for target in panel["targets"]]
         for panel in json.loads(DASHBOARD.read_text())["panels"]
@@ -181,6 +183,8 @@ def test_each_panel_shows_what_every_process_tells(shop: Flask, tmp_path: Path) 
     expected = [(f"count({expr}) > bool 0", 1, "{}") for exprs in shown.values() for expr in exprs]
     (delivered,) = shown["Delivered an hour"]
     expected.append((delivered, 180, '{event="purchase"}'))  # three a minute, once
+    (share,) = shown["Reached AdRoll, last 24 h"]
+    expected.append((share, 0.75, "{}"))  # one was refused
     asked = [
         {"expr": expr, "eval_time": "120m", "exp_samples": [{"labels": labels, "value": value}]}
         for expr, value, labels in expected
@@ -209,6 +213,7 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
         return [one("adroll_findings", values, instance=instance, **labels) for instance in "ab"]
 
     dead = {"event": "purchase", "outcome": "dead", "reason": "refused"}
+    unpaid = {"event": "purchase", "outcome": "expired", "reason": "hold_expired"}
     lost = "AdRollEventsLost"
     new = [one("adroll_events_total", f"{'_ ' * 70}1x100", instance=i, **dead) for i in ("a", "b")]
     tests = [
@@ -228,6 +233,8 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
         fires(lost, [one("adroll_events_total", f"7x{70} 8x100", **dead)],
               severity="warning", **dead),
         fires(lost, [one("adroll_events_total", "0+5x200", **(dead | {"outcome": "delivered"}))]),
+        # Nobody paid, as the dashboard says it.
+        fires(lost, [one("adroll_events_total", "0+5x200", **unpaid)]),
         # Prometheus has just begun: what was lost long ago is nothing new.
         fires(lost, [one("adroll_events_total", "7x200", **dead)], at="5m"),
         fires("AdRollJournalNotTakenIn", [one("adroll_outbox_journal_bytes", "0+100000x200")],
