@@ -86,8 +86,9 @@ def import_(
     with what is wrong. Correct them there, and import that file. An order that was reported before
     is a duplicate, so an import can be run again.
 
-    AdRoll may already have orders that were paid before the outbox began. If the shop has reported
-    here, a file with such orders is refused. With --although-unknown they are sent.
+    AdRoll may already have orders that were paid before the outbox began, or longer ago than it
+    keeps orders (ADROLL_DEDUPE_DAYS). If the shop has reported here, a file with such orders is
+    refused. With --although-unknown they are sent.
     """
     summary = Summary()
     named = Path(getattr(file, "name", "-"))
@@ -283,14 +284,15 @@ def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> Non
     unknown = 0
     now = runtime.clock()
     for batch in _batches(spool, summary.good):
-        old = [event.order for event, paid_at in batch if not knowledge.covers(paid_at, now)]
+        old = [event.order for event, paid_at in batch if not knowledge.knows(paid_at, now)]
         reported = lookups.of_orders([order for order in old if order is not None])
         unknown += sum(order not in reported for order in old)
     if unknown:
         raise console.Refusal(
             f"{counted(unknown, 'order')} of the file may be with AdRoll already: paid before this"
             f" outbox began ({console.when(knowledge.began)}), at a time of which it knows nothing,"
-            " or without a timestamp. Nothing was kept; --although-unknown sends them",
+            " longer ago than it keeps orders, or without a timestamp. Nothing was kept;"
+            " --although-unknown sends them",
             slug="import-unknown",
         )
 

@@ -64,6 +64,11 @@ class Knowledge:
         is_in_gap = any(begin < at < end for begin, end in self.gaps)
         return at >= self.began - _MOMENT and not is_in_gap
 
+    def knows(self, at: float | None, now: float) -> bool:
+        """Whether an order that was paid at *at* is known here now, had it been reported: as
+        :meth:`covers`, and its key is kept still."""
+        return self.covers(at, now) and (at is None or at >= now - self.kept)
+
     def may_be_released(self, reported_at: float, paid_at: float | None) -> bool:
         """Whether the outbox that this one is a copy of may have released an order since.
 

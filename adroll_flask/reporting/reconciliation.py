@@ -205,9 +205,7 @@ class Reconciliation:
         :param states: why nothing is sent at present, by account.
         """
         if kept is None:
-            now = self.reporter.clock()
-            is_old = order.time is not None and order.time < now - knowledge.kept
-            is_known = knowledge.covers(order.time, now) and not is_old
+            is_known = knowledge.knows(order.time, self.reporter.clock())
             return order if is_known else order._replace(status="unknown")
         if isinstance(kept, SuppressedOrder):
             return order._replace(status="suppressed", why=kept.reason)

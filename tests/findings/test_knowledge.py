@@ -105,6 +105,23 @@ def test_an_import_of_unknown_orders_waits_for_somebody_to_say_so(shop: PayingSh
     assert {shop.states()[order] for order in ("4001", "4002")} == {"waiting"}
 
 
+def test_an_import_of_orders_whose_keys_are_gone_waits_as_well(make_app: AppMaker) -> None:
+    """A list of the year sold again what had been delivered more than ninety days ago."""
+    shop = dashboard_shop.DashboardShop(make_app)
+    shop.deliver("1001")
+    then = shop.now
+    shop.now += 100 * DAY
+    for _ in range(100 * 24 + 2):  # housekeeping follows a clock by an hour a look
+        shop.runtime.outbox.admin.keep_house()
+    assert shop.states() == {}
+    result = visits.invoke(shop.app, "import", "-", input=line("1001", then), code=1)
+    assert "1 order of the file may be with AdRoll already" in result.output
+    for order, options in (("1001", ("--although-unknown",)), ("1002", ())):
+        at = then if options else shop.now - DAY
+        text = line(order, at)
+        assert "1 queued" in visits.invoke(shop.app, "import", "-", *options, input=text).output
+
+
 def test_a_new_user_imports_what_was_sold_before(make_app: AppMaker) -> None:
     shop = dashboard_shop.DashboardShop(make_app)
     for order in ("1", "2"):
