@@ -256,6 +256,10 @@ def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:
             text = _filled_in(agreeing(words["sentence"], number), about)
             lines.append(((status, why), f"{number:,} {text}{more}"))
     if not compared.has_times:
-        text = "the list has no times that can be read, so orders that it lacks are not looked for"
+        days = counted(compared.reporter.settings.dedupe_days, "day")
+        text = (
+            "the list has no times that can be read: orders that it lacks are not looked for, and"
+            f" one that was paid more than {days} ago cannot be told from one that is missing"
+        )
         lines.append((("not_listed", ""), text))
     return lines

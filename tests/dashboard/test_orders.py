@@ -282,7 +282,8 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
         "2 were reported with another value than the list's · 133.00 EUR",
         "1 waits to be sent · 72.00 EUR",
         "2 of 5 paid orders reached AdRoll",
-        "the list has no times that can be read, so orders that it lacks are not looked for",
+        "the list has no times that can be read: orders that it lacks are not looked for, and one"
+        " that was paid more than 90 days ago cannot be told from one that is missing",
     ]
 
 
