@@ -199,8 +199,8 @@ def _health(delivered: int, lost: int) -> dict[str, Any]:
 
 def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     """Orders that the shop's own list has, of days that begin in the span, and nobody reported."""
-    # The list does not say of which shop an order is.
-    if visit.account is not None:
+    # The list does not say of which shop an order is, nor whether its visitor said no.
+    if visit.account is not None or not visit.settings.remember_suppressed:
         return []
     missing = visit.listed.get("missing", ())
     # The history's hours begin with those of UTC, and a zone's day within one of them.

@@ -565,6 +565,9 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
             # It may have begun before the first of the days that are looked at.
             about |= {"since": None, "begin": "At least "}
         level = "error" if about["events"] >= many else None
+        if kind == "missing" and not moment.settings.remember_suppressed:
+            level = None
+            name = "never-reported/or-refused"
         about |= {"severity": level, "groups": _groups_of(orders)}
         yield finding_of(name, advice=meaning("missing", "").advice, **about)
     if not moment.listed["all"]:

@@ -89,6 +89,23 @@ def test_orders_never_reported_are_told_with_number_money_and_group(shop: Paying
     assert is_gone(shop, "never-reported")
 
 
+def test_where_a_no_is_not_remembered_nobody_calls_its_order_never_reported(
+    make_app: AppMaker,
+) -> None:
+    """It was an error for ever, and the advice reported the visitors who had said no."""
+    shop = PayingShop(make_app, ADROLL_REMEMBER_SUPPRESSED=False)
+    shop.deliver("1001")
+    for order in ("1001", "1002", "1003", "1004"):
+        shop.pay(order)
+    for order in ("1002", "1003", "1004"):
+        shop.report(order, gpc=True)
+    shop.look()
+    says = "3 paid orders of the last 14 days were never reported, or their visitors said no"
+    found = seen(shop, "never-reported", says, severity="warning")
+    assert "Do not import them" in found["todo"]
+    assert shop.json("overview", period="days")["health"]["could"] == 1
+
+
 def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: PayingShop) -> None:
     for order in range(7):
         shop.pay(f"p{order}", "paypal", ago=DAY * order + 60 * 20, value="12.50")
