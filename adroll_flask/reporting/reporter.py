@@ -451,8 +451,6 @@ class Reporter:
         """Count an event that may not be reported. The outbox keeps a hash of its order id with the
         reason, so that a comparison with the shop's list knows why the order is not there.
 
-        Of a dry run nothing is kept.
-
         :param key: the caller's order id or deduplication key; ``None``: there is none.
         """
         self.counters.add("event_suppressed", why)
@@ -462,7 +460,7 @@ class Reporter:
         counted.advertisable_eid = account
         secret = self.visitors.dedupe_secret
         # A hash without a secret gives order ids away: anybody could hash all numbers and compare.
-        if self.settings.remember_suppressed and not dry_run and secret is not None:
+        if self.settings.remember_suppressed and secret is not None:
             with suppress(EventError):  # there is no id, or none that a report takes
                 counted.order = names.suppressed_key(name, accept_id(key), secret)
         with suppress(model.OutboxFailed):  # it is counted above; only the history lacks it

@@ -206,7 +206,8 @@ def test_a_paid_order_that_was_a_dry_run_is_told_until_it_is_reported(make_app: 
     """The command reconcile called it lost, and check and dashboard had nothing to say."""
     shop = PayingShop(make_app, ADROLL_HOSTS=("www.shop.test",))
     shop.deliver("1001", "1002")
-    for order in ("1001", "1002"):
+    shop.report("1003", gpc=True)  # a no is one there, too
+    for order in ("1001", "1002", "1003"):
         shop.pay(order)
     shop.look()
     says = "2 paid orders of the last 14 days were dry runs, all with “card”."
