@@ -361,10 +361,12 @@ def _give_up(tx: Tx, ids: Sequence[str]) -> list[str]:
 
 #: Seconds between two looks at history and notes.
 _RECORDS_EVERY: Final = 600.0
-#: Seconds by which one look at the clock may bring the end of keys and holds nearer. A clock that
-#: is a hundred days ahead for a minute would else end all of them.
+#: Seconds by which the end of keys and holds may come nearer within a minute of the clock. A clock
+#: that is a hundred days ahead for a minute would else end all of them.
 _LEAP: Final = 3600.0
+_LEAP_EVERY: Final = 60.0
 _CLOCK: Final = "housekeeping_at"
+_LEAPT: Final = "housekeeping_leapt_at"
 
 
 def _what_is_over(tx: Tx, now: float) -> Iterator[tuple[State, list[str]]]:
@@ -377,15 +379,22 @@ def _what_is_over(tx: Tx, now: float) -> Iterator[tuple[State, list[str]]]:
 
 
 def _slow_clock(tx: Tx) -> float:
-    """The time by which rows end. It follows the clock, but by an hour at most with each look."""
+    """The time by which rows end. It follows the clock, but by an hour a minute at most.
+
+    A minute for all processes together: each of them looks, and while rows end each second.
+    """
     before = schema.meta(tx, _CLOCK)
     if before is None:  # the first look of all: no later than the newest event's time
         before = schema.first_value(
             tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1")
         )
     now = tx.now
-    if before is not None and float(before) <= now:
-        now = min(now, float(before) + _LEAP)
+    if before is not None and now - float(before) > _LEAP:
+        leapt_at = float(schema.meta(tx, _LEAPT) or "-inf")
+        if 0 <= now - leapt_at < _LEAP_EVERY:
+            return float(before)
+        schema.set_meta(tx, _LEAPT, repr(now))
+        now = float(before) + _LEAP
     schema.set_meta(tx, _CLOCK, repr(now))
     return now
 

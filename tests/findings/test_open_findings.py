@@ -314,7 +314,8 @@ def test_dead_letters_that_nobody_decides_on_are_told_of_before_they_go(
 
     shop.bury("1004")
     shop.now += 90 * DAY + HOUR
-    for _ in range(91 * 24):  # housekeeping follows a clock by an hour a look
+    for _ in range(91 * 24):  # housekeeping follows a clock by an hour a minute
+        shop.now += 60
         shop.runtime.outbox.admin.keep_house()
     assert is_gone(shop, "dead-letters-ending")
     assert is_gone(shop, "dead-letters")
@@ -628,7 +629,8 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     shop.report("1002", hold=True)
     assert shop.json("overview")["findings"] == [], "an unpaid hold in time is none"
     shop.now += 7 * DAY + HOUR
-    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
+    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a minute
+        shop.now += 60
         shop.runtime.outbox.admin.keep_house()
     [loss] = shop.json("overview", period="last-month")["losses"]
     assert (loss["reason"], loss["who"]) == ("hold_expired", "developer")

@@ -173,7 +173,8 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     shop.look()
     assert [one["events"] for one in of_state(shop, "held")] == [3]
     shop.now += 3 * DAY + HOUR
-    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
+    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a minute
+        shop.now += 60
         shop.runtime.outbox.admin.keep_house()
     shop.runtime.paid_orders.compare(3)  # which keeps what is older
     says = (

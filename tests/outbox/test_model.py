@@ -294,7 +294,8 @@ class OutboxModel(RuleBasedStateMachine):
     @rule(host=HOSTS, after=st.sampled_from([0.0, 60.0, 600.0]))
     def housekeep(self, host: int, after: float) -> None:
         self.clock.now += after
-        for _ in range(40):  # a clock that leapt is followed by an hour a look
+        for _ in range(40):  # a clock that leapt is followed by an hour a minute
+            self.clock.now += 60.0
             self.hosts[host].outbox.admin.keep_house()
         now = self.clock.now
         for id, event in [*self.events.items()]:
