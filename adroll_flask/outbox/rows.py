@@ -169,7 +169,7 @@ class RowWriter:
                 # A second report, without a hold, says that the held one is to be sent, and has its
                 # doubt.
                 verdict = model.Verdict(tx.now, "release", order)
-                if event.dead is not None and event.dead[0] == "restored":
+                if event.dead is not None and event.dead[0] in model.RISKY:
                     verdict.doubt = "rests"
                 elif event.unsure:
                     verdict.doubt = "unsure"

@@ -191,6 +191,9 @@ def test_what_a_copy_holds_and_the_original_released_is_unknown_not_to_be_releas
     paid = "order,time\n" + "\n".join(f"{order},{time}" for order, time in times.items())
     found = json.loads(visits.invoke(shop.app, "reconcile", "-", "--json", input=paid).output)
     assert (found.get("held"), found["unknown"]) == ((2, 1) if timed else (1, 2))
+    shop.runtime.outbox._recent._events.clear()  # as a new process
+    shop.report("1001")  # a reload
+    assert shop.states()["1001"] == "dead"
 
 
 HOSTS: dict[str, dict[str, str]] = {
