@@ -565,9 +565,14 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
             # It may have begun before the first of the days that are looked at.
             about |= {"since": None, "begin": "At least "}
         level = "error" if about["events"] >= many else None
+        others = sum(row.events for row in moment.listed["not_listed"])
         if kind == "missing" and not moment.settings.remember_suppressed:
             level = None
             name = "never-reported/or-refused"
+        elif kind == "missing" and others >= about["events"]:
+            # They may be the same orders: reported by their numbers, and listed by their keys.
+            name = "never-reported/other-ids"
+            about |= {"others": others}
         about |= {"severity": level, "groups": _groups_of(orders)}
         yield finding_of(name, advice=meaning("missing", "").advice, **about)
     if not moment.listed["all"]:

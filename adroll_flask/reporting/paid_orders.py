@@ -49,6 +49,8 @@ _LACKING: Final = {
     ("cancelled", "hold_expired"): "expired",
     ("unknown", ""): "unknown",
 }
+#: Reported orders that are not in the list.
+_NOT_LISTED: Final = "not_listed"
 #: Notes of a kind, a day, and a place among its groups or the id of an order's event.
 _NOTE: Final = "paid:"
 #: How a comparison does, and when one came to its end, seconds since the epoch.
@@ -109,11 +111,11 @@ class PaidOrders:
             for order in self.compared(days):
                 if order.status == "unknown":
                     unknown.append(order.order_id)
-                if order.status in ("not_listed", "duplicate"):
+                if order.status == "duplicate":
                     continue
                 at = self.reporter.clock() if order.time is None else order.time
                 day = f"{self._day(at).timestamp():.0f}"
-                kinds = {"all": ("", "", "")}
+                kinds = {_NOT_LISTED if order.status == _NOT_LISTED else "all": ("", "", "")}
                 if kind := _LACKING.get(status_and_reason(order)):
                     ends_by_release = kind != "dry_run" and len(sums[kind, day]) < _ALONE
                     event = order.event if ends_by_release else ""
@@ -150,12 +152,14 @@ class PaidOrders:
     def told(self) -> dict[str, list[HistorySum]]:
         """What the last comparisons found, by day (``at``) and group (``reason``).
 
-        The keys are kinds of orders: ``all`` of them; those that were never reported
+        The keys are kinds of orders: ``all`` of the list; those that were never reported
         (``missing``), or as dry runs alone (``dry_run``); those that are still ``held``; those
-        whose hold has ``expired``; and those of which nothing is known here (``unknown``). Only
-        ``all`` is not told by group.
+        whose hold has ``expired``; those of which nothing is known here (``unknown``); and reported
+        ones that are not in the list (``not_listed``). ``all`` and ``not_listed`` are not told by
+        group.
         """
-        by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
+        kinds = ("all", _NOT_LISTED, *_LACKING.values())
+        by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in kinds}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
         rows = lookups.those([id for *_, id in notes if is_id(id)])

@@ -248,6 +248,22 @@ def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: P
     assert {since.time() for since, _ in shop.asked} == {time()}, "whole days"
 
 
+def test_a_list_that_has_other_ids_than_the_reports_have_is_told_as_such(
+    make_app: AppMaker,
+) -> None:
+    """Its orders were "never reported", and who followed the advice reported them once more."""
+    shop = PayingShop(make_app)
+    for number in range(5):
+        shop.now += 60
+        shop.deliver(f"2026-{number}")
+        shop.pay(f"{number}", ago=0)
+    shop.now += HOUR
+    shop.look()
+    says = "5 paid orders of the last 14 days were never reported under their ids, all with “card”,"
+    found = seen(shop, "never-reported", f"{says} and 5 reported ones are not in the list.")
+    assert found["todo"].startswith("See first whether they are the same orders.")
+
+
 def test_where_the_first_day_has_some_nobody_knows_since_when(shop: PayingShop) -> None:
     """Problems said "since" the day at which the list of paid orders begins."""
     for days in (2, 12):
