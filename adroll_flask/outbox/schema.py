@@ -467,9 +467,9 @@ _POSTGRESQL: Final = _SQLITE | {
     "place": "id",
     "skip_locked": "FOR UPDATE SKIP LOCKED",
     "lock": "FOR UPDATE",
-    "meta_exists": (
-        "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'adroll_meta'"
-    ),
+    # Where statements find it: not in the first schema of the search path alone, which may be made
+    # later ("$user", public). Else there would be a second outbox, and the first one out of sight.
+    "meta_exists": "SELECT 1 WHERE to_regclass('adroll_meta') IS NOT NULL",
     "moves_away": "",
     "sum": "sum",
     "first_column": "id VARCHAR(32) NOT NULL PRIMARY KEY",

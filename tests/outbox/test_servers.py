@@ -175,6 +175,22 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
         assert max(read) <= 100, plan
 
 
+def test_a_schema_that_is_made_later_hides_no_outbox(make_bench: Callable[[str], Bench]) -> None:
+    """PostgreSQL looks into "$user" first, and there was a second outbox; nobody saw the first."""
+    bench = make_bench("postgresql")
+    bench.insert(bench.open(), "1")
+    url = sa.make_url(bench.url or "")
+    name = str(url.query["application_name"])
+    later = url.update_query_dict({"options": f"-csearch_path={name}_later,{name}"})
+    bench.execute(f"CREATE SCHEMA {name}_later")
+    try:
+        assert deliver(bench.open(outbox_url=later.render_as_string(hide_password=False))) == ["1"]
+        bench.report(bench.open(), "1")
+        assert deliver(bench.open()) == []
+    finally:
+        bench.execute(f"DROP SCHEMA {name}_later CASCADE")
+
+
 @pytest.mark.parametrize("charset", ["utf8", "latin1"])
 def test_a_url_s_charset_bounds_no_key(make_bench: Callable[[str], Bench], charset: str) -> None:
     bench = make_bench("mariadb")
