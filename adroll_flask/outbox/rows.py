@@ -134,7 +134,9 @@ class RowWriter:
         if event.record_id is not None:
             row["record_hash"] = erasure.visitor_hash(event.record_id, self._outbox_id)
         if event.known_since is not None:
-            row["learnt_at"] = self._time(tx, event.known_since)
+            # A token from the future is of a host whose clock was ahead, and of any time before.
+            is_past = event.known_since <= event.at
+            row["learnt_at"] = self._time(tx, event.known_since) if is_past else 0.0
         if event.dead is not None:
             reason, error = event.dead
             row["state"] = State.dead.value
