@@ -428,6 +428,8 @@ def move_from(old: str) -> None:
     with closing(open_database(source, runtime.settings, runtime.clock)) as database:
         try:
             is_there = (not isinstance(source, Path) or source.is_file()) and database.is_ready()
+        except model.ForeignFile as problem:
+            raise Refusal(f"OLD {problem.problem}", slug="outbox-move") from None
         except model.OutboxFailed as problem:
             reason = f"the old outbox cannot be used: {problem}"
             raise Refusal(reason, slug="outbox-move") from None

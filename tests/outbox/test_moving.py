@@ -235,7 +235,7 @@ def test_the_command_moves_or_says_why_not(
         own.execute("CREATE TABLE orders (id)")
     before = shops.read_bytes()
     for given, status, told in (
-        (f"sqlite:///{text}", 1, f"no SQLite database: {text}"),
+        (f"sqlite:///{text}", 1, f"OLD names a file that is no SQLite database: {text}"),
         (f"sqlite:///{shops}", 1, f"no outbox at {shops}"),
         (old.url, 1, "has to be new: an outbox was moved there"),
         (new.url, 1, "of the same outbox"),
