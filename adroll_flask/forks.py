@@ -1,7 +1,8 @@
 """Forks and threads of ours: what has to be still meanwhile, and what is left to others.
 
-A fork waits for two things: until the delivery thread has imported what it needs
-(:mod:`.delivery.thread`), and until no statement runs in the SQLite file (:mod:`.outbox.sqlite`).
+A fork waits until the delivery thread has imported what it needs (:mod:`.delivery.thread`), and
+until no statement runs in the SQLite file (:mod:`.outbox.sqlite`), nor in the temporary one of a
+comparison (:mod:`.reporting.reconciliation`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -127,6 +128,29 @@ def weakly(method: Any) -> Callable[[], None]:
             still_there()
 
     return call
+
+
+class StillAtForks:
+    """A lock for which a fork waits: no child inherits what is done under it half done.
+
+    For work in C code that has locks of its own for the whole process, as SQLite has.
+    """
+
+    def __init__(self) -> None:
+        self._lock = PerProcess(threading.RLock)
+        at_fork(before=self._be_still, in_parent=self._go_on)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """This process's own."""
+        return self._lock.own()
+
+    def _be_still(self) -> None:
+        self.lock.acquire(timeout=FORK_WAIT)
+
+    def _go_on(self) -> None:
+        with suppress(RuntimeError):  # the wait above was in vain
+            self.lock.release()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from adroll_flask import forks
@@ -46,8 +46,6 @@ class _Process:
     def __init__(self) -> None:
         self.stop: threading.Event = threading.Event()
         self.hurry: WakeUp = WakeUp()
-        #: Held while something is imported.
-        self.loading: threading.RLock = threading.RLock()
         #: All is loaded that a first report needs.
         self.ready = False
         #: How many calls of :meth:`DeliveryThread.flush` wait for the thread.
@@ -98,7 +96,9 @@ class DeliveryThread:
         self._delivery = delivery
         self._sends = delivery == "thread"
         self._processes = forks.PerProcess(_Process)
-        forks.at_fork(before=self._let_load, in_parent=self._go_on)
+        # A module that is half imported when a process forks (gunicorn --preload) stays locked in
+        # the child, by a thread that is not there: its first report would wait for ever.
+        self._loading = forks.StillAtForks()
         atexit.register(forks.weakly(self._at_exit))
 
     @property
@@ -136,17 +136,6 @@ class DeliveryThread:
         self._counters.add("delivery_error", reason)
         logger.error("AdRoll's delivery thread cannot start: %s [delivery-cannot-start]", error)
 
-    # A module that is half imported when a process forks (gunicorn --preload) stays locked in the
-    # child, by a thread that is not there: its first report would wait for ever. So a fork waits
-    # until the imports are done.
-
-    def _let_load(self) -> None:
-        self._processes.own().loading.acquire(timeout=forks.FORK_WAIT)
-
-    def _go_on(self) -> None:
-        with suppress(RuntimeError):  # the wait above was in vain
-            self._processes.own().loading.release()
-
     # In the thread
 
     def load(self, process: _Process) -> bool:
@@ -158,7 +147,7 @@ class DeliveryThread:
             logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
             self._counters.add("delivery_error", "thread_died")
         process.is_unfinished = True
-        with process.loading:
+        with self._loading.lock:
             from adroll_flask.events.build import warm
 
             warm()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.counters import Counted, Counters
 from adroll_flask.errors import EventError
-from adroll_flask.forks import PerProcess, made_once
+from adroll_flask.forks import PerProcess, StillAtForks, made_once
 from adroll_flask.times import DAY
 
 from . import local_files, location, model, schema
@@ -89,6 +89,8 @@ class Outbox:
         self._used = 0.0
         self._weigh_at = float("-inf")
         self.wake_up: WakeUp = WakeUp()
+        #: For work in other SQLite files than the outbox's own.
+        self.still: StillAtForks = StillAtForks()
         #: When the oldest cookie of ours was signed that came in since the last measurement.
         self.oldest_cookie: float = float("inf")
 

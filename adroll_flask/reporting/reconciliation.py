@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.events.fields import LIMIT, rounded
 from adroll_flask.events.names import kept_key, suppressed_key
+from adroll_flask.forks import StillAtForks
 from adroll_flask.outbox.knowledge import Knowledge
 from adroll_flask.outbox.model import Destination, OrderKey, Row, SuppressedOrder
 
@@ -158,9 +159,7 @@ class Reconciliation:
         keyless = lookups.without_key(EVENT_NAME)
         invalid = {order: replace(row, payload=b"") for order, row in keyless}
         times: list[float] = []
-        # A temporary file of SQLite's, removed when it is closed.
-        with closing(sqlite3.connect("")) as store:
-            store.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        with closing(_Seen(self.reporter.outbox.still)) as seen:
             while batch := list(islice(listed, _BATCH)):
                 times += [order.time for order in batch if order.time is not None]
                 times = [min(times), max(times)] if times else []
@@ -182,16 +181,15 @@ class Reconciliation:
                 for order in batch:
                     ids = spellings(order.order_id)
                     id = next((id for id in ids if kept[id] is not None), ids[0])
-                    is_new = store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
+                    is_new = seen.add(keys[id])
                     became = self._became(order, kept[id], states, knowledge)
-                    yield became if is_new.rowcount else order._replace(status="duplicate")
+                    yield became if is_new else order._replace(status="duplicate")
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
             for row in lookups.reported(EVENT_NAME, *times) if times else ():
                 key = row.key or ""
-                seen = store.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone()
                 # Of another account are orders of another app, or of the sandbox.
-                if seen is None and row.advertisable_eid in eids:
+                if key not in seen and row.advertisable_eid in eids:
                     yield Order(
                         key, "not_listed", reported=row.digest, time=row.occurred_at, event=row.id
                     )
@@ -250,6 +248,29 @@ class Reconciliation:
                 f"order_id=NAME); there are: {', '.join(map(str, row))}"
             )
         return names | find_columns(row, {"group": self.group} if self.group else {}, {})
+
+
+class _Seen:
+    """Orders that a list has, by their keys: in a temporary file, removed when it is closed."""
+
+    def __init__(self, still: StillAtForks) -> None:
+        self._still = still
+        with still.lock:
+            self._store = sqlite3.connect("")
+            self._store.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, key: str) -> bool:
+        """Whether *key* is new."""
+        with self._still.lock:
+            return self._store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount > 0
+
+    def __contains__(self, key: str) -> bool:
+        with self._still.lock:
+            return bool(self._store.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchall())
+
+    def close(self) -> None:
+        with self._still.lock:
+            self._store.close()
 
 
 def status_and_reason(order: Order) -> tuple[Status, str]:

@@ -1,6 +1,7 @@
 """The shop's own list of paid orders: what was never reported is known without an upload."""
 
 import json
+import sqlite3
 import threading
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -11,7 +12,8 @@ from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
 from tests.conftest import AppMaker, Caplog, Patch
-from tests.support import dashboard_shop, eventually, visits
+from tests.support import dashboard_shop, eventually, in_a_child, visits
+from tests.support.forking import forks_amid_threads
 
 from .test_open_findings import check, is_gone, seen
 
@@ -311,6 +313,41 @@ def test_a_failing_function_is_a_finding(shop: PayingShop, caplog: Caplog) -> No
 def lost(shop: PayingShop) -> list[str]:
     """The reasons of the lost reports that are told."""
     return [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]
+
+
+@forks_amid_threads
+def test_a_fork_waits_for_a_comparison(shop: PayingShop, monkeypatch: Patch) -> None:
+    """SQLite's own locks were taken in the child, and it stood at its first use of SQLite."""
+    is_at_work = threading.Event()
+    is_over = threading.Event()
+
+    class Slow(sqlite3.Connection):
+        def execute(self, *statement: Any) -> sqlite3.Cursor:
+            is_at_work.set()
+            is_over.wait(0.002)
+            done = super().execute(*statement)
+            is_at_work.clear()
+            return done
+
+    connect: Any = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3,
+        "connect",
+        lambda at, **how: connect(at, **({} if at else {"factory": Slow}), **how),
+    )
+
+    def compare() -> None:
+        with shop.app.app_context():
+            while not is_over.is_set():
+                list(shop.extension.reconcile({"order_id": f"{number}"} for number in range(250)))
+
+    thread = threading.Thread(target=compare)
+    thread.start()
+    try:
+        assert all(in_a_child(lambda: not is_at_work.is_set()) for _ in range(20))
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: PayingShop) -> None:
