@@ -312,6 +312,8 @@ class Runtime:
         if self.settings.delivery == "sync":
             self.thread.measure()  # no thread is there to do it
             self.deliverer.flush(timeout=10.0)
+            if self.outbox.lookups.take_turn("housekeeping", 60.0):
+                self.outbox.admin.keep_house()  # which nobody else does
             return
         self.thread.nudge()
 

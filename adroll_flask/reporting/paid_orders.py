@@ -56,6 +56,10 @@ _NOTE: Final = "paid:"
 #: How a comparison does, and when one came to its end, seconds since the epoch.
 _STATE: Final = "paid-orders:at-work"
 _DONE: Final = "paid-orders-done"
+#: Why it is not compared where a report sends itself.
+_NOBODY: Final = (
+    "with ADROLL_DELIVERY='sync' nobody asks for it; let cron run `flask adroll worker --once`"
+)
 #: Seconds after which the function is taken to hang.
 _SLOW: Final = 60.0
 
@@ -177,7 +181,10 @@ class PaidOrders:
         text = self.reporter.outbox.lookups.notes(_STATE).get(_STATE, "")
         begun = text.removeprefix("begun ")
         if begun == text:
-            return text
+            done = float(self.reporter.outbox.lookups.notes(_DONE).get(_DONE, 0))
+            is_late = self.reporter.clock() - done > 2 * DAY
+            nobody = is_late and self.reporter.settings.delivery == "sync"
+            return text or (_NOBODY if nobody else "")
         takes = self.reporter.clock() - float(begun)
         return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
 

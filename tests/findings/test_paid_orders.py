@@ -394,6 +394,19 @@ def test_whoever_delivers_asks(shop: PayingShop) -> None:
     eventually(lambda: len(shop.asked) == 2)
 
 
+def test_where_a_report_sends_itself_nobody_asks_and_that_is_told(make_app: AppMaker) -> None:
+    shop = PayingShop(make_app, ADROLL_DELIVERY="sync")
+    visits.report(shop.app, "held", hold=True)
+    seen(shop, "paid-orders-failed", "with ADROLL_DELIVERY='sync' nobody asks for it")
+    visits.invoke(shop.app, "worker", "--once", code=0)
+    assert is_gone(shop, "paid-orders-failed")
+    shop.now += 8 * DAY
+    for number in range(8 * 24):  # housekeeping follows a clock by an hour a minute
+        shop.now += 60
+        visits.report(shop.app, f"{number}")
+    assert shop.runtime.outbox.lookups.counts()["held"] == 0, "housekeeping is done all the same"
+
+
 def test_a_shop_that_never_reported_learns_it_from_its_list(
     make_app: AppMaker, monkeypatch: Patch
 ) -> None:
