@@ -111,7 +111,8 @@ def test_an_import_of_orders_whose_keys_are_gone_waits_as_well(make_app: AppMake
     shop.deliver("1001")
     then = shop.now
     shop.now += 100 * DAY
-    for _ in range(100 * 24 + 2):  # housekeeping follows a clock by an hour a look
+    for _ in range(100 * 24 + 2):  # housekeeping follows a clock by an hour a minute
+        shop.now += 60
         shop.runtime.outbox.admin.keep_house()
     assert shop.states() == {}
     result = visits.invoke(shop.app, "import", "-", input=line("1001", then), code=1)
