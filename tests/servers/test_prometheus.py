@@ -180,7 +180,9 @@ def test_each_panel_shows_what_every_process_tells(shop: Flask, tmp_path: Path) 
         panel["title"]: [target["expr"] for target in panel["targets"]]
         for panel in json.loads(DASHBOARD.read_text())["panels"]
     }
-    expected = [(f"count({expr}) > bool 0", 1, "{}") for exprs in shown.values() for expr in exprs]
+    expected: list[tuple[str, float, str]] = [
+        (f"count({expr}) > bool 0", 1, "{}") for exprs in shown.values() for expr in exprs
+    ]
     (delivered,) = shown["Delivered an hour"]
     expected.append((delivered, 180, '{event="purchase"}'))  # three a minute, once
     (share,) = shown["Reached AdRoll, last 24 h"]
