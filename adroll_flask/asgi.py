@@ -115,10 +115,6 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
         if name is not None:
             await self._serve(tracked, name, receive, send)
             return
-        if self._takes_no_range(environ.get("HTTP_IF_RANGE", "")):
-            scope["headers"] = [
-                header for header in scope["headers"] if header[0].lower() != b"range"
-            ]
         self._offer(request, tracked, scope)
         with request:
             if is_http:

@@ -16,7 +16,7 @@ from . import request_state, session_mirror
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .page.cookies import give_up_cookies
-from .page.response import content_type, is_concerned, whole_again
+from .page.response import content_type, is_concerned
 from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
@@ -338,8 +338,6 @@ class _Adapter:
         return response
 
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
-        if response.status_code == 206 and self._runtime.settings.inject:
-            whole_again(tracked, response)
         tracked.is_last = not self.looks_again
         page = self._runtime.prepare(
             tracked,

@@ -64,8 +64,6 @@ class AdRollMiddleware(BaseMiddleware[WSGIApplication]):
         name = self._endpoint(environ.get("PATH_INFO", ""))
         if name is not None:
             return answer(tracked, self.runtime, name)(environ, start_response)
-        if self._takes_no_range(environ.get("HTTP_IF_RANGE", "")):
-            environ.pop("HTTP_RANGE", None)
         self._offer(request, tracked, environ)
         outgoing = _WsgiResponse(self, request, tracked, start_response)
         return outgoing.of(request.run(self._app, environ, outgoing.start))

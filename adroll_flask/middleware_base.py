@@ -173,14 +173,6 @@ class BaseMiddleware(Generic[_App]):
         is_ours = settings.enabled and path.startswith(prefix)
         return path.removeprefix(prefix) if is_ours else None
 
-    def _takes_no_range(self, condition: str) -> bool:
-        """Whether the app must not see ``Range``, by what ``If-Range`` says.
-
-        A weak tag, which the page has with the snippet, never tells that a range fits (RFC 9110,
-        section 13.1.5); not every app knows.
-        """
-        return self.runtime.settings.enabled and condition.startswith("W/")
-
     def _offer(
         self, request: MiddlewareRequest, tracked: TrackedRequest, to: MutableMapping[str, Any]
     ) -> None:

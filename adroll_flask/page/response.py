@@ -11,7 +11,6 @@ from typing import Final
 from wsgiref.types import WSGIEnvironment
 
 from werkzeug.datastructures import Headers
-from werkzeug.wrappers import Response
 
 from adroll_flask.forks import made_once
 from adroll_flask.logs import Logger, get_logger
@@ -237,24 +236,6 @@ def _fit_headers(headers: Headers, view: HeaderView) -> None:
     if "accept-ranges" in view:
         # A part that is asked for later has no snippet: it does not fit the page that was sent.
         headers["Accept-Ranges"] = "none"
-
-
-def whole_again(tracked: TrackedRequest, response: Response) -> None:
-    """Send a whole page instead of a range that ``make_conditional()`` cut, if it takes a snippet.
-
-    The browser's copy of the page is longer by the snippet: the range would not fit it.
-    """
-    pieces = getattr(response.response, "iterable", None)  # of werkzeug's _RangeWrapper
-    view = read_headers(response.headers)
-    charset = charset_of_page(view.get("content-type"))
-    if pieces is None or response.direct_passthrough or charset is None:
-        return
-    if _why_not(tracked, 200, view, charset) is not None:
-        return
-    response.response = pieces
-    response.status_code = 200
-    for name in ("Content-Range", "Content-Length"):
-        response.headers.pop(name, None)
 
 
 def weaken_not_modified(tracked: TrackedRequest, headers: Headers) -> None:

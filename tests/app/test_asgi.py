@@ -302,12 +302,6 @@ def test_a_path_that_no_text_encodes_is_served(asgi_wrap: Wrap) -> None:
     assert "data-adroll" in body_of(asked(app, path="/\udcff/\udcff", root_path="/\udcff"))
 
 
-def test_a_range_of_a_page_with_a_weak_tag_is_not_asked_for(asgi_wrap: Wrap) -> None:
-    app = asgi_wrap(calling(lambda scope: [name for name, _ in scope["headers"]]))
-    headers = [(b"range", b"bytes=0-1"), (b"if-range", b'W/"a"')]
-    assert body_of(asked(app, headers=headers)) == "[b'if-range']"
-
-
 # -- requests ------------------------------------------------------------------------------
 
 
