@@ -201,7 +201,7 @@ def _check(
     again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
     begin = len(REJECTED_COLUMNS) if again else 0
     writer: Any = None
-    batch: list[Good] = []
+    batch: list[LineEvent] = []
     with ExitStack() as files:
         for line in source:
             summary.checked += 1
@@ -231,7 +231,7 @@ def _check(
         click.echo(f"and {summary.rejected - _SHOWN:,} more", err=True)
 
 
-def _spool(lookups: Lookups, batch: Sequence[Good], spool: IO[bytes], summary: Summary) -> None:
+def _spool(lookups: Lookups, batch: list[LineEvent], spool: IO[bytes], summary: Summary) -> None:
     """Keep for the second pass what is good, but for orders that the site kept back itself.
 
     An order that was reported under another spelling gets that one's key.
@@ -356,7 +356,7 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
 # -- from a line to the event that it is -----------------------------------------------------------
 
 
-class Good(NamedTuple):
+class LineEvent(NamedTuple):
     """An event of a line.
 
     :param paid_at: when its order was paid, seconds since the epoch; ``None``: the line does not
@@ -390,7 +390,7 @@ class EventMaker:
     zone: tzinfo | None
     decimal_comma: bool
 
-    def event(self, line: lists.Line) -> Good | None:
+    def event(self, line: lists.Line) -> LineEvent | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
 
         :raises AdRollError: it is no event.
@@ -423,7 +423,7 @@ class EventMaker:
         ids = lists.spellings(id) if id else ()
         secret = reporter.visitors.dedupe_secret
         order = model.OrderKey(event.advertisable_eid, event.dry_run, event.name, built.key)
-        return Good(
+        return LineEvent(
             event,
             paid_at if event.name == "purchase" else float("inf"),
             [order._replace(key=names.kept_key(id, secret)) for id in ids],

@@ -69,15 +69,17 @@ class Knowledge:
         :meth:`covers`, and its key is kept still."""
         return self.covers(at, now) and (at is None or at >= now - self.kept)
 
-    def may_be_released(self, reported_at: float, paid_at: float | None) -> bool:
+    def original_may_have_released(self, reported_at: float, paid_at: float | None) -> bool:
         """Whether the outbox that this one is a copy of may have released an order since.
 
         :param reported_at: when the order was reported with a hold.
         :param paid_at: ``None``: no time is known.
 
         >>> copy = Knowledge(100.0, ((200.0, 300.0),), 50.0, False)
-        >>> copy.may_be_released(150.0, 250.0), copy.may_be_released(350.0, None)
-        (True, False)
+        >>> copy.original_may_have_released(150.0, 250.0)
+        True
+        >>> copy.original_may_have_released(350.0, None)
+        False
         """
         return any(
             reported_at <= begin and (paid_at is None or begin - _MOMENT < paid_at < end)

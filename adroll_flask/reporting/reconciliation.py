@@ -212,7 +212,7 @@ class Reconciliation:
         if kept.state == "dead" and kept.reason == "forgotten":
             return order._replace(status="suppressed", why="forgotten", event=kept.id)
         is_unreleased = kept.state == "held" or kept.reason == "hold_expired"
-        if is_unreleased and knowledge.may_be_released(kept.reported_at, order.time):
+        if is_unreleased and knowledge.original_may_have_released(kept.reported_at, order.time):
             return order._replace(status="unknown")
         state: Any = kept.state
         own = states.get(kept.advertisable_eid, Destination())
