@@ -15,14 +15,18 @@ and doubles nothing, since leases in the outbox decide who sends what.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import request_state
 from .errors import ConfigurationError
+from .outbox.model import OutboxFailed
 
 if TYPE_CHECKING:
     from celery import Celery
     from flask import Flask
+
+    from .runtime import Runtime
 
 #: The task's name.
 TASK = "adroll_flask.drain"
@@ -83,6 +87,9 @@ def deliver_with(
                     step = runtime.deliverer.step(stop)
                     ended += step.ended
                     more = step.more
+                if runtime.settings.enabled:
+                    with suppress(OutboxFailed):  # which the steps have told
+                        _keep_house(runtime)
             return ended
         finally:
             timer.cancel()
@@ -97,3 +104,15 @@ def deliver_with(
         "adroll-drain": {"task": TASK, "schedule": every, "options": options},
     }
     return drain
+
+
+def _keep_house(runtime: Runtime) -> None:
+    """Keep house once a minute of all processes.
+
+    A step does so in its process's second minute. With ``worker_max_tasks_per_child`` a child may
+    have ended by then.
+    """
+    outbox = runtime.outbox
+    if outbox.exists() and outbox.lookups.take_turn("housekeeping", 60.0):
+        outbox.admin.keep_house()
+        runtime.paid_orders.look(patience=LONGEST_RUN)

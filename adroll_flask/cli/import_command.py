@@ -280,7 +280,7 @@ def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> Non
     lookups.take_in_all()
     if not lookups.has_reports():  # a new user's
         return
-    knowledge = lookups.knowledge()
+    knowledge = runtime.reporter.knowledge()
     unknown = 0
     now = runtime.clock()
     for batch in _batches(spool, summary.good):
@@ -291,7 +291,8 @@ def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> Non
         raise console.Refusal(
             f"{counted(unknown, 'order')} of the file may be with AdRoll already: paid before this"
             f" outbox began ({console.when(knowledge.began)}), at a time of which it knows nothing,"
-            " longer ago than it keeps orders, or without a timestamp. Nothing was kept;"
+            " longer ago than it keeps orders, or without a timestamp; or are of visitors who said"
+            " no under another SECRET_KEY. Nothing was kept;"
             " --although-unknown sends them",
             slug="import-unknown",
         )

@@ -368,9 +368,16 @@ def kept_key(key: str, secret: bytes | None) -> str:
 def suppressed_key(name: str, key: str, secret: bytes | None) -> str:
     """The hash under which the outbox keeps why the order *key* was not reported.
 
-    :param name: the event's.
+    It begins with the :func:`secret_tag`: so it tells whether the app still has the key.
 
+    :param name: the event's.
     :param secret: as for :func:`kept_key`.
     """
     text = f"{name}\0{unicodedata.normalize('NFC', key)}".encode("utf-8", "surrogatepass")
-    return hmac.digest(secret or b"adroll_flask", text, "sha256").hex()[:32]
+    digest = hmac.digest(secret or b"adroll_flask", text, "sha256").hex()
+    return (secret_tag(secret) + digest)[:32]
+
+
+def secret_tag(secret: bytes | None) -> str:
+    """Four digits that tell one secret from another, and do not tell the secret."""
+    return hashlib.sha256(secret or b"adroll_flask").hexdigest()[:4]

@@ -5,7 +5,12 @@ from its last write until it was put there: that is a gap. An outbox that is mov
 knows along. What was paid at another time is unknown here: the outbox before this one may have sent
 it, and nothing here tells.
 
-Kept in ``adroll_meta``: ``began``, and ``gap:<when it began>`` with when it ended.
+An order that was not to be reported is noted under a hash that only who has the app's key can make.
+With another key nothing tells such an order from one that was forgotten: up to the last one that
+was noted under the former key, what is not found may have been suppressed.
+
+Kept in ``adroll_meta``: ``began``; ``gap:<when it began>`` with when it ended; and for each account
+and key ``key:<account>:<tag of the key>`` with when an order was suppressed under it last.
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ from .schema import Tx
 
 _BEGAN: Final = "began"
 _GAP: Final = "gap:"
+_KEY: Final = "key:"
+#: Digits with which the hash of a suppressed order says its key, see ``names.secret_tag``.
+_TAG_LENGTH: Final = 4
 #: That a visitor brought a cookie of ours that is older than the outbox.
 OLDER: Final = "older:cookie"
 #: Seconds by which clocks of hosts differ, and by which an order is older than its report.
@@ -41,12 +49,14 @@ class Knowledge:
     :param gaps: of which times after that it knows nothing: begin and end.
     :param kept: seconds for which the key of an order is kept.
     :param has_older_cookies: whether a visitor brought a cookie of ours that is older.
+    :param former_key_until: when an order was suppressed last under a key that the app has no more.
     """
 
     began: float
     gaps: tuple[tuple[float, float], ...]
     kept: float
     has_older_cookies: bool
+    former_key_until: float = 0.0
 
     def covers(self, at: float | None, now: float) -> bool:
         """Whether an order that was paid at *at* would be known here, had it been reported.
@@ -64,10 +74,19 @@ class Knowledge:
         is_in_gap = any(begin < at < end for begin, end in self.gaps)
         return at >= self.began - _MOMENT and not is_in_gap
 
-    def knows(self, at: float | None, now: float) -> bool:
+    def remembers(self, at: float | None, now: float) -> bool:
         """Whether an order that was paid at *at* is known here now, had it been reported: as
         :meth:`covers`, and its key is kept still."""
         return self.covers(at, now) and (at is None or at >= now - self.kept)
+
+    def knows(self, at: float | None, now: float) -> bool:
+        """As :meth:`remembers`, had it been reported or suppressed: not under a former key.
+
+        >>> Knowledge(100.0, (), 50.0, False, former_key_until=120.0).knows(110.0, now=130.0)
+        False
+        """
+        last = now - self.kept if at is None else at
+        return self.remembers(at, now) and last > self.former_key_until
 
     def original_may_have_released(self, reported_at: float, paid_at: float | None) -> bool:
         """Whether the outbox that this one is a copy of may have released an order since.
@@ -87,17 +106,38 @@ class Knowledge:
         )
 
 
-def knowledge_of(tx: Tx) -> Knowledge:
-    """What the outbox knows."""
+def knowledge_of(tx: Tx, eids: Iterable[str] = (), tag: str = "") -> Knowledge:
+    """What the outbox knows.
+
+    :param eids: the accounts whose suppressed orders matter.
+    :param tag: of the key under which these are noted now.
+    """
     began = schema.meta(tx, _BEGAN)
     notes = schema.metas(tx, _GAP).items()
     gaps = [(float(name.removeprefix(_GAP)), float(end)) for name, end in notes]
+    former = [0.0]
+    for eid in eids:
+        notes_of_keys = schema.metas(tx, f"{_KEY}{eid}:")
+        notes_of_keys.pop(f"{_KEY}{eid}:{tag}", None)
+        former += map(float, notes_of_keys.values())
     return Knowledge(
         began=tx.now if began is None else float(began),
         gaps=tuple(sorted(gaps)),
         kept=tx.kept - tx.now,
         has_older_cookies=schema.meta(tx, OLDER) is not None,
+        former_key_until=max(former),
     )
+
+
+def note_key(tx: Tx, eid: str, order: str, at: float) -> None:
+    """Note under which key an order of the account *eid* was suppressed.
+
+    :param order: its hash.
+    """
+    name = f"{_KEY}{eid}:{order[:_TAG_LENGTH]}"
+    # Files are read in any order.
+    if at > float(schema.meta(tx, name) or 0.0):
+        schema.set_meta(tx, name, repr(at))
 
 
 def add_gap(tx: Tx) -> None:
@@ -121,7 +161,7 @@ def _last_write(tx: Tx) -> float:
 def take_over(tx: Tx, metas: dict[str, str]) -> None:
     """Know what another outbox knew, whose *metas* these are, in the place of the own."""
     for name, value in metas.items():
-        if name in (_BEGAN, OLDER) or name.startswith(_GAP):
+        if name in (_BEGAN, OLDER) or name.startswith((_GAP, _KEY)):
             schema.set_meta(tx, name, value)
 
 

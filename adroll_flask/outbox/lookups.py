@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import cache, partial
@@ -102,9 +102,13 @@ class Lookups:
             yield from rows
             values["last"] = rows[-1].id
 
-    def knowledge(self) -> Knowledge:
-        """For which times this outbox knows what was reported."""
-        return self.database.read(knowledge.knowledge_of)
+    def knowledge(self, eids: Iterable[str] = (), tag: str = "") -> Knowledge:
+        """For which times this outbox knows what was reported.
+
+        :param eids: the accounts whose suppressed orders matter.
+        :param tag: ``names.secret_tag`` of the key under which these are noted now.
+        """
+        return self.database.read(lambda tx: knowledge.knowledge_of(tx, eids, tag))
 
     def has_reports(self) -> bool:
         """Whether the site itself has reported here; imports alone do not count."""

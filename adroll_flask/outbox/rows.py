@@ -80,6 +80,7 @@ class RowWriter:
             if entry.order:  # nothing else of it is kept
                 at = self._time(tx, entry.at)
                 schema.mark(tx, entry.order, entry.reason[:40], at, retention.HISTORY_KEPT)
+                knowledge.note_key(tx, entry.advertisable_eid, entry.order, at)
         history.add(tx, [replace(entry, at=self._time(tx, entry.at)) for entry in counted])
 
     def _time(self, tx: Tx, at: float) -> float:

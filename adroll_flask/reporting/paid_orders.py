@@ -24,7 +24,7 @@ from adroll_flask.redaction import describe
 from adroll_flask.times import DAY, HOUR, span
 
 from .lists import read_amount, searched, spellings
-from .reconciliation import EVENT_NAME, Order, Reconciliation, status_and_reason
+from .reconciliation import EVENT_NAME, FORMER_KEY, Order, Reconciliation, status_and_reason
 from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
@@ -113,7 +113,8 @@ class PaidOrders:
             sums = defaultdict(dict)
             unknown: list[str] = []
             for order in self.compared(days):
-                if order.status == "unknown":
+                # AdRoll has none that was suppressed under a former key.
+                if order.status == "unknown" and order.why != FORMER_KEY:
                     unknown.append(order.order_id)
                 if order.status == "duplicate":
                     continue

@@ -34,6 +34,8 @@ _REASONED: Final = ("suppressed", "cancelled", "dead")
 #: Different values of a group that are told apart.
 _TOLD_APART: Final = 50
 _BATCH: Final = 250
+#: Why an order is unknown that may have been suppressed under a key that the app has no more.
+FORMER_KEY: Final = "former_key"
 #: The event as which an order is reported.
 EVENT_NAME: Final = "purchase"
 
@@ -45,9 +47,11 @@ class Order(NamedTuple):
         where its hold has expired); ``dead``; ``suppressed``; ``duplicate`` (twice in the list);
         ``missing`` (never reported); ``dry_run`` (reported as a dry run alone: AdRoll does not have
         it); ``unknown`` (paid before the outbox began, in a gap of what it knows, or longer ago
-        than it keeps orders); ``not_listed`` (reported, but not in the list).
+        than it keeps orders; or it may have been suppressed under a key that the app has no more);
+        ``not_listed`` (reported, but not in the list).
     :param why: the reason of a suppressed or cancelled order, of a dead letter with AdRoll's words
-        or ours, and of a waiting one why nothing is sent at present.
+        or ours, and of a waiting one why nothing is sent at present. Of an unknown one
+        ``former_key``, where that is why.
     :param reported: value and currency as they were reported, where the list says otherwise.
     :param event: the id of its event, where there is one.
     :param refunded: what the shop took back after its delivery, which AdRoll keeps: ``19.90 EUR``.
@@ -154,7 +158,7 @@ class Reconciliation:
         served = self.reporter.settings.served_accounts
         eids = [*served, ""] if self.account is None else [self.account]
         states = lookups.destinations()
-        knowledge = lookups.knowledge()
+        knowledge = self.reporter.knowledge()
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(EVENT_NAME)
         invalid = {order: replace(row, payload=b"") for order, row in keyless}
@@ -203,8 +207,11 @@ class Reconciliation:
         :param states: why nothing is sent at present, by account.
         """
         if kept is None:
-            is_known = knowledge.knows(order.time, self.reporter.clock())
-            return order if is_known else order._replace(status="unknown")
+            now = self.reporter.clock()
+            if knowledge.knows(order.time, now):
+                return order
+            reason = FORMER_KEY if knowledge.remembers(order.time, now) else ""
+            return order._replace(status="unknown", why=reason)
         if isinstance(kept, SuppressedOrder):
             return order._replace(status="suppressed", why=kept.reason)
         if kept.dry_run:

@@ -26,6 +26,7 @@ from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import model
 from adroll_flask.outbox.inbox import after_commit, is_database_error
+from adroll_flask.outbox.knowledge import Knowledge
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.redaction import describe, describe_lines, forget_values
 from adroll_flask.signals import event_queued, event_rejected, event_suppressed
@@ -466,6 +467,11 @@ class Reporter:
         with suppress(model.OutboxFailed):  # it is counted above; only the history lacks it
             self.outbox.record(counted)
         return Receipt(None, "suppressed", why)
+
+    def knowledge(self) -> Knowledge:
+        """For which times the outbox knows what was reported, or was not to be."""
+        tag = names.secret_tag(self.visitors.dedupe_secret)
+        return self.outbox.lookups.knowledge([*self.settings.served_accounts, ""], tag)
 
     def _draft(
         self, name: str, fields: dict[str, Any], context: EventDefaults | None

@@ -197,6 +197,33 @@ def test_what_a_copy_holds_and_the_original_released_is_unknown_not_to_be_releas
     assert shop.states()["1001"] == "dead"
 
 
+@pytest.mark.parametrize("key", ["former key", "another key"])
+def test_with_another_key_an_order_of_who_said_no_is_unknown_not_missing(
+    make_app: AppMaker, key: str
+) -> None:
+    """It was "never reported", and the advice sold it."""
+    former = PayingShop(make_app, SECRET_KEY="former key")
+    former.report("1001", gpc=True)
+    url = f"sqlite:///{former.runtime.outbox.place}"
+    shop: Any = PayingShop(make_app, SECRET_KEY=key, ADROLL_OUTBOX_URL=url)
+    shop.now = former.now + 3 * HOUR
+    for order, hours in (("1001", 3.1), ("1002", 3.1), ("1003", 2.0)):
+        shop.pay(order, ago=hours * HOUR)
+    shop.runtime.paid_orders.compare(14)
+    told = shop.runtime.paid_orders.told()
+    is_other = key != "former key"
+    unknown, missing = (sum(one.events for one in told[kind]) for kind in ("unknown", "missing"))
+    assert (unknown, missing) == ((2, 1) if is_other else (0, 2))
+    shop.report("2001")
+    text = line("1002", shop.now - 3.1 * HOUR)
+    result = visits.invoke(shop.app, "import", "-", input=text, code=int(is_other))
+    assert ("said no under another SECRET_KEY" in result.output) == is_other
+    shop.report("1002")
+    assert shop.states()["1002"] == "waiting", "its own report is no import"
+    result = visits.invoke(shop.app, "import", "-", input=line("1003", shop.now - HOUR), code=0)
+    assert "1 queued" in result.output
+
+
 HOSTS: dict[str, dict[str, str]] = {
     "Heroku": {"DYNO": "web.1"},
     "Cloud Run": {"K_SERVICE": "shop"},

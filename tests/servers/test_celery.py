@@ -20,6 +20,7 @@ from flask import Flask
 from adroll_flask import ConfigurationError
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.sandbox import RunningSandbox as Sandbox
+from tests.findings.test_paid_orders import PayingShop
 from tests.support import PATIENCE, answers, eventually, lacking, started
 from tests.support.outbox_engines import NewEvent
 from tests.support.shops import Shop, orders
@@ -158,6 +159,20 @@ def test_where_all_is_off_the_task_delivers_nothing(make_app: Callable[..., Flas
     outbox.put(NewEvent("f" * 32, "purchase", "", False, None, b"{}", 0.0))
     deliver_with(Celery("shop", set_as_current=False), app)()
     assert outbox.lookups.bytes_waiting(), "of a copy of the real site's"
+
+
+def test_a_child_of_one_task_ends_holds_and_asks_for_the_paid_orders(
+    make_app: Callable[..., Flask],
+) -> None:
+    shop = PayingShop(make_app, ADROLL_DELIVERY="worker")
+    shop.report("1001", hold=60)
+    shop.pay("1002")
+    shop.now += 120
+    deliver_with(Celery("shop", set_as_current=False), shop.app)()
+    assert shop.states() == {"1001": "cancelled"}
+    assert len(shop.asked) == 1
+    deliver_with(Celery("shop", set_as_current=False), shop.app)()
+    assert len(shop.asked) == 1
 
 
 def test_only_an_app_whose_workers_deliver_can_have_celery(make_app: Callable[..., Flask]) -> None:
