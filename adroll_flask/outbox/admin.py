@@ -22,18 +22,12 @@ from .holds import taken_out
 from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
+from .older_copy import OlderCopy, let_rest
 from .queue import bring_near
 from .retention import DEAD_LETTER_KEPT, HISTORY_KEPT, waits_for_people
 from .schema import STEP, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
-
-#: By the reason of what rests, what each event says.
-_RESTS: Final = {
-    "restored": "this outbox is a copy that was put in the place of another; the event may have"
-    " been sent since. Retry it only if it was not.",
-    "moved": "this event was moved to another outbox, which sends it. Do not retry it here.",
-}
 
 
 class Changed(NamedTuple):
@@ -58,6 +52,7 @@ class Admin:
     database: schema.Database
     ingest: Ingest
     lookups: Lookups
+    older_copy: OlderCopy
     _records_at: float = float("-inf")
 
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> Changed:
@@ -147,8 +142,7 @@ class Admin:
         written last, the outbox knows nothing from now on.
         """
         before = self._resting()
-        self.database.write(knowledge.add_gap)
-        self.database.repeat(let_rest)
+        self.database.write(self.older_copy.let_rest)
 
         def rest(tx: Tx, intake: Intake) -> int:
             # In the transaction that takes it in: else a worker might send it.
@@ -168,6 +162,7 @@ class Admin:
 
         :raises OutboxFailed: it cannot be done at present.
         """
+        self.older_copy.note()
         ended = self._end()
         self.database.write(bring_near)
         if time.monotonic() >= self._records_at:
@@ -213,16 +208,6 @@ class Admin:
         resting = f"state = {State.dead} AND reason = 'restored'"
         rows = self.database.read(lambda tx: schema.events(tx, "count(*)", resting))
         return int(schema.first_value(rows))
-
-
-def let_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:
-    """Let the next events that could be sent rest; how many there were.
-
-    :param reason: of :data:`_RESTS`.
-    """
-    those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
-    ids = schema.ids_of(tx, those)
-    return transitions.move(tx, "rest", ids, reason=reason, error=_RESTS[reason])
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:

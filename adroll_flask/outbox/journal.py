@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from io import BytesIO, RawIOBase
 from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from adroll_flask.forks import PerProcess
@@ -517,21 +517,32 @@ class Note(NamedTuple):
 
 def last_note(folder: Path) -> Note:
     """What the last reader left; an empty note where there is none, or it is damaged."""
-    with suppress(OSError, ValueError):
-        # After a kill during the writing, the end of a longer, older note may follow the new one.
-        line = (folder / _NOTE).read_bytes().partition(b"\n")[0]
-        match json.loads(body_of(line) or b"null"):
-            case [dict(positions), str(boot)]:
-                return Note(positions, boot)
+    match read_note(folder / _NOTE):
+        case [dict(positions), str(boot)]:
+            return Note(positions, boot)
     return Note()
 
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
     """Leave a note for the next reader. Only the reader whose turn it is does so."""
-    line = line_of(json.dumps([dict(positions), local_files.boot()]).encode())
+    write_note(folder / _NOTE, [dict(positions), local_files.boot()])
+
+
+def read_note(path: Path) -> Any:
+    """What :func:`write_note` wrote; ``None``: there is no note, or it is damaged."""
+    with suppress(OSError, ValueError):
+        # After a kill during the writing, the end of a longer, older note may follow the new one.
+        line = path.read_bytes().partition(b"\n")[0]
+        return json.loads(body_of(line) or b"null")
+    return None
+
+
+def write_note(path: Path, note: Any) -> None:
+    """Write *note*, which JSON can hold, in the place of the one before."""
+    line = line_of(json.dumps(note).encode())
     flags = os.O_WRONLY | local_files.BINARY | local_files.NO_FOLLOW
     with suppress(OSError):  # on a full disk the last note stays
-        file = local_files.open_file(folder / _NOTE, flags)
+        file = local_files.open_file(path, flags)
         try:
             os.write(file, line)
             os.ftruncate(file, len(line))

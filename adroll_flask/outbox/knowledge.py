@@ -28,6 +28,8 @@ _GAP: Final = "gap:"
 _KEY: Final = "key:"
 #: Digits with which the hash of a suppressed order says its key, see ``names.secret_tag``.
 _TAG_LENGTH: Final = 4
+#: When housekeeping was last, by the database's clock (older_copy.py).
+NOTED: Final = "noted"
 #: That a visitor brought a cookie of ours that is older than the outbox.
 OLDER: Final = "older:cookie"
 #: Seconds by which clocks of hosts differ, and by which an order is older than its report.
@@ -161,7 +163,7 @@ def _last_write(tx: Tx) -> float:
 def take_over(tx: Tx, metas: dict[str, str]) -> None:
     """Know what another outbox knew, whose *metas* these are, in the place of the own."""
     for name, value in metas.items():
-        if name in (_BEGAN, OLDER) or name.startswith((_GAP, _KEY)):
+        if name in (_BEGAN, OLDER, NOTED) or name.startswith((_GAP, _KEY)):
             schema.set_meta(tx, name, value)
 
 

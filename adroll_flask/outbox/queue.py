@@ -16,6 +16,7 @@ from .holds import taken_out
 from .ingest import Ingest, Intake, is_inbox_full
 from .journal import waiting_bytes
 from .model import Claim, OutboxFailed, Outcome, State
+from .older_copy import OlderCopy
 from .retention import KEYLESS_KEPT
 from .schema import STEP, Tx, of_account
 
@@ -52,6 +53,7 @@ class Queue:
 
     database: schema.Database
     ingest: Ingest
+    older_copy: OlderCopy
     on_unsure: str
 
     # -- claiming ---------------------------------------------------------------------------
@@ -74,6 +76,7 @@ class Queue:
                 return Claim("")
 
             def take(tx: Tx, intake: Intake) -> Claim:
+                self.older_copy.look(tx)
                 is_more = self._take_in_for(tx, intake, account, limit)
                 return take_due(tx, is_more=is_more)
 
@@ -82,8 +85,13 @@ class Queue:
             except OutboxFailed as failure:
                 if failure.reason != "locked":
                     raise
+
+        def take_what_is_in(tx: Tx) -> Claim:
+            self.older_copy.look(tx)
+            return take_due(tx, is_more=True)
+
         # Somebody else's lock; what is due need not wait for that.
-        return self.database.write(partial(take_due, is_more=True))
+        return self.database.write(take_what_is_in)
 
     def _take_due(
         self, tx: Tx, *, account: str, limit: int, lease: float, begin: bool, is_more: bool
