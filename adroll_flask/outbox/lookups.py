@@ -468,11 +468,11 @@ def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]
     for state, outcome in _OUTCOMES.items():
         where = f"state = {state}" if account is None else of_account(state)
         rows = schema.events(tx, columns, f"{where} LIMIT :most", most=most, account=account)
-        for name, digest, at, account, dry, identifiers in rows:
+        for name, digest, at, eid, dry, identifiers in rows:
             value, currency = history.amount_of(digest)
             imported = identifiers & model.IMPORTED
             quarter = int(at // 900) * 900
-            numbers = sums[quarter, name, outcome, currency, account, bool(dry), imported]
+            numbers = sums[quarter, name, outcome, currency, eid, bool(dry), imported]
             numbers[0] += 1
             numbers[1] += value
     return tuple(

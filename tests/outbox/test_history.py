@@ -173,6 +173,16 @@ def test_what_is_not_over_is_told_and_not_counted_beyond_a_bound(
     assert outbox.lookups.due() == 2
 
 
+def test_what_is_held_for_one_account_is_told_beside_what_waits_for_another(
+    bench: Bench, outbox: Outbox
+) -> None:
+    other = "OTHERACCOUNT0000000001"
+    outbox.put(bench.event("held", held_for=3600.0))
+    outbox.put(bench.event("waits", advertisable_eid=other))
+    found = {(row.outcome, row.advertisable_eid) for row in outbox.lookups.unsettled(100)}
+    assert found == {("held", EID), ("waiting", other)}
+
+
 @pytest.mark.parametrize("end", ["invalid", "suppressed", "failed"])
 def test_names_made_up_stay_bounded_in_the_history(end: str, make_app: AppMaker) -> None:
     """Of a view that passes on what a browser says."""
