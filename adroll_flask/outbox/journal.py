@@ -2,7 +2,7 @@
 
 Once :meth:`Journal.append` returns, the kernel has the entry: no kill of any process loses it. With
 ``sync`` the disk has it, and no power cut loses it either (on macOS it may still be in the disk's
-cache). There is no lock between processes, no database and no network.
+cache). An append waits for no other process, no database and no network.
 
 Each process writes to files of its own. No other process can make a file of the same name: it has
 the time, the PID and a random text, since two containers on one volume may both be PID 1. An append
@@ -19,7 +19,8 @@ to its end like any other. What holds on which system:
 - NFS, SMB: not supported (``check`` warns). The server has an entry only after a sync, and a lock
   may mean nothing.
 - Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there: it and its
-  folder stay in place while its writer lives. A file is given up once it is quiet.
+  folder stay in place while its writer lives. A file to which nobody has written for
+  :data:`QUIET` seconds counts as finished.
 
 Reading needs no lock and disturbs no writer. The database knows how far each file is read: the
 transaction that takes in the entries writes it. The reader also leaves the file
@@ -53,7 +54,7 @@ from adroll_flask.logs import Logger, get_logger
 from . import local_files
 from .model import OutboxFailed, body_of, line_of
 
-#: Seconds between two looks whether a file is still at its path.
+#: Seconds between two checks that a file is still at its path.
 LOOK_EVERY: Final = 1.0
 #: Seconds after which a file with entries is followed by another one. A file can be removed only
 #: then, and what it holds of visitors must not stay for as long as a process lives.
@@ -73,7 +74,7 @@ _REASONS: Final[Mapping[int | None, str]] = {
     errno.ELOOP: "no_folder",
     errno.EFBIG: "too_large",  # for this process's limit on file sizes
 }
-#: Errors after which another file may help: somebody has closed the handle, a file server has
+#: Errors after which another file may help: somebody has closed the descriptor, a file server has
 #: forgotten it, or the file has reached the process's limit on file sizes.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 
@@ -86,7 +87,7 @@ class _File:
     ended an append just when the append took the file or gave it back: then nobody else has the
     object.
 
-    :param number: the file descriptor. It may come to mean another file: a daemon closes all files
+    :param descriptor: of the file. It may come to mean another file: a daemon closes all files
         that it inherited, and opens its own.
     :param identity: the file's status when it was opened; its device and inode are compared.
     :param created: milliseconds since the epoch.
@@ -95,7 +96,7 @@ class _File:
     :param size: bytes that were appended.
     """
 
-    number: int
+    descriptor: int
     identity: os.stat_result
     path: Path
     created: int
@@ -111,15 +112,15 @@ class _File:
         self.is_closed = True
         if self._is_open():
             if self.pid == os.getpid():
-                local_files.let_go(self.number)
-            os.close(self.number)
+                local_files.let_go(self.descriptor)
+            os.close(self.descriptor)
 
     __del__ = close
 
     def _is_open(self) -> bool:
-        """False where the number is closed, or now means another file."""
+        """False where the descriptor is closed, or now means another file."""
         try:
-            return os.path.samestat(os.fstat(self.number), self.identity)
+            return os.path.samestat(os.fstat(self.descriptor), self.identity)
         except OSError:
             return False
 
@@ -130,25 +131,25 @@ class _File:
             may be in the file: it could not be cut off (a full disk may refuse that, too). Then no
             entry may follow in this file.
         """
-        number = self.number
+        descriptor = self.descriptor
         written = 0
         try:
             while written < len(line):
                 # Where the kernel took a part only, its answer for the rest says why.
-                written += os.write(number, line[written:])
+                written += os.write(descriptor, line[written:])
         except OSError:
             if written:
                 try:
                     # The size is the file's own: our count is too small where a signal's exception
                     # came between a write and the count.
-                    os.ftruncate(number, os.fstat(number).st_size - written)
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
                 except OSError as exc:
                     raise OSError(errno.EIO, exc.strerror) from exc
             raise
         self.size += written
 
     def is_at_its_path(self) -> bool:
-        """False once the file, its folder or the number was removed or replaced.
+        """False once the file, its folder or the descriptor was removed or replaced.
 
         It looks only every :data:`LOOK_EVERY` seconds.
         """
@@ -254,7 +255,7 @@ class Journal:
             file.write(line)
             is_written = True
             if self._sync:
-                local_files.sync_data(file.number)
+                local_files.sync_data(file.descriptor)
         except BaseException as exc:
             # Two kinds of file take no more entries: one whose sync failed, since the kernel says
             # so only once, and one in which an exception from outside ended a write. A file that
@@ -298,19 +299,19 @@ class Journal:
         # The names that a process makes sort by age, even where the clock is set back.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, os.getpid())
-        number = local_files.make_file(
+        descriptor = local_files.make_file(
             path, os.O_RDWR | os.O_APPEND | local_files.BINARY | local_files.NO_FOLLOW
         )
         try:
-            local_files.hold(number)
-            identity = os.fstat(number)
+            local_files.hold(descriptor)
+            identity = os.fstat(descriptor)
             if self._sync:
                 local_files.sync_folder(self.folder)
         except BaseException:
-            os.close(number)
+            os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
-        file = _File(number, identity, path, created, monotonic() + LOOK_EVERY, os.getpid())
+        file = _File(descriptor, identity, path, created, monotonic() + LOOK_EVERY, os.getpid())
         process.opened.add(file)
         return file
 
@@ -405,12 +406,12 @@ def read_part(
     """
     part = Part(end=offset)
     try:
-        handle = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
+        descriptor = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
     except FileNotFoundError:  # another reader was done with it
         return part
-    with os.fdopen(handle, "rb", buffering=0) as source:
+    with os.fdopen(descriptor, "rb", buffering=0) as source:
         source.seek(offset)
-        size = os.fstat(handle).st_size
+        size = os.fstat(descriptor).st_size
         data = _next_bytes(source, size - offset, most_bytes)
     lines = BytesIO(data).readlines()
     rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
@@ -418,7 +419,8 @@ def read_part(
         body = body_of(line)
         if body is not None:
             part.bodies.append(body)
-            part.before += part.end < known_to
+            if part.end < known_to:
+                part.before += 1
         else:
             part.damaged.append((part.end, line))
         part.end += len(line)
@@ -432,7 +434,7 @@ def read_part(
 
 
 def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
-    """Some *most_bytes* of the next *length* bytes, and at least one line where one ends there."""
+    """About *most_bytes* of the next *length* bytes; at least one line, where one ends there."""
     data = b""
     while len(data) < length and (len(data) < most_bytes or b"\n" not in data):
         more = source.read(min(most_bytes, length - len(data)))
@@ -445,22 +447,22 @@ def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file of no writer may be removed."""
     try:
-        handle = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
+        descriptor = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
     except FileNotFoundError:
         return False
     try:
-        status = os.fstat(handle)
+        status = os.fstat(descriptor)
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
         may_lack_its_lock = status.st_size == 0 and not is_quiet  # its writer made it just now
         if not may_lack_its_lock:
-            held = local_files.is_held(handle)
+            held = local_files.is_held(descriptor)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
         # No lock tells. A quiet writer that is taken for gone too early loses nothing: after its
         # pause it checks that its file is still there, and makes another one.
         return not is_quiet
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def remove(file: JournalFile, read_to: int) -> bool:
@@ -542,12 +544,12 @@ def write_note(path: Path, note: Any) -> None:
     line = line_of(json.dumps(note).encode())
     flags = os.O_WRONLY | local_files.BINARY | local_files.NO_FOLLOW
     with suppress(OSError):  # on a full disk the last note stays
-        file = local_files.open_file(path, flags)
+        descriptor = local_files.open_file(path, flags)
         try:
-            os.write(file, line)
-            os.ftruncate(file, len(line))
+            os.write(descriptor, line)
+            os.ftruncate(descriptor, len(line))
         finally:
-            os.close(file)
+            os.close(descriptor)
 
 
 @contextmanager
@@ -555,38 +557,40 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
     """The files of *folder*, for the one thread of the host whose turn it is; none for others.
 
     A reader may be stopped in its turn (Ctrl-Z), or killed while its child keeps the lock. Others
-    wait for it until :data:`TURN_LASTS` seconds after its turn began, by the time of the lock's
+    get the files again :data:`TURN_LASTS` seconds after its turn began, by the time of the lock's
     file. Two readers do no harm: a transaction moves the position with the entries, so an entry
     becomes one row. A reader that is stopped during a transaction keeps the database's locks until
     it goes on: on SQLite the whole database is locked, PostgreSQL ends the transaction. ``check``
-    names who holds a locked file.
+    gives the command that shows who has a locked SQLite file open.
 
     :param patience: seconds to wait for the turn.
     :raises OSError: the folder cannot be read.
     """
     lock = folder / _TURN
     try:
-        file = local_files.open_file(lock, os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW)
+        descriptor = local_files.open_file(
+            lock, os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW
+        )
     except (FileNotFoundError, NotADirectoryError):
         yield ()
         return
     try:
         until = monotonic() + patience
-        is_ours = local_files.hold(file)
+        is_ours = local_files.hold(descriptor)
         while not is_ours and monotonic() < until:
             time.sleep(0.005)
-            is_ours = local_files.hold(file)
+            is_ours = local_files.hold(descriptor)
         if is_ours:
             with suppress(FileNotFoundError):  # the folder was removed
                 os.utime(lock)
-        began = os.fstat(file).st_mtime
+        began = os.fstat(descriptor).st_mtime
         if is_ours or abs(time.time() - began) > TURN_LASTS:
             yield files_of(folder)
         else:
             yield ()
     finally:
-        local_files.let_go(file)
-        os.close(file)
+        local_files.let_go(descriptor)
+        os.close(descriptor)
 
 
 def waiting_bytes(folder: Path) -> int:

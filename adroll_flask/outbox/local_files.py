@@ -9,8 +9,8 @@ the file of a writer that was killed is read, and lies there until its child rep
 A command that root runs (an import, say) in the app user's folder would leave files there that the
 app cannot open. What root makes is given to the owner of the folder that it is in.
 
-Whether a database's file is ours, and may be moved aside, :func:`.whose_file.is_made_by_us` tells.
-What a full disk does to an entry, :mod:`.journal` tells.
+:func:`.whose_file.is_made_by_us` tells whether a database's file is ours and may be moved aside.
+:mod:`.journal` tells what a full disk does to an entry.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 # -- locks ---------------------------------------------------------------------------------------
 
 
-def _flock(file: int, how: str) -> bool | None:
+def _flock(descriptor: int, how: str) -> bool | None:
     """Whether the lock is ours now; ``None``: there are no locks here."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(file, getattr(fcntl, how) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, getattr(fcntl, how) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -46,23 +46,26 @@ def _flock(file: int, how: str) -> bool | None:
     return True
 
 
-def hold(file: int) -> bool:
-    """Lock a file for as long as it is open; ``False``: somebody has it."""
-    return _flock(file, "LOCK_EX") is not False
+def hold(descriptor: int) -> bool:
+    """Lock a file for as long as it is open; ``False``: another one has the lock.
+
+    ``True`` where there are no locks, too.
+    """
+    return _flock(descriptor, "LOCK_EX") is not False
 
 
-def let_go(file: int) -> None:
-    """Give the lock up, for those too who inherited it."""
-    _flock(file, "LOCK_UN")
+def let_go(descriptor: int) -> None:
+    """Give the lock up, also for children that inherited it."""
+    _flock(descriptor, "LOCK_UN")
 
 
-def is_held(file: int) -> bool | None:
+def is_held(descriptor: int) -> bool | None:
     """Whether a writer has the file locked; ``None``: this file system has no locks.
 
-    :param file: opened by the caller, for reading.
+    :param descriptor: opened by the caller, for reading.
     """
     # Shared: two readers that ask at the same time do not see each other.
-    is_ours = _flock(file, "LOCK_SH")
+    is_ours = _flock(descriptor, "LOCK_SH")
     return None if is_ours is None else not is_ours
 
 
@@ -73,33 +76,33 @@ def boot() -> str:
     child a lock that nobody releases.
     """
     try:
-        file = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY)
+        descriptor = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY)
     except OSError:
         name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
         return f"node:{name[:100]}"
     try:
-        return os.read(file, 36).decode()
+        return os.read(descriptor, 36).decode()
     finally:
-        os.close(file)
+        os.close(descriptor)
 
 
 # -- on the disk -----------------------------------------------------------------------------------
 
 
-def sync_data(handle: int) -> None:
+def sync_data(descriptor: int) -> None:
     """The disk has the file's content when this returns (on macOS, perhaps only its cache)."""
-    getattr(os, "fdatasync", os.fsync)(handle)
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """The disk has the names of the folder's files when this returns."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows
         return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def is_there(path: Path) -> bool:
@@ -127,8 +130,11 @@ def _give(made: int | Path, folder: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
-    """Make *folder*, for its owner alone, and those above it, in which nobody else may write,
-    whatever the umask is; nothing where it is there."""
+    """Make *folder* where it is missing, and the folders above it.
+
+    Whatever the umask is, only the owner may enter *folder*, and nobody else may write in those
+    above it.
+    """
     if not folder.is_dir():
         make_folder(folder.parent, 0o755)
         with suppress(FileExistsError):  # another process was faster
@@ -142,10 +148,10 @@ def make_file(path: Path, flags: int) -> int:
     :param flags: of ``os.open``, without ``O_CREAT``.
     :raises FileExistsError: it is there already.
     """
-    handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     # Only what was made just now: the folder's owner may have put a link to root's file there.
-    _give(handle, path.parent)
-    return handle
+    _give(descriptor, path.parent)
+    return descriptor
 
 
 def open_file(path: Path, flags: int) -> int:
