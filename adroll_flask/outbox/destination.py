@@ -46,7 +46,7 @@ def states_of(tx: Tx) -> dict[str, model.Destination]:
 
 @dataclass(slots=True)
 class DestinationState:
-    """The account's row, and the intervals in which it was stopped.
+    """One account's row, which its workers share.
 
     Its methods raise :class:`.model.OutboxFailed` where the database cannot be worked with.
 
@@ -86,9 +86,9 @@ class DestinationState:
         )
 
     def stop(self, reason: str, fingerprint: str) -> bool:
-        """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe.
+        """Stop sending until :meth:`resume`. Ends a probe. Call :meth:`failed` after it.
 
-        Call :meth:`failed` after it.
+        :returns: whether that is new: nothing was stopped, or by another reason or configuration.
         """
 
         def begin(tx: Tx) -> bool:
@@ -134,7 +134,7 @@ class DestinationState:
     def failed(self, error: str) -> int:
         """Count a failed request; returns how many in a row. Call :meth:`pause` after it.
 
-        :param error: AdRoll's words; empty: it only waits for the first event after a stop.
+        :param error: AdRoll's words; empty: the last ones stay.
         """
 
         def count(tx: Tx) -> int:

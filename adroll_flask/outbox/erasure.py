@@ -21,8 +21,10 @@ _MOMENT: Final = 1.0
 
 
 def visitor_hash(record_id: str, outbox_id: str) -> str:
-    """The hash of a record's id, with the outbox's id as its key; a hash, which an export has,
-    stays what it is."""
+    """The hash of a record's id, with the outbox's id as its key.
+
+    :param record_id: the id; or a hash of this outbox, as an export has it, which stays as it is.
+    """
     if record_id.startswith(model.VISITOR_HASH):
         return record_id[:32]
     return model.keyed_hash(model.VISITOR_HASH, record_id, outbox_id)

@@ -48,7 +48,7 @@ def locate(url: str | None, folder: Path) -> Path | URL:
     """
     if url is None:
         return folder / FILE
-    # Whatever driver it names, which may be the site's own.
+    # With any driver: the URL may be the site's own.
     if url.partition(":")[0].partition("+")[0] == "sqlite":
         return _sqlite(url, folder)
     return _server(url)
@@ -161,8 +161,8 @@ def _server(url: str) -> URL:
     backend = url.partition(":")[0].partition("+")[0]
     if backend not in _DRIVERS:
         raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
-    # Whatever the URL says, which may be the site's own: of other drivers nobody knows how long
-    # they wait for a database that has gone, and pg8000 has no types for some of our statements.
+    # Our driver, even where the URL names the site's. Nobody knows how long other drivers wait for
+    # a database that has gone, and pg8000 has no types for some of our statements.
     try:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError

@@ -119,7 +119,7 @@ class OrderKey(NamedTuple):
 class Attempt(NamedTuple):
     """One request that an event was answered for.
 
-    :param at: seconds since the epoch by the outbox's clock, which sets it.
+    :param at: seconds since the epoch. The outbox sets it, by its own clock.
     :param answer: the kind of the answer: ``throttled``, ``unsure``, ``lapsed`` …
     :param status: the HTTP status, where one came.
     :param words: AdRoll's, bounded and redacted by the caller.
@@ -133,24 +133,26 @@ class Attempt(NamedTuple):
     unsure: bool
 
 
-#: Seconds by which an event's id and its row may tell its report's time apart.
+#: Seconds by which the times in an event's id (by the host's clock) and in its row (by the
+#: outbox's) may differ, where both are the report's.
 _SAME_REPORT: Final = 60.0
 
 
-# Not frozen, as what a report makes, since there is one for each event that is sent.
+# Not frozen: there is one for each event that is sent, and a frozen one takes longer to make.
 @dataclass(slots=True)
 class BriefRow:
-    """One event of the outbox: what its request needs, and what counts its end.
+    """One event of the outbox: what its request needs, and what the history counts of it.
 
-    There is one for each event that is sent, and each column that is read costs.
+    It has no more than that: each column that is read takes time.
 
     :param place: by what the database finds the row at once: its number on SQLite, else its id.
-    :param queued_at: its report; for one retried by hand, the retry; seconds since the epoch by
-        the outbox's clock.
+    :param queued_at: when it was reported, or last retried by hand; seconds since the epoch by the
+        outbox's clock.
     :param attempts: requests that it was blamed for so far.
     :param unsure: an earlier request with it may have reached AdRoll.
-    :param digest: value and currency as a text, as they were reported.
-    :param identifiers: mask of those that it carries (:attr:`.Coverage.mask`).
+    :param digest: value and currency as a text; empty: it has none, or they were erased.
+    :param identifiers: mask of those that it carries (:attr:`.Coverage.mask`), and
+        :data:`IMPORTED`.
     :param refused_at: when AdRoll first answered a request with it and did not take it, by the
         outbox's clock: its age counts from then on. ``None``: never.
     :param payload: its JSON, where that was asked for; empty: it has none any more.
@@ -180,13 +182,14 @@ class Row(BriefRow):
         of a held one: when the hold expires; of another: when the row may go.
     :param attempt_log: the last requests that AdRoll did not take, oldest first.
     :param released_at: when its hold ended by a release; ``None``: it was not held, or is still.
-    :param whole: it has its content still; a forgotten visitor's has not.
+    :param whole: it still has its content.
     :param sender: that its address may be a proxy's (``TrackedRequest.sender_note``); or empty.
     :param refunded_at: when the shop took it back, or a part of it, after its delivery; ``None``:
         it did not.
     :param refund: how much of it was taken back: ``19.90 EUR``.
     :param record_hash: keyed hash of the id of the visitor's record; ``None``: there was none.
-    :param learnt_at: when what it tells of the visitor was learnt: of a retry, and of a token.
+    :param learnt_at: when what it tells of the visitor was learnt, where that was before
+        *queued_at*: a token's time, or the report's of an event that was retried by hand since.
     """
 
     state: str
@@ -205,9 +208,10 @@ class Row(BriefRow):
 
     @property
     def reported_at(self) -> float:
-        """When it was reported, also of one that was retried by hand since: its id has the time."""
+        """When it was reported, also where it was retried by hand since."""
+        # The id has the report's time, but by its host's clock, which may differ from the
+        # database's. So it counts only where the row has the retry's time instead.
         first = (int(self.id, 16) >> 72) / 256_000
-        # Of what nobody retried: the clocks of its host and of the database may differ.
         is_retry = self.learnt_at is not None and self.queued_at - first > _SAME_REPORT
         return first if is_retry else self.queued_at
 
@@ -234,7 +238,7 @@ class Claim:
 
     :param is_sending: a request with them may leave: they are ``sending``, and not ``claimed``.
     :param claimed_at: by the outbox's clock, seconds since the epoch.
-    :param more: events of this account, or entries of the journal, are left.
+    :param more: events of this account, or entries of the journal, may be left.
     """
 
     token: str
@@ -249,9 +253,9 @@ class Claim:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of claimed events, which have it in common.
+    """What became of some claimed events: the same of each.
 
-    :param ids: theirs.
+    :param ids: the events' ids.
     :param kind: ``delivered``; ``dead``; ``retry`` (to waiting, after *delay*); ``return`` (to
         waiting, at its old place in the queue); ``claimed`` (not sent after all, still ours: for
         the other half of a halved batch).
@@ -261,8 +265,9 @@ class Outcome:
     :param delay: seconds from now for ``retry``, at most 15 minutes.
     :param refused: of a ``retry``: AdRoll was asked and did not take it; the first time is kept
         (:attr:`Row.refused_at`).
-    :param asked: AdRoll's answer, which is kept with the event unless it is delivered. An attempt
-        is counted that AdRoll may have taken, and the one that the event died of.
+    :param asked: AdRoll's answer, which is kept with the event unless it is delivered. Not each
+        counts in :attr:`BriefRow.attempts`: only one after which AdRoll may have the event, and one
+        that the event died of.
     """
 
     ids: Sequence[str]
@@ -314,15 +319,17 @@ class HistorySum(NamedTuple):
     """One sum of the history by several columns; a column that was not asked for is empty.
 
     :param at: the beginning of the hours summed up, seconds since the epoch.
-    :param outcome: ``delivered``, ``dead``, ``expired`` (AdRoll was asked for too long),
-        ``suppressed``, ``duplicate``, ``cancelled`` (dropped or forgotten while it waited),
-        ``invalid``, ``failed``.
+    :param outcome: of events: ``delivered``, ``dead``, ``expired`` (its hold, its time as a dead
+        letter, or the time for which AdRoll is asked was over), ``cancelled`` (by the shop, or it
+        was dropped or forgotten). Of reports: ``suppressed``, ``duplicate``, ``invalid``,
+        ``failed``. Of decisions: ``unused``, ``too_late``. Of what is counted apart: :data:`APART`.
+        Of what is not over: ``waiting``, ``held``.
     :param identifiers: mask of those that the events carry (:attr:`.Coverage.mask`).
     :param value: the sum of the events' values in *currency*.
     :param delays: of delivered events, how many took up to so many seconds from event to delivery
         (:data:`.schema.DELAYS`); the last number is of those that took longer.
-    :param dry_run: of what is not over: that AdRoll will only check it; in the history that is an
-        outcome.
+    :param dry_run: AdRoll will only check it. Told of what is not over: in the history a dry run
+        is an outcome.
     :param advertisable_eid: its account; empty: none was set when it was reported.
     """
 
@@ -346,8 +353,7 @@ class Watched(NamedTuple):
     :param account: its advertisable EID.
     :param level: empty: as usual; ``low``: fewer than chance explains; ``silent``: none at all, for
         longer than any pause of thirteen weeks.
-    :param last: when it came last (the end of that hour) or was reported last, seconds since the
-        epoch.
+    :param last: the end of the hour in which it came last, or now; seconds since the epoch.
     :param away: seconds since then.
     :param longest_pause: the longest of thirteen weeks, in seconds.
     :param has_stopped: the numbers are of the time since the last one; else of today so far.
@@ -381,8 +387,8 @@ class SuppressedOrder(NamedTuple):
 
 #: The outcome of what AdRoll only checks and forgets; the reason says what became of it.
 DRY_RUN: Final = "dry_run"
-#: Outcomes of what is told apart from what AdRoll has: dry runs, and where this process works with
-#: AdRoll the sandbox's, where it works with the sandbox AdRoll's (:meth:`.Settings.other_side`).
+#: Outcomes of what is counted apart: dry runs; what the sandbox had, where this process works with
+#: AdRoll; and what AdRoll had, where it works with the sandbox (:meth:`.Settings.other_side`).
 APART: Final = (DRY_RUN, "sandbox", "adroll")
 #: Where the header of a line begins.
 _START: Final = 9
@@ -412,15 +418,15 @@ def told_apart(side: str, outcome: str, reason: str) -> tuple[str, str]:
     return side, (reason or outcome)[:40]
 
 
-#: What the hash of an order begins with that the shop's list says was paid at an unknown time, and
-#: that of a visitor's record: behind those of suppressed orders, which are hex digits alone. So a
-#: look finds by the primary key whether there is any.
+#: First characters of hashes that are kept as marks: of an order that was paid at a time of which
+#: nothing is known, and of a visitor's record. The hash of a suppressed order is hex digits alone.
+#: So each kind is a range of the primary key, and a look whether there is any reads no other.
 ORDER_HASH: Final = "u"
 VISITOR_HASH: Final = "w"
 
 
 def keyed_hash(kind: str, text: str, outbox_id: str) -> str:
-    """A hash of *text* that tells nobody else anything, of 32 characters.
+    """A hash of *text*, 32 characters long, that nobody can make without the outbox's id.
 
     :param kind: what it begins with.
     :param outbox_id: its key.
@@ -429,8 +435,8 @@ def keyed_hash(kind: str, text: str, outbox_id: str) -> str:
     return kind + digest.hexdigest()[:31]
 
 
-#: What makes ids of one process its own, 58 random bits, and a count: a forked child does not go on
-#: where its parent is.
+#: What the ids of one process have: 58 random bits of its own, and a count. A forked child has
+#: others: it would make its parent's ids again.
 _ids: Final = PerProcess(
     lambda: (int.from_bytes(os.urandom(8)) >> 6, itertools.count(int.from_bytes(os.urandom(2))))
 )
@@ -458,8 +464,8 @@ def new_id(now: float) -> str:
 IMPORTED: Final = 1 << 7
 
 
-# Not frozen, like others that a report makes: an assignment by object.__setattr__ takes thrice
-# the time.
+# Not frozen: a report makes one, and a frozen class assigns by object.__setattr__, which takes
+# three times as long.
 @dataclass(slots=True)
 class NewEvent:
     """One event on its way into the outbox.
@@ -513,7 +519,11 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A visitor took consent back: whose browser has the record of this id."""
+    """A visitor's no.
+
+    :param at: when they said it, by the host's clock, seconds since the epoch.
+    :param record_id: of the visitor's record.
+    """
 
     at: float
     record_id: str = field(repr=False)
@@ -521,8 +531,9 @@ class Withdrawal:
 
 @dataclass(slots=True)
 class Counted:
-    """What the history counts: nothing of the visitor. An entry of its own where there is no event,
-    since its report failed or was not to be kept.
+    """What the history counts of an event. Nothing in it is the visitor's.
+
+    It is an entry of its own where there is no event: the report failed, or nothing was to be kept.
 
     :param at: when it happened, seconds since the epoch.
     :param amount: how many there were, all alike.
@@ -549,7 +560,7 @@ class Counted:
 
 @dataclass(slots=True)
 class Verdict:
-    """A held event is to be sent, or forgotten.
+    """The shop releases or cancels a held event.
 
     :param changes: of a release: what the event says differently, as JSON; ``None``: nothing.
     :param doubt: of a release that another database took in: the event ``rests``, or is sent again
@@ -595,7 +606,7 @@ def line_of(body: bytes) -> bytes:
 
 
 def encode(entry: Entry) -> bytes:
-    """The line of any entry. This is what a request pays for.
+    """The line of any entry.
 
     >>> values = "1f", "purchase", "EID", True, "7", b"{}", 1.5, "2 EUR", 3, 4.0, 5.0, 6.0
     >>> event = NewEvent(*values, dead=("refused", "a word"), record_id="0a")

@@ -57,7 +57,7 @@ class Outbox:
 
     :param folder: for the SQLite file and the journal: the instance folder.
     :param clock: seconds since the epoch; tells the time on SQLite, servers have their own.
-    :param amend: makes the event that a release with other values says of a held one.
+    :param amend: changes a held event as its release says.
     :raises ConfigurationError: ``ADROLL_OUTBOX_URL`` names a database that cannot be one.
     """
 
@@ -83,9 +83,9 @@ class Outbox:
         self._recent = RecentKeys()
         #: Failed reports by name, reason and account; a fork's parent writes its own down.
         self._failures: PerProcess[Counters] = PerProcess(Counters)
-        #: How many of them are written down.
+        #: How many of each are written down.
         self._failures_kept: PerProcess[dict[Counted, int]] = PerProcess(dict)
-        #: What waits in the database, bytes; and with the journal, as a share of the size bound.
+        #: Bytes that wait in the database; and those with the journal's, as a share of the bound.
         self._weight = 0
         self._used = 0.0
         self._weigh_at = float("-inf")
@@ -145,7 +145,7 @@ class Outbox:
 
         :raises OutboxFailed: the journal did not take it, or the bound is reached.
         """
-        # A visitor's no counts beyond it, but a flood of them has an end, too.
+        # A visitor's no is taken beyond the bound, but not a flood of them.
         self._check_room(2.0 if isinstance(entry, model.Withdrawal) else 1.0)
         self._append(model.encode(entry))
 
@@ -168,13 +168,13 @@ class Outbox:
 
     def _check_room(self, share: float) -> None:
         if self._used >= share:
-            self._count()  # a command has no thread that does, nor has every server
+            self._count()  # a command has no thread that counts, and not every server has one
         if self._used >= share:
             raise OutboxFailed("full")
 
     def _append(self, line: bytes) -> None:
         self._journal.append(line)
-        # Until the thread counts again, which may be at a request to AdRoll that hangs.
+        # An estimate, until the thread counts again. A request to AdRoll that hangs may hold it up.
         if most := self._settings.outbox_max_bytes:
             self._used += len(line) / most
         if self.wake_up.waiters:
@@ -210,7 +210,7 @@ class Outbox:
             self._used = (self._weight + waiting_bytes(self.folder)) / most
 
     def tell_failures(self) -> None:
-        """Write down what was not taken before, as far as the journal takes it now."""
+        """Write down the failed reports, as far as the journal takes that now."""
         kept = self._failures_kept.own()
         for failed, amount in self._failures.own().items():
             before = kept.get(failed, 0)
@@ -227,8 +227,7 @@ class Outbox:
                 return
 
     # -- the parts that know the database ------------------------------------------------------
-    # Each is imported and made at its first use: an app's start pays for none of them. Of what two
-    # threads make at once either will do, since all of their state is in the database.
+    # Each is imported and made at its first use: an app's start pays for none of them.
 
     @made_once
     def database(self) -> schema.Database:
@@ -256,7 +255,7 @@ class Outbox:
 
     @made_once
     def lookups(self) -> Lookups:
-        """What is asked of it."""
+        """Questions to it."""
         from .lookups import Lookups
 
         return Lookups(
@@ -270,7 +269,7 @@ class Outbox:
 
     @made_once
     def clocks(self) -> Clocks:
-        """What is told of hosts' clocks."""
+        """Notes of this host's clock."""
         from .clocks import Clocks
 
         return Clocks(self.database)
@@ -323,7 +322,7 @@ class Outbox:
                 return self.exists()
         except OSError as problem:
             raise OutboxFailed("read_only", type(problem).__name__) from None
-        # So it is while somebody else is about to make its tables.
+        # The file may be there and its tables may not: somebody is about to make them.
         is_new = isinstance(place, Path) and self.lookups.bytes_waiting() > 0
         return self.database.is_ready() or is_new
 

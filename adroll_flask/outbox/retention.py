@@ -14,8 +14,8 @@ from adroll_flask.times import DAY
 
 from . import model
 
-#: A dead letter keeps its content for so long, so that it can still be sent; for as long its key
-#: stays after that.
+#: A dead letter keeps its content for so long, so that it can still be sent. After that its key
+#: stays for as long again.
 DEAD_LETTER_KEPT: Final = 90 * DAY
 #: A delivered event without a key, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
@@ -25,5 +25,5 @@ HISTORY_KEPT: Final = 400 * DAY
 
 
 def waits_for_people(row: model.Row) -> bool:
-    """Whether a dead letter could be sent: those of dry runs, moved or damaged ones are nothing."""
+    """Whether somebody has to decide on a dead letter: it could be sent, and is no dry run."""
     return row.whole and not row.dry_run and row.reason not in ("moved", "damaged")

@@ -19,8 +19,8 @@ class WakeUp:
     """Ends a wait for work in this process.
 
     It is a lock that nobody holds: a wait takes it, :meth:`wake` gives it back. Each is one call of
-    C. A ``threading.Event`` has a lock around its own, which a time limit in the midst of
-    ``set()`` leaves taken: then each later report of the process stands.
+    C. A ``threading.Event`` has another lock around its own. A time limit that ends ``set()`` in
+    its midst leaves that lock taken, and each later report of the process would wait for ever.
     """
 
     def __init__(self) -> None:
