@@ -18,11 +18,11 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.times import span
 
 from . import destination, erasure, history, knowledge, model, schema, transitions
-from .holds import taken_out
+from .holds import take_verdict
 from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id
 from .model import LEASED, UNSENT, OutboxFailed, State
-from .older_copy import OlderCopy, let_rest
+from .older_copy import OlderCopy, let_some_rest
 from .queue import bring_near
 from .retention import DEAD_LETTER_KEPT, HISTORY_KEPT, waits_for_people
 from .schema import STEP, Tx
@@ -53,13 +53,13 @@ class Admin:
     ingest: Ingest
     lookups: Lookups
     older_copy: OlderCopy
-    _records_at: float = float("-inf")
+    _remove_at: float = float("-inf")
 
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> Changed:
         """Remove events that nobody sends at the moment and free their keys.
 
-        :param ids: those; ``None``: all of *account* that wait, are held or are dead. The key of
-            one that is over keeps its order from a second report.
+        :param ids: those; ``None``: all of *account* that wait, are held or are dead. Those that
+            are over stay then: their keys keep their orders from a second report.
         """
         self.ingest.take_in_all()
         if ids is None:
@@ -92,7 +92,7 @@ class Admin:
                 for other in schema.of_orders(tx, [order]).values():
                     if other.id != id:
                         # An invalid event has no key, by which a decision would have found it.
-                        verdict = taken_out(tx, other.id)
+                        verdict = take_verdict(tx, other.id)
                         if verdict is None:
                             return False
             history.correct(tx, [id])
@@ -135,7 +135,7 @@ class Admin:
         return sum(row.state == State.delivered.name for row in self.lookups.those(ids))
 
     def let_rest(self) -> int:
-        """Make dead letters, ``restored``, of all that could be sent; returns how many.
+        """Make dead letters, ``restored``, of all that could be sent; how many.
 
         For an outbox that came back from a copy: the original may have sent them since. What lies
         in the journal and the inbox is taken in, and rests as well. Of the time since the copy was
@@ -147,7 +147,7 @@ class Admin:
         def rest(tx: Tx, intake: Intake) -> int:
             # In the transaction that takes it in: else a worker might send it.
             taken = self.ingest.write(tx, intake)
-            return taken + sum(iter(partial(let_rest, tx), 0))
+            return taken + sum(iter(partial(let_some_rest, tx), 0))
 
         with self.ingest.reading(PATIENCE) as files:
             if not files and self.lookups.bytes_waiting():
@@ -158,16 +158,16 @@ class Admin:
         return self._resting() - before
 
     def keep_house(self) -> int:
-        """Do one small step of cleaning; how many rows went (0: nothing left to do).
+        """End a step of what is over; how many events there were (0: nothing is left to do).
 
         :raises OutboxFailed: it cannot be done at present.
         """
         self.older_copy.note()
         ended = self._end()
         self.database.write(bring_near)
-        if time.monotonic() >= self._records_at:
-            self.database.write(_forget_records)
-            self._records_at = time.monotonic() + _RECORDS_EVERY
+        if time.monotonic() >= self._remove_at:
+            self.database.write(_remove_old)
+            self._remove_at = time.monotonic() + _REMOVE_EVERY
         return ended
 
     def _end(self) -> int:
@@ -251,7 +251,7 @@ def move_outbox(old: schema.Database, new: schema.Database) -> Counter[str]:
     ids = old.write(_begin)
     new.write(partial(_copy, old, *ids))
     # Where a move was stopped after this began, part of the old outbox is at rest already.
-    old.repeat(partial(let_rest, reason="moved", states=(*UNSENT, State.held)))
+    old.repeat(partial(let_some_rest, reason="moved", states=(*UNSENT, State.held)))
     # No session takes the old one for the new one, and what it may hold later is another move's.
     new_ids = f"UPDATE adroll_meta SET value = :id WHERE name IN ('outbox_id', '{_MOVE}')"
     old.write(lambda tx: tx.execute(new_ids, id=secrets.token_hex(16)))
@@ -287,7 +287,7 @@ def _copy(old: schema.Database, move_id: str | None, outbox_id: str | None, tx: 
     schema.insert(tx, "adroll_meta", name=f"moved:{move_id}", value="")
     # The key of the visitors' hashes moves with them.
     tx.execute("UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'", id=outbox_id)
-    knowledge.take_over(tx, old.read(lambda there: schema.metas(there, "")))
+    knowledge.take_over(tx, old.read(lambda theirs: schema.metas(theirs, "")))
     for table in _AT_ONCE:
         tx.execute(f"DELETE FROM {table}")
         for step in schema.steps(_rows_of(old, table)):
@@ -323,10 +323,11 @@ def _insert_rows(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _give_up(tx: Tx, ids: Sequence[str]) -> list[str]:
-    """End dead letters whose time is over. Of one that could still be sent the key stays, and what
-    it died of.
+    """End dead letters whose time is over.
 
-    :returns: the ids of those.
+    One that could still be sent leaves its key, and what it died of. Others are removed.
+
+    :returns: the ids of those that could still be sent.
     """
     letters = schema.rows(tx, "id {in_ids} {lock}", ids=ids)
     undecided = [row for row in letters if waits_for_people(row)]
@@ -344,8 +345,8 @@ def _give_up(tx: Tx, ids: Sequence[str]) -> list[str]:
 
 # -- now and then ----------------------------------------------------------------------------------
 
-#: Seconds between two looks at history and notes.
-_RECORDS_EVERY: Final = 600.0
+#: Seconds between two looks for old history, marks and read positions.
+_REMOVE_EVERY: Final = 600.0
 #: Seconds by which the end of keys and holds may come nearer within a minute of the clock. A clock
 #: that is a hundred days ahead for a minute would else end all of them.
 _LEAP: Final = 3600.0
@@ -366,7 +367,7 @@ def _what_is_over(tx: Tx, now: float) -> Iterator[tuple[State, list[str]]]:
 def _slow_clock(tx: Tx) -> float:
     """The time by which rows end. It follows the clock, but by an hour a minute at most.
 
-    A minute for all processes together: each of them looks, and while rows end each second.
+    That holds for all processes together, however often they look.
     """
     before = schema.meta(tx, _CLOCK)
     if before is None:  # the first look of all: no later than the newest event's time
@@ -384,12 +385,12 @@ def _slow_clock(tx: Tx) -> float:
     return now
 
 
-def _forget_records(tx: Tx) -> None:
-    time = _slow_clock(tx)
-    history.remove_old(tx, time)
+def _remove_old(tx: Tx) -> None:
+    at = _slow_clock(tx)
+    history.remove_old(tx, at)
     for old in (
-        "adroll_mark WHERE forget_at < :time",
-        # Of files that are gone with their host; a file's last position is known for long enough.
+        "adroll_mark WHERE forget_at < :at",
+        # Of files that are gone with their host: others' rows go with their files.
         "adroll_journal WHERE read_at < :long_ago",
     ):
-        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - HISTORY_KEPT)
+        tx.execute(f"DELETE FROM {old}", at=at, long_ago=at - HISTORY_KEPT)

@@ -1,8 +1,8 @@
 """What happened, by the hour, without a visitor's data.
 
 Written in the transaction that takes events in or settles them; a few hundred rows a day whatever
-the traffic. Everything that shows numbers reads this and never counts the outbox. An event counts
-in the hour in which it happened, however much later it was delivered or lost.
+the traffic. What shows numbers of the past reads this, and counts no events. An event counts in the
+hour in which it happened, however much later it was delivered or lost.
 
 A dead letter that is sent again is no loss any more: the history of its hour is corrected. So each
 event counts once, as delivered or as lost. Beside that the history keeps that it had been lost, so
@@ -29,19 +29,20 @@ from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
 UNITS: Final = 10_000
-#: Rows for the same on servers: workers that settle at once would wait for each other on one.
+#: On servers, rows for one sum: workers that settle at once would wait for each other at one row.
 _SLOTS: Final = 8
+#: A value of so many units or more counts as none: SQLite adds up in floats, exact up to here.
 _LARGEST: Final = 1 << 53
-#: Behind what dead letters count as, for how many of them were sent again.
+#: The end of an outcome under which dead letters are counted that were sent again.
 AGAIN: Final = "_again"
 _SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
-#: The condition on outcomes of what became of events.
+#: The condition for the other outcomes, which say what became of events.
 PRESENT: Final = f"outcome NOT IN ({_SENT_AGAIN})"
 #: The hour of what is older than is kept.
 _OLD: Final = 0
 _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 _ADDED: Final = ", ".join(f"{{sum}}({name})" for name in _SUMS)
-#: By what sums over all hours are told apart.
+#: The columns of sums over all hours.
 TOTALS: Final[Sequence[HistoryColumn]] = (
     "advertisable_eid",
     "event_name",
@@ -163,7 +164,8 @@ def sums(
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
     if "advertisable_eid" not in columns:
-        expressions.append("advertisable_eid")
+        expressions.append("advertisable_eid")  # which says on whose side a row is
+    eid_at = expressions.index("advertisable_eid")
     mine = "" if account is None else "AND advertisable_eid = :account"
     rows = tx.rows(
         f"SELECT {', '.join([*expressions, _ADDED])} FROM adroll_history"
@@ -179,7 +181,7 @@ def sums(
             group["at"] = int(group["at"]) * 3600
         if "outcome" in group:
             group["outcome"] = group["outcome"].removesuffix(AGAIN)
-        side = other_side(group.get("advertisable_eid", row[len(expressions) - 1]))
+        side = other_side(row[eid_at])
         if side:
             if "outcome" not in group:
                 continue  # nothing would tell it from the rest
@@ -247,10 +249,11 @@ def adopt(tx: Tx, account: str) -> None:
 
 
 def correct(tx: Tx, ids: Sequence[str]) -> None:
-    """Take back that those of *ids* that are dead letters are lost, before they wait again."""
+    """Count the dead letters among *ids* as lost no more. Called before they wait again."""
     dead = f"id {{in_ids}} AND +state = {State.dead} AND dry_run = 0 AND payload IS NOT NULL"
     taken_back: list[Counted] = []
     for row in schema.rows(tx, dead, ids=list(ids)):
+        # The hour in which it was counted: of a time in the future, add() took the present.
         at = min(row.occurred_at, row.settled_at or row.occurred_at)
         outcome = "invalid" if row.reason.startswith("invalid") else "dead"
         lost = replace(of(row, outcome, row.reason), at=at)

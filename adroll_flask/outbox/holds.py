@@ -1,4 +1,4 @@
-"""Held events: released, cancelled, forgotten.
+"""Held events: released, cancelled, expired.
 
 :class:`Holds` does with held events what their verdicts say. A verdict may come in before its
 event, from another host or another file. It then is a row of its own under the event's unique key,
@@ -21,10 +21,11 @@ from .model import OutboxFailed, State
 from .schema import Tx
 from .transitions import CANCELLED, DEAD, DECIDED, DELIVERED, HELD, SENDING, move
 
-#: An event with what its release says differently: its JSON, its digest, when it occurred.
+#: Changes an event as its release says. Takes the event's JSON and the changes; gives its JSON, its
+#: digest and when it occurred.
 Amend: TypeAlias = Callable[[bytes, Mapping[str, Any]], tuple[bytes, str, float]]
 
-#: Of an event that another database had taken in.
+#: The error of an event that another database had taken in.
 DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
     " only if it was not."
@@ -35,7 +36,7 @@ DOUBT: Final = (
 class Holds:
     """Applies verdicts, and ends holds that nobody released.
 
-    :param longest: ``ADROLL_HOLD_MAX``, seconds; for as long a verdict waits for its event.
+    :param longest: ``ADROLL_HOLD_MAX``: seconds for which a verdict waits for its event.
     """
 
     counters: Counters
@@ -45,7 +46,8 @@ class Holds:
     def decide(self, tx: Tx, verdicts: Sequence[model.Verdict]) -> None:
         """Apply *verdicts*, or keep them until their events come in."""
         for verdict in verdicts:
-            # A row that goes between the two looks is met again by the third.
+            # Between the look and the insert another process may make the row, and remove it
+            # before the next look.
             for _ in range(3):
                 if rows := [*schema.of_orders(tx, [verdict.order], "{lock}", full=True).values()]:
                     self._apply(tx, verdict, rows[0])
@@ -96,8 +98,8 @@ class Holds:
             move(tx, "empty", [id], reason="cancelled")
         elif state == DELIVERED:
             self._refund(tx, row, verdict.at, row.digest or _ALL)
-        elif not (state == DEAD and not row.whole):
-            # Of a dead letter the loss is counted already, and is none any more.
+        elif row.whole or state != DEAD:
+            # The history has counted a dead letter as lost; now it is cancelled instead.
             if state == DEAD:
                 history.correct(tx, [id])
             if move(tx, "cancel", [id], reason="cancelled"):
@@ -111,7 +113,8 @@ class Holds:
     def _refund(self, tx: Tx, row: model.Row, at: float, refund: str) -> None:
         """Note that the shop took *refund* of a delivered event back; AdRoll keeps it.
 
-        :param refund: in all, like a digest; empty, or as much as before: nothing.
+        :param refund: how much is taken back in all, in the form of a digest. Nothing is noted
+            where it is empty, or not more than was noted before.
         """
         value, _ = history.amount_of(refund)
         before, _ = history.amount_of(row.refund)
@@ -173,21 +176,22 @@ _ALL: Final = "0"
 
 
 def _less(digest: str, changes: Mapping[str, Any]) -> str:
-    """What *changes* take back of an event with *digest*, like a digest; empty: nothing.
+    """How much of an event with *digest* the changes take back, in the form of a digest; or empty.
 
-    A release with the time of its own is the next payment, such as a renewal.
+    A release with a time of its own is the next payment, such as a renewal.
     """
     if "value" not in changes or "timestamp" in changes:
         return ""
     before, currency = history.amount_of(digest)
-    value, same = history.amount_of(f"{changes['value']} {changes.get('currency') or currency}")
-    if same != currency or not 0 <= value < before:
+    new = f"{changes['value']} {changes.get('currency') or currency}"
+    value, new_currency = history.amount_of(new)
+    if new_currency != currency or not 0 <= value < before:
         return ""
     return f"{history.as_decimal(before - value):.2f} {currency}"
 
 
-def taken_out(tx: Tx, id: str) -> model.Verdict | None:
-    """Take the verdict out that waits in the row *id*; ``None``: it is gone, or none."""
+def take_verdict(tx: Tx, id: str) -> model.Verdict | None:
+    """Remove the verdict that waits in the row *id*, and return it; ``None``: there is none."""
     rows = schema.rows(tx, f"id = :id AND state = {DECIDED} {{lock}}", full=True, id=id)
     if not rows or not move(tx, "remove", [id]):
         return None

@@ -1,9 +1,10 @@
-"""The journal's own entries in the database.
+"""Entries that go into the database at once, past the journal.
 
 ``session=`` puts an entry into the table ``adroll_inbox`` in the transaction of the shop's own
-SQLAlchemy session; ``ADROLL_OUTBOX_COMMIT="database"`` commits it before the call returns, or in
-time: no driver's own time-outs bound what a half-open connection or a held lock takes. So another
-thread commits, and the call waits for it for a quarter of a second.
+SQLAlchemy session. ``ADROLL_OUTBOX_COMMIT="database"`` commits it there before the call returns. No
+driver's own time-outs bound what a half-open connection or a held lock takes. So another thread
+commits, and the call waits for it for a quarter of a second; after that the entry goes into the
+journal.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class Inbox:
 
     database: schema.Database
     place: Path | URL
-    #: Whose database is the outbox's.
+    #: Engines of sessions whose database is the outbox's.
     _engines: WeakSet[Engine] = field(default_factory=WeakSet)
-    #: By the id of each outbox that sessions were of: whether it is this one; ``None``: nobody has
-    #: looked yet.
+    #: By the id of the outbox in each session's database: whether it is this one; ``None``: nobody
+    #: has looked yet.
     _is_this: dict[str, bool | None] = field(default_factory=dict)
     #: A commit that took too long: while it is under way, the next calls need not wait for it.
     _stuck: threading.Thread | None = None
@@ -59,8 +60,9 @@ class Inbox:
         """Commit an entry in a transaction of its own.
 
         :param id: the entry's own; one that comes twice is kept once.
-        :raises OutboxFailed: not within :data:`PATIENCE` seconds. It may be committed later: then
-            what else the caller does with the event is in the outbox once, by its id.
+        :raises OutboxFailed: it failed, or took longer than :data:`PATIENCE` seconds. It may still
+            be committed after that. If the caller puts the event into the journal as well, it is in
+            the outbox once, by its id.
         """
         if self._stuck is not None and self._stuck.is_alive():
             raise OutboxFailed("unavailable", "an earlier commit is still under way")
@@ -223,8 +225,8 @@ def after_commit(session: Any, action: Callable[..., None], *arguments: object) 
 class _AfterCommit:
     """The actions of one session; they go with the transaction in which each was added.
 
-    A long session has a listener an event and not one a report: SQLAlchemy keeps those that ran
-    once for as long as the session lives.
+    The session has two listeners for all its reports. With listeners of its own each report would
+    leave them behind: SQLAlchemy keeps even those that run once for as long as the session lives.
     """
 
     def __init__(self, session: Session) -> None:

@@ -42,13 +42,14 @@ _MOST_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 1 << 17
 #: Seconds that a look waits for another process that reads the journal.
 PATIENCE: Final = 2.0
-#: Seconds between two looks whether the writers of files that are read to their end have gone.
+#: Seconds between two checks whether the writers of files that are read to their end have gone.
 _CLEAN_EVERY: Final = 2.0
 #: Seconds between two lines in the log about what cannot be read.
 _COMPLAIN_EVERY: Final = 60.0
 #: Events that one line in the log names.
 _NAMED: Final = 10
-#: What an entry raises that this version does not know; msgspec's was no ValueError before 0.19.
+#: What decoding raises for an entry that this version does not know; msgspec's error was no
+#: ValueError before 0.19.
 _NO_ENTRY: Final = (MsgspecError, ValueError, LookupError, TypeError, AttributeError)
 _TAKE_OUT: Final = "DELETE FROM adroll_inbox WHERE id {in_ids}"
 
@@ -163,7 +164,7 @@ class Ingest:
                 part = journal.read_part(
                     file, end, most=wanted, most_bytes=_READ_BYTES, known_to=known_to
                 )
-                entries += self._entries(file, part, note)
+                entries += self._entries_of(file, part, note)
             except OSError as problem:
                 self._complain(file.path, problem)
                 break
@@ -191,15 +192,15 @@ class Ingest:
             if removed:
                 self.database.write(lambda tx: tx.execute(forget, ids=removed))
 
-    def _entries(
-        self, file: journal.JournalFile, read: journal.Part, note: journal.Note
+    def _entries_of(
+        self, file: journal.JournalFile, part: journal.Part, note: journal.Note
     ) -> list[model.Entry]:
-        for offset, data in read.damaged:
+        for offset, data in part.damaged:
             self.counters.add("journal_corrupt")
             what = f"a line at {offset} of the file {file.name} is damaged"
             journal.keep_aside(self.folder, f"{file.name}-{offset}", data, what)
-        before = self._decoded(read.bodies[: read.before])
-        new = self._decoded(read.bodies[read.before :])
+        before = self._decoded(part.bodies[: part.before])
+        new = self._decoded(part.bodies[part.before :])
         return [*(doubted(entry, note) for entry in before), *new]
 
     def _decoded(self, bodies: Iterable[bytes]) -> Iterator[model.Entry]:
@@ -243,24 +244,25 @@ class Ingest:
         entries += self._from_inbox(tx, intake)
         intake.entries += entries
         self.rows.write(tx, entries, intake.written)
-        return max(len(entries), has_moved)
+        return max(len(entries), int(has_moved))
 
     def _from_inbox(self, tx: Tx, intake: Intake) -> Iterator[model.Entry]:
-        """Take the next entries out."""
+        """Take the next entries out of the inbox."""
         query = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH} {{skip_locked}}"
         rows = tx.rows(query)
         ids = [id for id, _ in rows]
         if ids:
             tx.execute(_TAKE_OUT, ids=ids)
         intake.inbox += ids
+        # A damaged line is decoded as it is: that fails, and it is kept aside.
         return self._decoded(model.body_of(line) or line for _, line in rows)
 
     def _committed(self, intake: Intake) -> None:
         self._positions |= intake.positions
         if intake.positions:
-            # The note is written with each batch. By the note a later reader notices that another
-            # database has taken the place of this one. A position in the note never goes back: if
-            # an older database reads entries before that position again, they are in doubt.
+            # The note is written with each batch. It shows a later reader that another database has
+            # taken the place of this one. A position in the note never goes back: if an older
+            # database reads entries before that position again, they are in doubt.
             noted = journal.last_note(self.folder).positions
             read = {
                 file.name: max(self._positions.get(file.name, 0), noted.get(file.name, 0))
@@ -321,7 +323,7 @@ class Ingest:
         :raises OutboxFailed: the database cannot be worked with.
         """
         with self.reading(patience) as files:
-            if not self.has_news(files) and not self.database.read(is_inbox_full):
+            if not self.has_news(files) and not self.database.read(has_inbox_entries):
                 return 0
             return self.run(files, lambda tx, intake: self.write(tx, intake, most))
 
@@ -336,7 +338,7 @@ class Ingest:
                 return
 
     def weigh(self) -> int:
-        """Bytes of the events that wait, are dead or held, by their number and the newest ones."""
+        """Bytes of what waits, is dead or is held, estimated by the size of the newest events."""
         return self.database.read(_weight_of)
 
 
@@ -404,7 +406,7 @@ def _mark_taken_in(intake: Intake, tx: Tx) -> None:
     tx.execute(_TAKE_OUT, ids=intake.inbox)
 
 
-def is_inbox_full(tx: Tx) -> bool:
+def has_inbox_entries(tx: Tx) -> bool:
     """Whether anything waits in the inbox."""
     return bool(tx.rows("SELECT 1 FROM adroll_inbox LIMIT 1"))
 

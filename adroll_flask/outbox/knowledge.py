@@ -32,10 +32,11 @@ _TAG_LENGTH: Final = 4
 NOTED: Final = "noted"
 #: That a visitor brought a cookie of ours that is older than the outbox.
 OLDER: Final = "older:cookie"
-#: Seconds by which clocks of hosts differ, and by which an order is older than its report.
+#: Seconds by which the clocks of hosts may differ.
 _MOMENT: Final = 60.0
+#: Seconds by which an order is older than its report, where it was not reported when it was paid.
 _LONG_AGO: Final = 3600.0
-#: The reason of what rests, since another outbox may have sent it; and what each event says.
+#: The reason of what rests since another outbox may have sent it; and the error of each event.
 BEFORE: Final = "before_outbox"
 _RESTS: Final = (
     "it was paid before this outbox began, or in a gap of what it knows; another outbox may have"
@@ -125,7 +126,7 @@ def knowledge_of(tx: Tx, eids: Iterable[str] = (), tag: str = "") -> Knowledge:
     return Knowledge(
         began=tx.now if began is None else float(began),
         gaps=tuple(sorted(gaps)),
-        kept=tx.kept - tx.now,
+        kept=tx.kept_until - tx.now,
         has_older_cookies=schema.meta(tx, OLDER) is not None,
         former_key_until=max(former),
     )
@@ -161,7 +162,7 @@ def _last_write(tx: Tx) -> float:
 
 
 def take_over(tx: Tx, metas: dict[str, str]) -> None:
-    """Know what another outbox knew, whose *metas* these are, in the place of the own."""
+    """Know what another outbox knew, whose notes are *metas*, instead of what this one knows."""
     for name, value in metas.items():
         if name in (_BEGAN, OLDER, NOTED) or name.startswith((_GAP, _KEY)):
             schema.set_meta(tx, name, value)
@@ -173,7 +174,7 @@ def take_over(tx: Tx, metas: dict[str, str]) -> None:
 def note_orders(tx: Tx, name: str, keys: Sequence[str]) -> None:
     """Note that orders with these keys were paid at a time of which nothing is known here."""
     outbox = schema.meta(tx, "outbox_id") or ""
-    about = {"reason": BEFORE, "marked_at": tx.now, "forget_at": tx.kept}
+    about = {"reason": BEFORE, "marked_at": tx.now, "forget_at": tx.kept_until}
     schema.insert_all(
         tx, "adroll_mark", [{"hash": _hash(name, key, outbox), **about} for key in keys]
     )
@@ -192,13 +193,16 @@ def let_unknown_rest(tx: Tx, events: Iterable[NewEvent]) -> None:
     keyed = [
         event
         for event in events
-        if event.key and event.dead is None and event.held_for is None
-        if event.identifiers < model.IMPORTED
+        if event.key
+        and event.dead is None
+        and event.held_for is None
+        and event.identifiers < model.IMPORTED
     ]
     old = [event for event in keyed if event.at - event.occurred_at > _LONG_AGO]
     if old:
         knowledge = knowledge_of(tx)
         for event in old:
+            # What the journal had before the outbox began, no other outbox took in.
             began_before = knowledge.began <= event.at
             if began_before and not knowledge.covers(event.occurred_at, tx.now):
                 event.dead = BEFORE, _RESTS
@@ -208,6 +212,6 @@ def let_unknown_rest(tx: Tx, events: Iterable[NewEvent]) -> None:
     if not keyed or not tx.rows(f"{marked} {orders} LIMIT 1"):
         return
     outbox = schema.meta(tx, "outbox_id") or ""
-    hashes = {_hash(event.name, event.key or "", outbox): event for event in keyed}
-    for (order,) in tx.rows(f"{marked} hash {{in_ids}}", ids=[*hashes]):
-        hashes[order].dead = BEFORE, _RESTS
+    by_hash = {_hash(event.name, event.key or "", outbox): event for event in keyed}
+    for (order_hash,) in tx.rows(f"{marked} hash {{in_ids}}", ids=[*by_hash]):
+        by_hash[order_hash].dead = BEFORE, _RESTS

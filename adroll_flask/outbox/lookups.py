@@ -82,7 +82,7 @@ class Lookups:
     def _by_account(self, where: str, **values: Any) -> list[model.Row]:
         """The rows of the accounts that are asked about, the latest ``due_at`` first.
 
-        The index begins with the account, so that each account is asked by itself.
+        In the indexes the account comes before time and key: so each account is asked by itself.
         """
 
         def look(tx: Tx) -> list[model.Row]:
@@ -144,7 +144,7 @@ class Lookups:
         return {eid: state for eid, state in states.items() if self.account in (None, eid)}
 
     def counts(self) -> dict[str, int]:
-        """How many events are in each state, without forgotten and removed ones.
+        """How many events are in each state. What a visitor's no has erased is ``dead``.
 
         ``decided`` counts verdicts whose event has not come in.
         """
@@ -239,9 +239,9 @@ class Lookups:
         return self._pages(where, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
-        """Dead letters without a key, each with the order id that its payload has.
+        """Dead letters without a key: of each the order id that its payload has, and its row.
 
-        Yields the order id, then the dead letter. A payload without an order id is left out.
+        One whose payload has no order id is left out.
         """
         where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
         for row in self._pages(where, full=True, name=name):
@@ -290,7 +290,7 @@ class Lookups:
         *,
         hours: int = 1,
     ) -> tuple[HistorySum, ...]:
-        """Sums of what happened since *since*, seconds since the epoch; no event is counted anew.
+        """Sums of what happened since *since*, seconds since the epoch; no row of an event is read.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
         """
@@ -298,7 +298,7 @@ class Lookups:
         return self._sums(
             columns,
             account=self.account,
-            since=max(since, 3600.0),
+            since=max(since, 3600.0),  # hour 0 has the sums of what is too old
             hours=hours,
             outcomes=history.PRESENT,
         )
@@ -328,6 +328,8 @@ class Lookups:
 
     def delivered_for(self, account: str) -> float:
         """Seconds since the last delivery of an event of *account* that has a key."""
+        # The index has due_at, which is when the row may go: with a key that is after days, without
+        # one after minutes.
         newest = f"{of_account(State.delivered)} ORDER BY due_at DESC LIMIT 1"
 
         def look(tx: Tx) -> float:
@@ -427,6 +429,7 @@ class Lookups:
             for event in watched
             if event.level == "silent"
         }
+        # What another app has noted of its own accounts stays.
         others = [name for name in self.notes(_SILENT) if not self.serves(name.split(":")[1])]
         new = self.replace_notes(_SILENT, dict.fromkeys([*others, *silent], "1"))
         return tuple(event for name, event in silent.items() if name in new)
@@ -518,8 +521,9 @@ def is_id(id: str) -> bool:
 def first_due(*states: State) -> str:
     """The statement for when the first event of an account in each state is due, or ``NULL``.
 
-    Each state costs one look into the index. With a grouping by state PostgreSQL would read all
-    that waits; with a locking read MariaDB would meet the index entries of rows that have moved on.
+    Each state takes one look into the index. Grouped by state, PostgreSQL would read all that
+    waits. With a locking read, MariaDB would go through index entries of rows that are in another
+    state by now.
     """
     first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
     return " UNION ALL ".join(first.format(of_account(state)) for state in states)

@@ -29,7 +29,7 @@ _FILE: Final = "adroll-outbox.note"
 #: Seconds of which a database may lose what was written: a power cut, a server that takes another's
 #: place; and between two notes.
 _LOST: Final = 300.0
-#: By the reason of what rests, what each event says.
+#: The error of an event that rests, by its reason.
 _RESTS: Final = {
     "restored": "this outbox is a copy that was put in the place of another; the event may have"
     " been sent since. Retry it only if it was not.",
@@ -65,7 +65,7 @@ class OlderCopy:
         inbox = Intake(())
         while self._ingest.write(tx, inbox):
             pass
-        while let_rest(tx):
+        while let_some_rest(tx):
             pass
         self._note(tx)
 
@@ -112,7 +112,7 @@ def _note_in(tx: Tx) -> tuple[str, float]:
     return notes.get("outbox_id", ""), float(notes.get(knowledge.NOTED, 0.0))
 
 
-def let_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:
+def let_some_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:
     """Let the next events that could be sent rest; how many there were.
 
     :param reason: of :data:`_RESTS`.

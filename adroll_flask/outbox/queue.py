@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import Final
 
 from . import destination, history, lookups, model, schema, transitions
-from .holds import taken_out
-from .ingest import Ingest, Intake, is_inbox_full
+from .holds import take_verdict
+from .ingest import Ingest, Intake, has_inbox_entries
 from .journal import waiting_bytes
 from .model import Claim, OutboxFailed, Outcome, State
 from .older_copy import OlderCopy
@@ -23,7 +23,8 @@ from .schema import STEP, Tx, of_account
 #: Seconds that a retry may be put off. A longer pause, or a longer lease, comes from a clock that
 #: was wrong.
 LONGEST_DELAY: Final = 900.0
-#: Seconds after which what was put off for longer is due. A worker may still be at it.
+#: Seconds after which an event is due that a wrong clock has put off for longer. Not at once: a
+#: worker may have it just now.
 _NEAR: Final = 120.0
 #: Seconds that a claim waits for another process that takes in just now. Without the wait it would
 #: find nothing, and its worker would rest.
@@ -230,7 +231,7 @@ class Queue:
         """
         if outcome.kind == "delivered":
             return self._settle_delivered(tx, claim, {*outcome.ids}, looks=looks)
-        # All are locked: who cancels or erases one at this moment is waited for.
+        # All are locked: another process may be about to cancel or erase one.
         places = _places_of(claim, outcome.ids)
         rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=places, claim=claim.token)
         if outcome.asked is not None:
@@ -238,6 +239,7 @@ class Queue:
         whole = rows
         if outcome.kind != "claimed":
             whole = self._end_emptied(tx, rows, unsure=outcome.unsure)
+        is_at_once = outcome.kind == "retry" and outcome.delay <= 0
         counts_attempt = outcome.unsure or (outcome.kind == "dead" and outcome.asked is not None)
         sets = {
             "error = :error": bool(outcome.error),
@@ -247,7 +249,7 @@ class Queue:
         }
         moved = transitions.move(
             tx,
-            "return" if outcome.kind == "retry" and outcome.delay <= 0 else outcome.kind,
+            "return" if is_at_once else outcome.kind,
             [row.id for row in whole],
             rows=whole,
             also_sets=", ".join(text for text, is_set in sets.items() if is_set),
@@ -323,12 +325,12 @@ class Queue:
     # -- events without an account ----------------------------------------------------------
 
     def adopt(self, account: str) -> int:
-        """Give what was reported without an advertisable EID this one; how much."""
+        """Give what was reported without an advertisable EID to *account*; how many rows."""
         return self.database.repeat(lambda tx: self._adopt(tx, account))
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        """Give one portion of the events without an account this one; how many they were."""
-        rows = list[model.Row]()
+        """Give some of the rows without an account to *account*; how many there were."""
+        rows: list[model.Row] = []
         for state in State:
             those = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
             rows += schema.rows(tx, those, account="")
@@ -340,12 +342,12 @@ class Queue:
             met = schema.of_orders(tx, [order]).get(order) if row.key else None
             verdict = None
             if met is not None and "decided" in (row.state, met.state):
-                # The event was held before the EID was set, and decided on after it; or the verdict
-                # came first.
-                verdict = taken_out(tx, row.id if row.state == "decided" else met.id)
+                # One of the two rows is the verdict on the other: the EID was set between the
+                # report and the decision.
+                verdict = take_verdict(tx, row.id if row.state == "decided" else met.id)
             elif met is not None:
-                # Of what was reported again under the EID meanwhile, one of the two is enough; and
-                # a second report, without a hold, says that the held one is to be sent.
+                # The order was reported again under the EID: one of the two events is enough. A
+                # second report without a hold says that the held event is to be sent.
                 if (row.state, met.state) == ("waiting", "held"):
                     holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
@@ -366,7 +368,7 @@ def _places_of(claim: Claim, ids: Collection[str]) -> list[int | str]:
 def bring_near(tx: Tx) -> None:
     """Let nothing wait for hours after a clock that was ahead went back.
 
-    An event that is due later than any pause or lease can last is due soon.
+    An event that is due later than after the longest pause or lease becomes due soon.
     """
     far = tx.now + LONGEST_DELAY + model.SKEW
     for account, state in product(destination.accounts_of(tx), model.UNSENT):
@@ -381,8 +383,8 @@ def bring_near(tx: Tx) -> None:
 
 
 def _may_take(accounts: Sequence[str], tx: Tx) -> bool:
-    """Whether an event of *accounts* is due, or there are entries in the inbox, whosever."""
-    return lookups.oldest_due(tx, accounts) is not None or is_inbox_full(tx)
+    """Whether an event of *accounts* is due, or the inbox has entries of any account."""
+    return lookups.oldest_due(tx, accounts) is not None or has_inbox_entries(tx)
 
 
 # -- attempts --------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from typing import Any, Final
 from adroll_flask.forks import each
 
 from . import destination, erasure, history, knowledge, model, retention, schema
-from .holds import Holds, taken_out
+from .holds import Holds, take_verdict
 from .model import NewEvent, OutboxFailed, State
 from .schema import T, Tx
 
-#: Of what before_report has yet to pass.
+#: Reasons of events that ``before_report`` has not passed yet.
 _NOT_PASSED: Final = ("invalid:before_report", "invalid:held:before_report")
 #: The number alone: to ask the state for it takes as long as half of a row.
 _WAITING: Final = State.waiting.value
@@ -60,8 +60,8 @@ class RowWriter:
         :param written: to which is added what came of it.
         """
         outbox_id = schema.meta(tx, "outbox_id") or ""
-        # Once: events keep their order. And of this transaction alone: another thread may write
-        # meanwhile, while this one waits for a lock.
+        # The time is read once, so that events keep their order. A copy of this object has it for
+        # this transaction: another thread may write while this one waits for a lock.
         replace(self, _outbox_id=outbox_id, _read_at=self.clock())._write(tx, entries, written)
 
     def _write(self, tx: Tx, entries: Sequence[model.Entry], written: Written) -> None:
@@ -151,7 +151,7 @@ class RowWriter:
         return row
 
     def _meet(self, tx: Tx, events: Sequence[NewEvent], written: Written) -> None:
-        """What becomes of events whose key is taken: by a verdict, a held event, or another."""
+        """What becomes of events whose key a verdict, a held event or another event has."""
         orders = [event.order for event in events if event.order is not None]
         rows = schema.of_orders(tx, orders)
         duplicates = []
@@ -162,7 +162,7 @@ class RowWriter:
                 raise OutboxFailed("data")
             kept = rows[order]
             if kept.state == "decided":
-                verdict = taken_out(tx, kept.id)
+                verdict = take_verdict(tx, kept.id)
                 if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, event)):
                     raise OutboxFailed("locked", "another process has taken the same order in")
                 self._count_dead(tx, [event])
@@ -179,8 +179,8 @@ class RowWriter:
                 self.holds.decide(tx, [verdict])
                 rows |= schema.of_orders(tx, [order])
             else:
-                # An erased event's value is not known any more, and that of what before_report has
-                # yet to pass may still change.
+                # The value of an erased event is not known any more, and before_report may still
+                # change that of an event which it has not passed.
                 has_value = bool(kept.digest) and kept.reason not in _NOT_PASSED
                 is_changed = has_value and kept.digest != event.digest
                 written.duplicates += 1

@@ -8,9 +8,8 @@ expires; when the row may be removed.
 The rest of the package gives a :class:`Database` functions that run in transactions, with one kind
 of statement: it is written once, with ``:name`` parameters and the ``{fragments}`` at the end of
 this module, where SQLite, PostgreSQL and MariaDB/MySQL differ. A list is passed as the parameter
-``ids`` and asked for with ``id {in_ids}``; the time is in each as ``:now``, and a parameter that a
-statement does not name is let through. :mod:`.sqlite` and :mod:`.server` are the two back ends
-there are.
+``ids`` and asked for with ``id {in_ids}``. Each statement has the time as ``:now``, and a parameter
+that it does not name is ignored. :mod:`.sqlite` and :mod:`.server` are the two back ends.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ VERSION: Final = 1
 STEP: Final = 500
 #: In the shared notes: when a session was last of another outbox's database.
 ELSEWHERE: Final = "session_elsewhere"
-#: Ten processes that start at once queue here instead of failing on each other's CREATE TABLE.
+#: PostgreSQL's advisory lock under which tables are made: without it processes that start at once
+#: would fail on each other's CREATE TABLE.
 _LOCK: Final = 0x41645265
 
 #: Upper ends of the histogram of event to delivery, seconds; the last column takes the rest.
@@ -103,8 +103,8 @@ TABLES: Final = {
     PRIMARY KEY (hour, slot, advertisable_eid, event_name, outcome, reason, identifiers, \
 currency)){options}""",
 }
-#: Columns of each index of events, and the one without which a row is not in it (MariaDB and MySQL
-#: have all in it, and make them with the table).
+#: Of each index of events its columns, and the column that may be NULL: a row without it is not in
+#: the index. (On MariaDB and MySQL all rows are, and the table is made with its indexes.)
 _INDEXES: Final = {
     "UNIQUE INDEX adroll_event_key": (
         "advertisable_eid, dry_run, event_name, dedupe_key",
@@ -128,9 +128,9 @@ def columns_of(table: str) -> tuple[str, ...]:
 def make(run: Run, dialect: str, now: float | None = None) -> None:
     """Make what is missing in *run*'s database; idempotent.
 
-    :param now: by the outbox's clock, where that is not this host's.
-
     MariaDB and MySQL commit each statement, and may have been stopped between any two.
+
+    :param now: by the outbox's clock, where that is not this host's.
     """
     for name, columns in TABLES.items():
         run(filled(dialect, f"CREATE TABLE IF NOT EXISTS {name} ({columns}"))
@@ -234,7 +234,7 @@ class Tx(Protocol):
     now: float
     #: Until when the row of an event that ends now is kept, with its key. From now and not from
     #: when it occurred: orders of last year may be imported twice.
-    kept: float
+    kept_until: float
 
     def run(self, statement: str, values: dict[str, Any], /) -> Any:
         """Run a statement; the cursor, with the rows of a query."""
@@ -262,8 +262,11 @@ class Database(Protocol):
     dialect: str
 
     def read(self, function: Callable[[Tx], T], /) -> T:
-        """Run *function* in a transaction that only reads; it finds empty tables where there is no
-        database yet, and makes none."""
+        """Run *function* in a transaction that only reads.
+
+        It finds empty tables where there are none yet. In a SQLite file they are not made for it;
+        on a server they are.
+        """
 
     def write(self, function: Callable[[Tx], T], /) -> T:
         """Run *function* in a transaction and commit it."""
@@ -287,7 +290,7 @@ class Database(Protocol):
 
         Cheap: to be called again and again. Where somebody reads, the next call does it.
 
-        :param at_once: however short the last time is ago.
+        :param at_once: even if the last call was a moment ago.
         :raises OutboxFailed: the database cannot be worked with.
         """
         return
@@ -308,7 +311,7 @@ def insert_into(table: str, names: Collection[str]) -> str:
 
 
 def insert_all(tx: Tx, table: str, rows: Iterable[Values]) -> int:
-    """Make rows in their order; how many: those that have the key of another are not made."""
+    """Make rows in their order; how many were made. One that has another's key is not made."""
     alike = groupby(rows, key=tuple)  # neighbours with values for the same columns
     return sum(tx.many(insert_into(table, names), list(group)) for names, group in alike)
 
@@ -365,7 +368,7 @@ def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
 
 
 def _typed(row: BriefRowT) -> BriefRowT:
-    """*row* with values of its own types, of those that every row has."""
+    """*row* with Python's types for what the database has as numbers or ``NULL``."""
     row.dry_run = row.dry_run > 0
     row.unsure = row.unsure > 0
     row.payload = row.payload or b""
@@ -373,7 +376,7 @@ def _typed(row: BriefRowT) -> BriefRowT:
 
 
 def _whole_row(row: Any) -> Row:
-    """The same of those that only a :class:`.Row` has."""
+    """*row* with Python's types for what only a :class:`.Row` has."""
     row.state = _NAMES[row.state]
     row.whole = row.whole > 0
     log = row.attempt_log
@@ -390,8 +393,9 @@ def of_orders(
         "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
         f" AND dedupe_key {{in_ids}} {lock}"
     )
-    for account, dry_run, name in sorted({order[:3] for order in orders}):
-        keys = [key for *those, key in orders if those == [account, dry_run, name]]
+    for group in sorted({order[:3] for order in orders}):
+        account, dry_run, name = group
+        keys = [order.key for order in orders if order[:3] == group]
         values = {"account": account, "dry_run": int(dry_run), "name": name}
         for row in rows(tx, where, full=full, ids=keys, **values):
             by_order[OrderKey(account, dry_run, name, str(row.key))] = row
@@ -399,7 +403,7 @@ def of_orders(
 
 
 def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """*rows* in parts of which each is one statement's."""
+    """*rows* in parts of :data:`STEP`, one for each statement."""
     return (rows[start : start + STEP] for start in range(0, len(rows), STEP))
 
 
@@ -409,7 +413,7 @@ def ids_of(tx: Tx, where: str, **values: Any) -> list[str]:
 
 
 def metas(tx: Tx, prefix: str) -> dict[str, str]:
-    """Those whose names begin with *prefix*."""
+    """The texts that all processes share, by their names, which begin with *prefix*."""
     query = "SELECT name, value FROM adroll_meta WHERE name LIKE :pattern ORDER BY name"
     return dict(tx.rows(query, pattern=f"{prefix}%"))
 
@@ -432,27 +436,29 @@ def of_account(state: State) -> str:
     return f"state = {state} AND advertisable_eid = :account"
 
 
-# -- where they differ -----------------------------------------------------------------------------
+# -- where databases differ ------------------------------------------------------------------------
 
-#: Texts are compared to the letter, but for spaces at the end: no key has any (kept_key).
+#: With this collation MariaDB and MySQL compare texts to the letter, but for spaces at the end: no
+#: key has any (kept_key).
 _INNODB: Final = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 _SQLITE: Final = {
     "in_ids": "IN (SELECT value FROM json_each(:ids))",
-    # Of an index of texts of 32 characters each look-up costs.
+    # To find a row by its number is cheaper than by a text of 32 characters.
     "place": "seq",
     "skip_locked": "",
     "lock": "",
     "insert": "INSERT INTO",
     "or_ignore": "ON CONFLICT DO NOTHING",
     "meta_exists": "SELECT 1 FROM sqlite_master WHERE name = 'adroll_meta'",
-    # An UPDATE that shrinks a row leaves its page as empty as that, for as long as the key is
-    # kept. Rows that move away leave pages that are used again.
+    # A row that is delivered loses its content. At its old number it would keep a page that is
+    # nearly empty, for as long as its key is kept. With another number it leaves that page, which
+    # is used again.
     "moves_away": "seq = -seq, ",
-    # Whole numbers beyond 64 bits become approximate ones; sum() would refuse them.
+    # A sum beyond 64 bits: total() gives an approximate number, sum() fails.
     "sum": "total",
     # -- types
-    # No number is given again whose row has moved away: -seq would be taken.
+    # With AUTOINCREMENT no number is given twice: the second row could not move to -seq.
     "first_column": "seq INTEGER PRIMARY KEY AUTOINCREMENT, id VARCHAR(32) NOT NULL UNIQUE",
     "delays": ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS),
     "indexes": "",
@@ -467,8 +473,9 @@ _POSTGRESQL: Final = _SQLITE | {
     "place": "id",
     "skip_locked": "FOR UPDATE SKIP LOCKED",
     "lock": "FOR UPDATE",
-    # Where statements find it: not in the first schema of the search path alone, which may be made
-    # later ("$user", public). Else there would be a second outbox, and the first one out of sight.
+    # In any schema of the search path, as statements find it. The path's first schema may be made
+    # after the tables ("$user", public): in it alone nothing would be found, and a second outbox
+    # would be made that hides the first.
     "meta_exists": "SELECT 1 WHERE to_regclass('adroll_meta') IS NOT NULL",
     "moves_away": "",
     "sum": "sum",

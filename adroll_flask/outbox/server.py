@@ -1,7 +1,8 @@
 """The outbox on a database server: PostgreSQL, MariaDB, MySQL, over SQLAlchemy's pool.
 
 Every connection has bounds, so that no worker, command or exit hangs on a half-open database:
-connecting takes 5 s, a statement 30 s, and a peer that is gone is found within 15 s.
+connecting takes 5 s, a statement 30 s (15 on MariaDB and MySQL), and a peer that is gone is found
+within 15 s.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .schema import Database, T, Tx, Values, filled, first_value
 
 CONNECT: Final = 5
 STATEMENT: Final = 30
-#: A peer that is gone is found within 15 seconds: by libpq's keep-alive. PyMySQL has none, and
-#: waits for no statement any longer.
+#: Seconds within which a peer that is gone is found: by libpq's keep-alive. PyMySQL has none, and
+#: waits so long for any statement.
 GONE: Final = 15
 _KEEPALIVE: Final = {
     "keepalives_idle": 5,
@@ -91,7 +92,7 @@ class _ServerTx(Tx):
         self.connection = connection
         self.dialect = dialect
         self.now = float(first_value(self.run(_BEGIN[dialect], {}).all()))
-        self.kept = self.now + kept
+        self.kept_until = self.now + kept
 
     def run(self, statement: str, values: dict[str, Any], /) -> Any:
         return self.connection.execute(_clause(self.dialect, statement), values)
@@ -102,7 +103,7 @@ class _ServerTx(Tx):
 
 
 class ServerDatabase(Database):
-    """Over SQLAlchemy.
+    """The outbox's database on a server.
 
     :param url: SQLAlchemy's; nothing is opened before the first use.
     :param kept: seconds for which the row of an event that is over is kept.
@@ -112,7 +113,7 @@ class ServerDatabase(Database):
         self.url = url
         self._kept = kept
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
-        # A parent's connections are the parent's, down to saying good-bye on them.
+        # A child must not close its parent's connections: the server would end them.
         self._engines = PerProcess(lambda: make_engine(url), left=never_collect)
         self._engines.close_with(self, _close_connections)
         self._is_ready = False
@@ -178,7 +179,7 @@ class ServerDatabase(Database):
 def _close_connections(engine: sa.Engine) -> None:
     """Close all connections: those that are in use as soon as they are given back."""
     old = engine.pool
-    engine.dispose()  # whose new pool would have the old one's listeners
+    engine.dispose()  # first: the new pool takes over the listeners that the old one has by now
     sa.event.listen(old, "checkin", lambda _connection, record: record.close())
 
 
@@ -290,4 +291,5 @@ def _codes(original: BaseException | None) -> tuple[int, str]:
     """MariaDB's error number, or the SQLSTATE. PyMySQL 1.2 gives a SQLSTATE too, mostly HY000."""
     first = original.args[0] if original is not None and original.args else None
     state = getattr(original, "sqlstate", None)
-    return first if isinstance(first, int) else 0, state if isinstance(state, str) else ""
+    number = first if isinstance(first, int) else 0
+    return number, state if isinstance(state, str) else ""

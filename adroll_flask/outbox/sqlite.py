@@ -44,8 +44,8 @@ _FORK_PATIENCE: Final = 1.0
 _CHECKPOINT: Final = 400
 #: Bytes to which the log's file is cut then: our own log must not fill a small disk.
 _LOG_BYTES: Final = 2 << 20
-#: Seconds between two attempts to empty the log. Until then it holds erased and
-#: delivered events as they were.
+#: Seconds between two attempts to empty the log. Until then it holds erased and delivered events as
+#: they were.
 _EMPTY_EVERY: Final = 3.0
 _REASONS: Final = {
     "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
@@ -77,7 +77,7 @@ class _SqliteTx(Tx):
     def __init__(self, connection: sqlite3.Connection, now: float, kept: float = 0.0) -> None:
         self.connection = connection
         self.now = now
-        self.kept = now + kept
+        self.kept_until = now + kept
 
     def run(self, statement: str, values: dict[str, Any], /) -> sqlite3.Cursor:
         if "ids" in values:
@@ -103,7 +103,7 @@ class _OfProcess:
         #: Whether the file that was open last was ours alone.
         self.was_ours = False
 
-    def hang_up(self) -> None:
+    def close_connection(self) -> None:
         old = self.connection
         self.connection = None
         if old is not None:
@@ -130,9 +130,10 @@ class SqliteDatabase(schema.Database):
         # SQLite allows no inherited connection, not even to close it
         # (https://sqlite.org/howtocorrupt.html, 2.6).
         self._processes = PerProcess(_OfProcess, left=never_collect)
-        self._processes.close_with(self, _OfProcess.hang_up)
+        self._processes.close_with(self, _OfProcess.close_connection)
         self._is_orphan = False
-        self._told: str | None = None
+        #: The variant of the error that was logged last, since the file was last opened.
+        self._logged: str | None = None
         self._empty_at = float("-inf")
         at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
 
@@ -152,7 +153,7 @@ class SqliteDatabase(schema.Database):
                 closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,
             ):
                 schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
-                nothing.execute("DELETE FROM adroll_meta")  # nor has it a version
+                nothing.execute("DELETE FROM adroll_meta")  # there is no id and no version, either
                 return self._in_transaction(nothing, function, "BEGIN")
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
@@ -187,7 +188,7 @@ class SqliteDatabase(schema.Database):
                     connection = process.connection
                     inode = self._inode()
                     if connection is None or inode is None or inode != process.inode:
-                        process.hang_up()
+                        process.close_connection()
                         connection = self._open(process)
                     return function(connection)
                 except sqlite3.Error as exc:
@@ -198,7 +199,7 @@ class SqliteDatabase(schema.Database):
                         if has_recovered or not self._recover(reason, process):
                             raise self._failure(exc) from exc
                         has_recovered = True
-                        process.hang_up()
+                        process.close_connection()
                 except (UnicodeError, OverflowError) as exc:
                     # A value that no statement can hold, such as a lone surrogate.
                     raise OutboxFailed("data") from exc
@@ -227,7 +228,7 @@ class SqliteDatabase(schema.Database):
 
     def is_ready(self) -> bool:
         try:
-            self._refuse_a_scrap()
+            self._refuse_too_short()
             with (
                 self._alone_in_process(),
                 closing(whose_file.connect_to_read(self.path)) as connection,
@@ -253,15 +254,15 @@ class SqliteDatabase(schema.Database):
         if self._is_orphan:
             raise OutboxFailed("unavailable", "forked while its database was in use")
         if self.path.exists():
-            self._refuse_a_scrap()
+            self._refuse_too_short()
         else:
             self._make(process)
         process.connection = connection = self._connect(process)
         process.inode = self._inode()
-        self._told = None
+        self._logged = None
         return connection
 
-    def _refuse_a_scrap(self) -> None:
+    def _refuse_too_short(self) -> None:
         """Refuse a file that is too short for a database. SQLite itself refuses only longer ones.
 
         :raises ForeignFile: the file is too short, and not empty.
@@ -339,7 +340,7 @@ class SqliteDatabase(schema.Database):
         a new one takes its place. Somebody else's is checked for damage when it is opened again.
         """
         if reason == "corrupt":
-            process.hang_up()
+            process.close_connection()
             return not whose_file.is_made_by_us(self.path) or self._set_aside()
         if reason == "disk_full" and process.connection is not None:
             # The room that our own log takes on the disk is given back.
@@ -359,8 +360,8 @@ class SqliteDatabase(schema.Database):
     def _foreign(self, variant: str, why: str = "") -> ForeignFile:
         """The error for a file that is not ours to move or to make anew. It is logged once."""
         failure = ForeignFile(variant, f"{_FOREIGN[variant]}{why}: {self.path}")
-        if self._told != variant:
-            self._told = variant
+        if self._logged != variant:
+            self._logged = variant
             logger.critical("%s; it is left as it is [outbox-foreign]", failure)
         return failure
 
@@ -410,7 +411,7 @@ class SqliteDatabase(schema.Database):
 
     def close(self) -> None:
         with suppress(OutboxFailed), self._alone_in_process() as process:
-            process.hang_up()
+            process.close_connection()
 
     def _be_still(self) -> None:
         """Close the connection, and let no thread open one until the fork is over.
@@ -421,7 +422,7 @@ class SqliteDatabase(schema.Database):
         """
         process = self._processes.own()
         if process.lock.acquire(timeout=_FORK_PATIENCE):
-            process.hang_up()
+            process.close_connection()
 
     def _go_on(self) -> None:
         with suppress(RuntimeError):  # another thread still has the lock: the wait was in vain

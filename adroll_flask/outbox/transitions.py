@@ -172,7 +172,7 @@ def move(
         # On SQLite delivered rows move together, so that the pages that they leave are used again.
         away = "{moves_away}" if rule.target == DELIVERED else ""
         statement = f"UPDATE adroll_event SET {away}{sets} WHERE {where}"
-        values["kept"] = tx.kept
+        values["kept"] = tx.kept_until
         values["decided_by"] = tx.now + DEAD_LETTER_KEPT
         moved = tx.execute(statement, ids=ids, **values)
     if counted and rows:

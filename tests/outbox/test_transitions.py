@@ -22,7 +22,7 @@ def test_the_documentation_has_the_table_as_a_diagram() -> None:
 class Explained(Tx):
     """Asks how SQLite would go about each statement."""
 
-    dialect, now, kept = "sqlite", 0.0, 0.0
+    dialect, now, kept_until = "sqlite", 0.0, 0.0
 
     def __init__(self, tx: Tx) -> None:
         self._tx = tx
