@@ -151,14 +151,15 @@ def add_gap(tx: Tx) -> None:
 
 
 def _last_write(tx: Tx) -> float:
-    """When something was written last, as far as that is noted."""
+    """When something was written last, as far as that is noted; now, where the clock is behind."""
     times = [schema.meta(tx, name) for name in (_BEGAN, "housekeeping_at")]
     for newest in (
         "SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1",
         "SELECT max(seen_at) FROM adroll_account",
     ):
         times.append(schema.first_value(tx.rows(newest)))
-    return max(at for at in map(float, filter(None, times)) if at <= tx.now)
+    past = (at for at in map(float, filter(None, times)) if at <= tx.now)
+    return max(past, default=tx.now)
 
 
 def take_over(tx: Tx, metas: dict[str, str]) -> None:

@@ -231,6 +231,14 @@ def test_of_what_adroll_may_have_nobody_says_that_it_was_never_sent(
     assert {row.reason for row in outbox.lookups.list("dead")} == {"given_up_unsure"}
 
 
+def test_a_copy_rests_where_the_clock_is_behind_all_that_it_has(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    sqlite.insert(outbox, "1")
+    sqlite.clock.now -= 60
+    assert outbox.admin.let_rest() == 1
+    assert outbox.lookups.knowledge().gaps == ()
+
+
 def test_two_operators_at_once_send_no_order_twice(bench: Bench) -> None:
     """One sends all dead letters again, another drops them, and a worker delivers meanwhile."""
     orders = [str(number) for number in range(60)]
