@@ -32,6 +32,9 @@ _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
+#: Characters of a note's name and of its value, as their columns have.
+_NAME_LENGTH: Final = 60
+_VALUE_LENGTH: Final = 64
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -357,9 +360,9 @@ class Lookups:
         """Replace the notes whose names begin with *prefix* by *values*; the names that are new.
 
         If several processes do so at once, a name is new for one of them. Names are cut to 60
-        characters, and values to 64.
+        characters, and values to 64; the names that are returned are cut, too.
         """
-        wanted = {name[:60]: value[:64] for name, value in values.items()}
+        wanted = {name[:_NAME_LENGTH]: value[:_VALUE_LENGTH] for name, value in values.items()}
 
         def put(tx: Tx) -> set[str]:
             before = schema.metas(tx, prefix)
@@ -425,7 +428,7 @@ class Lookups:
         if watched is None:
             return ()
         silent = {
-            f"{_SILENT}{event.account}:{event.name}": event
+            f"{_SILENT}{event.account}:{event.name}"[:_NAME_LENGTH]: event
             for event in watched
             if event.level == "silent"
         }

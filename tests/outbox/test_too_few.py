@@ -146,6 +146,14 @@ def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench, outb
     assert len(outbox.lookups.note_silences()) == 1
 
 
+def test_a_silence_is_told_whatever_the_length_of_its_names(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.database.create_tables()
+    fill(sqlite, silent=8, name="productSearch")
+    sqlite.execute("UPDATE adroll_history SET advertisable_eid = :eid", eid="A" * 40)
+    assert len(outbox.lookups.note_silences()) == 1
+    assert outbox.lookups.note_silences() == ()
+
+
 def test_nothing_is_told_while_the_journal_waits(
     sqlite: Bench, outbox: Outbox, monkeypatch: Patch
 ) -> None:
