@@ -34,7 +34,7 @@ from .event import (
     checked,
     event_of,
     misfits,
-    place_of,
+    position_of,
     round_amounts,
     wire_bytes,
 )
@@ -44,10 +44,10 @@ from .page_location import may_hold_address, may_tell, without_persons
 
 logger: Logger = get_logger("adroll_flask.events")
 
-#: Without these there is no event, whatever its name.
-_REQUIRED = frozenset({"event_name", "page_location", "ip", "visitor"})
-#: Without these a purchase says nothing. Where one is wrong, the purchase waits to be fixed.
-_PURCHASE = _REQUIRED | {"order_id", "value", "currency", "deduplication_key"}
+#: Arguments that are never left out: where one is wrong, there is no event.
+_NEEDED = frozenset({"event_name", "page_location", "ip", "visitor"})
+#: The same of a purchase, which says nothing with a wrong one. It then waits to be fixed.
+_NEEDED_BY_PURCHASE = _NEEDED | {"order_id", "value", "currency", "deduplication_key"}
 #: The check of each argument of a call. An address becomes several fields, and products have
 #: fields of their own: both are checked apart.
 _CALL_CHECKS: Checks = {
@@ -103,7 +103,7 @@ class Built:
 
     @property
     def value_digest(self) -> str:
-        """Value and currency: a second report of the same key with other ones is noticed by it."""
+        """Value and currency: by it a second report of the same key with others is noticed."""
         return f"{self.event.value!s} {self.event.currency}"
 
     def changed(self, event: Event) -> Built:
@@ -114,6 +114,7 @@ class Built:
         if event is self.event:
             return self
         event, hidden = hide(checked(structs.asdict(event)), self.defaults)
+        # A key that is the order id changes with it.
         key = event.order_id if self.key == self.event.order_id else self.key
         hidden = (*self.hidden, *hidden)
         return Built(event, wire_bytes(event), key, self.defaults, self.dropped, hidden)
@@ -127,7 +128,7 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
         ``None`` counts as not given.
     :param defaults: what the visitor and the request give.
     :param strict: raise where an optional argument of the caller's is wrong; else it is left out.
-        What is wrong of the visitor's is left out always.
+        What is wrong of the visitor's is always left out.
     :raises EventError: a field is wrong or missing without which there is no event: of a purchase
         that is also a wrong order id, value, currency or deduplication key.
 
@@ -138,7 +139,7 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
     <Event pageView: page_location, ip, timestamp, adct>
     """
     name = accept_event_name(name)
-    required = _PURCHASE if name == "purchase" else _REQUIRED
+    needed = _NEEDED_BY_PURCHASE if name == "purchase" else _NEEDED
     dropped: list[tuple[str, str]] = []
     problems: list[EventError] = []
 
@@ -148,16 +149,16 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
         :raises EventError: *problem*.
         """
         is_callers = fields.get(name) is not None
-        is_needed = name in required or (name == "timestamp" and not is_callers)
+        is_needed = name in needed or (name == "timestamp" and not is_callers)
         if is_needed or (strict and is_callers):
             raise problem
         dropped.append((problem.field, problem.expected))
 
     values = values_of_call(fields, defaults, problems, dropped)
-    for needed, why in _NOT_KNOWN.items():
-        if values.get(needed) is None and not any(needed == each.field for each in problems):
-            problems.append(EventError(needed, why))
-    problems.sort(key=place_of)
+    for argument, why in _NOT_KNOWN.items():
+        if values.get(argument) is None and not any(argument == each.field for each in problems):
+            problems.append(EventError(argument, why))
+    problems.sort(key=position_of)
     for problem in problems:
         leave_out(problem, argument_of(problem))
     for problem in misfits(values, defaults.now):
@@ -169,7 +170,7 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
             leave_out(problem, "timestamp")
             values["timestamp"] = accept_time(defaults.now)
         else:
-            # The caller did not make it, and there is no event without it.
+            # An identifier or the time is missing, and nothing can take its place.
             raise problem
     round_amounts(values)
     key = values.pop("deduplication_key", None)
@@ -201,7 +202,7 @@ def values_of_call(
     """An event's values: those of the call, and *defaults* for the fields that it does not have.
 
     Each value is checked. Amounts are not rounded yet. Each product of the call's is an
-    ``EventProduct``, or a dict where something of it is wrong or missing.
+    ``EventProduct`` or a dict, see :func:`.event.accept_products`.
 
     :param problems: each refusal of a check is added to it. The field then has its default, if
         there is one.
@@ -216,11 +217,11 @@ def values_of_call(
             problems.append(EventError("email", problem.expected))
     if problems:
         _pass_over_empty(fields, problems, dropped)
-    if taken.get("device_id", "") is None:
+    if "device_id" in taken and taken["device_id"] is None:
         dropped.append(("device_id", "is all zeros: the user opted out"))
     accept_products(taken, fields.get("products"), fields.get("product_map"), problems)
 
-    # What was checked where it was learnt: in the settings, the request, the visitor's record.
+    # These were checked where they were learnt: in the settings, the request, the visitor's record.
     values: dict[str, Any] = {
         "advertisable_eid": defaults.advertisable_eid,
         "pixel_eid": defaults.pixel_eid,
@@ -229,7 +230,7 @@ def values_of_call(
         "adct": defaults.adct,
         "first_party_cookie": defaults.first_party_cookie,
     }
-    # And what was not: a site puts its page's address together, and a session may hold anything.
+    # What was not checked there: the site makes the page's address, and a session holds anything.
     unchecked = {"page_location": defaults.page_location, "timestamp": defaults.now}
     if defaults.identity:
         unchecked |= defaults.identity

@@ -20,11 +20,11 @@ from adroll_flask.errors import EventError, let_through
 from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
 from . import fields, names
-from .fields import FUTURE, MAX_BYTES, TAKES_A_TIME, accept_external_data, rounded
+from .fields import FUTURE, MAX_BYTES, TAKES_TIME, accept_external_data, rounded
 from .names import IDENTIFIER_NAMES, coverage_of
 from .products import MAX_PRODUCTS, Unreadable, gather
 
-#: The API's name of a field where it is another.
+#: The API's name of each field that is called otherwise there.
 API_NAMES: Mapping[str, str] = {"value": "conversion_value"}
 
 NEEDS_IDENTIFIER = (
@@ -58,13 +58,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     fields and no values.
     """
 
-    # -- the API's event_attributes; user_id is there, too, as in AdRoll's sample of a conversion
+    # -- the API's event_attributes; it gets user_id as well, as in AdRoll's sample of a conversion
     order_id: fields.Id | None = None
     total: fields.Amount | None = None
     keywords: fields.Keywords | None = None
     products: tuple[EventProduct, ...] = ()
 
-    # -- the API's own object; an EID that is not known yet is filled in before it is sent
+    # -- the top of the API's object; an EID that is not known yet is filled in before sending
     event_name: fields.Name
     advertisable_eid: fields.Eid | None = None
     pixel_eid: fields.Eid | None = None
@@ -112,6 +112,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
             changes = {**address_values(changes.pop("email") or None, forms), **changes}
         if changes.get("external_data") is not None:
             changes["external_data"] = accept_external_data(changes["external_data"])
+        # A clock that was put back does not make the event's own time wrong.
         return checked({**structs.asdict(self), **changes}, max(self.timestamp, time.time()))
 
     def wire(self) -> dict[str, Any]:
@@ -162,10 +163,11 @@ def _filled(struct: Event | EventProduct) -> str:
 
 
 def address_values(email: Any, forms: tuple[str, ...]) -> dict[str, str | None]:
-    """All fields of an event that hold an address, for *email*; ``None``: it has none.
+    """The values of all fields that hold an address.
 
     A field that *email* does not fill is emptied: it might hold another person's address.
 
+    :param email: the address; ``None``: the event has none.
     :param forms: those that may leave.
     """
     filled = {} if email is None else email_forms(email, forms)
@@ -176,10 +178,10 @@ def address_values(email: Any, forms: tuple[str, ...]) -> dict[str, str | None]:
 
 
 def _kinds(struct: type) -> dict[str, Any]:
-    """The kind of each field of *struct*, see :mod:`.fields`; a list of products is of none."""
+    """The kind of each field of *struct*, see :mod:`.fields`. One that holds a tuple has none."""
     kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(struct, include_extras=True).items():
-        # A field that may be absent has its kind, or None.
+        # The hint of a field that may be absent is a union: its kind, or None.
         kind = hint if get_origin(hint) is Annotated else get_args(hint)[0]
         if get_origin(kind) is Annotated:
             kinds[name] = kind
@@ -190,7 +192,7 @@ _FORMS: Final = tuple(names.FORM_NAMES)
 
 
 def _accept_forms(value: Any) -> tuple[str, ...]:
-    # Compared, not looked up: anything may stand in it.
+    # _FORMS is no set: what the list holds may have no hash.
     if not isinstance(value, tuple | list) or not all(form in _FORMS for form in value):
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
@@ -212,7 +214,9 @@ PRODUCT_CHECKS: Final[Checks] = {
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
+#: The fields that AdRoll takes in ``event_attributes``, beside the products.
 ATTRIBUTES: Final = ("order_id", "user_id", "total", "keywords")
+#: The fields that stand at the top of the API's object.
 TOP: Final = tuple(name for name in _KINDS if name not in (*ATTRIBUTES, *IDENTIFIER_NAMES))
 
 
@@ -243,7 +247,7 @@ _attributes_of: Final = attrgetter(*ATTRIBUTES)
 
 
 def json_of(event: Event) -> bytes:
-    """The API's JSON object of *event*, of a draft too."""
+    """The API's JSON object of *event*, which may be a draft."""
     identifiers = _Identifiers(*_identifiers_of(event))
     attributes = _Attributes(*_attributes_of(event), event.products or None)
     if attributes == _NO_ATTRIBUTES:
@@ -274,7 +278,7 @@ def json_schema() -> dict[str, Any]:
         for member in part["properties"].values():
             # An absent member is not sent; null is none of its values.
             member.pop("default", None)
-    # The time is that of the request where there is no timestamp.
+    # A timestamp is not required: without one AdRoll takes the time of the request.
     event: dict[str, Any] = objects.pop("Event")
     event["required"] = [
         "advertisable_eid",
@@ -284,10 +288,7 @@ def json_schema() -> dict[str, Any]:
         "ip",
         "identifiers",
     ]
-    objects["Identifiers"]["anyOf"] = [
-        {"required": ["adct"]},
-        {"required": ["first_party_cookie"]},
-    ]
+    objects["Identifiers"]["anyOf"] = [{"required": [it]} for it in ("adct", "first_party_cookie")]
     objects["Product"]["required"] = ["product_id"]
     return event | {
         "$defs": objects,
@@ -327,8 +328,8 @@ def matcher(
     if email:
         wanted |= email_forms(email, _FORMS).items()
     if cookie:
-        forms = cookie, fields.accept_cookie(cookie)
-        wanted |= {("first_party_cookie", form) for form in forms}
+        accepted = fields.accept_cookie(cookie)
+        wanted |= {("first_party_cookie", cookie), ("first_party_cookie", accepted)}
 
     def match(wire: Mapping[str, Any]) -> bool:
         identifiers = wire.get("identifiers")
@@ -368,10 +369,11 @@ def checked(
     if not problems:
         problems = misfits(taken, now)
     if problems:
-        first = min(problems, key=place_of)
+        first = min(problems, key=position_of)
         field = argument_of(first)
-        place = (places or {}).get(field, field) + first.field.removeprefix(field)
-        raise EventError(place, first.expected)
+        place = field if places is None else places.get(field, field)
+        # What follows the argument, such as "[1].price", is the same at each place.
+        raise EventError(place + first.field.removeprefix(field), first.expected)
     round_amounts(taken)
     return event_of(taken)
 
@@ -381,8 +383,8 @@ def argument_of(problem: EventError) -> str:
     return problem.field.partition("[")[0]
 
 
-def place_of(problem: EventError) -> int:
-    """By which problems are sorted: in the order of an event's fields."""
+def position_of(problem: EventError) -> int:
+    """The key by which problems are sorted: in the order of an event's fields, others first."""
     order = Event.__struct_fields__
     field = argument_of(problem)
     return order.index(field) if field in order else 0
@@ -419,8 +421,10 @@ def accept(
 def _refusal(
     name: str, value: object, problem: Exception, checks: Checks, product: int | None
 ) -> EventError:
-    """Why *value* is refused. It is a new error: no exception that holds the input hangs on what
-    is raised later."""
+    """Why *value* is refused.
+
+    It is a new error. *problem* may be chained to an exception that holds the input.
+    """
     field = name if name in checks else names.shown(name)
     if product is not None:
         field = f"products[{product}].{field}"
@@ -428,7 +432,8 @@ def _refusal(
         return EventError(field, f"is an attribute that cannot be read ({value.error})")
     if isinstance(problem, EventError):
         return EventError(field, problem.expected)
-    return EventError(field, f"cannot be read ({type(problem).__name__})")  # by its own code
+    # The value's own code raised.
+    return EventError(field, f"cannot be read ({type(problem).__name__})")
 
 
 def accept_products(
@@ -436,8 +441,8 @@ def accept_products(
 ) -> None:
     """Check each of *products*, and put them into *taken*.
 
-    A product of which all is right becomes an ``EventProduct``. Any other one becomes a dict of
-    those of its fields that are right.
+    A product becomes an ``EventProduct`` if all of it is right and the event's currency is known.
+    Any other product becomes a dict of those of its fields that are right.
 
     :param taken: the event's checked values; the currency is read from it.
     :param product_map: see :func:`.products.gather`.
@@ -505,12 +510,12 @@ def misfits(taken: Mapping[str, Any], now: float | None) -> list[EventError]:
         problems.append(EventError("email", hidden))
     if now is not None and taken["timestamp"] > now + FUTURE:
         ahead = "this one lies in the future: is a local time marked as UTC?"
-        problems.append(EventError("timestamp", f"{TAKES_A_TIME}; {ahead}"))
+        problems.append(EventError("timestamp", f"{TAKES_TIME}; {ahead}"))
     return problems
 
 
 def round_amounts(values: dict[str, Any]) -> None:
-    """Give each amount its currency's decimals; a product that is whole has them."""
+    """Give each amount its currency's decimals. The prices of an ``EventProduct`` have them."""
     currency = values.get("currency")
     for name in ("value", "total"):
         amount = values.get(name)

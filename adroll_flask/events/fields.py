@@ -1,7 +1,8 @@
 """What each kind of field takes: its type, what the JSON schema says of it, and its one check.
 
-A check returns the value in the one form that AdRoll gets, or ``None`` where it says nothing. Else
-it raises an :class:`EventError`, which says what the field takes and never holds the value.
+A check returns the value in the one form that AdRoll gets, or ``None`` for a value that says
+nothing. For a wrong value it raises an :class:`EventError`, which says what the field takes and
+never holds the value.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ MILLISECONDS = 100_000_000_000
 #: Seconds by which an event's time may be ahead of the clock, since clocks differ. A local time
 #: that was taken for UTC is further ahead.
 FUTURE = 3600.0
-TAKES_A_TIME = "takes an aware datetime or seconds since the epoch"
+TAKES_TIME = "takes an aware datetime or seconds since the epoch"
 
 
 # -- texts ---------------------------------------------------------------------------------
@@ -115,25 +116,24 @@ def accept_time(value: Any) -> float:
     """Epoch seconds, to the millisecond."""
     if type(value) is float and OLDEST <= value < MILLISECONDS:
         return round(value * 1000) / 1000  # the same as round(value, 3), in half of the time
-    takes = TAKES_A_TIME
     if isinstance(value, datetime) and value.utcoffset() is None:
         raise EventError(
             "timestamp",
-            f"{takes}; this datetime is naive, and a naive one means another moment on every "
-            "server: pass datetime.now(timezone.utc), or add the tzinfo that it was meant in",
+            f"{TAKES_TIME}; this datetime is naive, and a naive one means another moment on "
+            "every server: pass datetime.now(timezone.utc), or add the tzinfo that it was meant in",
         )
     if isinstance(value, bool) or not isinstance(value, datetime | int | float | Decimal):
         hint = ": a date has no time" if isinstance(value, date) else ""
-        raise EventError("timestamp", f"{takes}; it got {kind(value)}{hint}")
+        raise EventError("timestamp", f"{TAKES_TIME}; it got {kind(value)}{hint}")
     try:
         seconds = value.timestamp() if isinstance(value, datetime) else float(value)
     except (OverflowError, ValueError):
         seconds = 0.0
     if MILLISECONDS <= seconds < float("inf"):
-        raise EventError("timestamp", f"{takes}; these look like milliseconds: divide by 1000")
-    # Also false for NaN.
+        raise EventError("timestamp", f"{TAKES_TIME}; these look like milliseconds: divide by 1000")
+    # NaN is refused here, too: it lies in no range.
     if not OLDEST <= seconds < MILLISECONDS:
-        raise EventError("timestamp", f"{takes}; this one is out of range")
+        raise EventError("timestamp", f"{TAKES_TIME}; this one is out of range")
     return round(seconds, 3)
 
 
@@ -197,7 +197,7 @@ def accept_amount(value: Any) -> Decimal:
         raise EventError("value", "takes an amount of zero or more; this one is negative")
     if amount >= LIMIT:
         raise EventError("value", "takes an amount below 10^14 in major units")
-    # Also turns a negative zero into zero.
+    # Zero may be a negative zero.
     return amount if amount else amount.copy_abs()
 
 
@@ -237,7 +237,10 @@ def rounded(amount: Decimal, currency: str | None) -> Decimal:
 
 
 def _as_text(value: object) -> str:
-    """The text of a value that JSON has no form for, and that everybody writes alike."""
+    """The usual text of a decimal number, a UUID or a date, for which JSON has no form.
+
+    :raises TypeError: *value* is none of these.
+    """
     from uuid import UUID
 
     if isinstance(value, Decimal | UUID):
@@ -261,7 +264,7 @@ def accept_external_data(value: Any, *, again: bool = False) -> str:
             return json.dumps(value[:MAX_BYTES])
         if isinstance(value, str) and (again or value.lstrip()[:1] in ("{", "[")):
             json.loads(value, parse_constant=int)  # int() refuses NaN and Infinity
-            value.encode()
+            value.encode()  # half a surrogate pair fails
             return str.__str__(value)
     try:
         text = json.dumps(

@@ -23,11 +23,11 @@ from .products import gather
 _MAX_RAW = 500
 #: Elements of a list that are looked at.
 _MOST_RAW = 20
-#: What stays as it was given. Not what came from a visitor's browser: nobody could fix it. Not an
-#: address: it may be in a form that may not leave.
+#: The fields in which a draft keeps a wrong value as it was given. A click id and a cookie came
+#: from a visitor's browser: nobody could fix them. An address may be in a form that may not leave.
 _FIXABLE = event.CHECKS.keys() - {"adct", "first_party_cookie", "email", "email_forms", "products"}
 #: The fields that an event needs, where a draft has none.
-_NOTHING: Mapping[str, None] = {"page_location": None, "ip": None, "timestamp": None}
+_UNFILLED: Mapping[str, None] = {"page_location": None, "ip": None, "timestamp": None}
 
 
 def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> bytes:
@@ -62,9 +62,9 @@ def draft(name: Any, fields: Mapping[str, Any], defaults: EventDefaults) -> byte
                 key: _raw(item[key]) for key in event.PRODUCT_CHECKS if item.get(key) is not None
             }
             products.append(event.EventProduct(**{"product_id": msgspec.UNSET, **raw, **taken}))
-    # An event of values that no check has let through; only its JSON is used.
+    # An event of values that no check has taken; only its JSON is used.
     unsendable = event.Event(
-        **{**_NOTHING, **values, "event_name": _raw(name), "products": tuple(products)}
+        **{**_UNFILLED, **values, "event_name": _raw(name), "products": tuple(products)}
     )
     unsendable, _ = hide(unsendable, defaults)
     # Where it is too large, what no fixed event could have goes first.
@@ -89,7 +89,7 @@ def _raw(value: Any) -> Any:
 # -- fixed ---------------------------------------------------------------------------------
 
 #: An event's name of each value of the API's object, by its place there. A user's id has two
-#: places; the last one counts.
+#: places.
 _NAMES: Mapping[str, str] = {
     part + event.API_NAMES.get(name, name): name
     for part, names in (
@@ -99,12 +99,13 @@ _NAMES: Mapping[str, str] = {
     )
     for name in names
 }
+#: The place of each of an event's fields; of a user's id it is the one among the identifiers.
 _PLACES: Mapping[str, str] = {
     **{name: place for place, name in _NAMES.items()},
     "visitor": "identifiers",
 }
-#: The hash of no address, as other programs write it.
-_EMPTY_HASHES = {"identifiers.email_sha256": "", "identifiers.email_md5": ""}
+#: Places in which other programs write an empty text where there is no address.
+_MAY_BE_EMPTY = ("identifiers.email_sha256", "identifiers.email_md5")
 
 
 def rebuilt(
@@ -113,9 +114,8 @@ def rebuilt(
     """The event of an API's JSON object that somebody fixed.
 
     :param payload: one JSON object, or an array with one.
-    :param defaults: the clock, which the event's time may not be ahead of, and the forms in which
-        an address may leave. An address in clear text takes the place of all hashes, and is hashed
-        where it may not leave.
+    :param defaults: the clock, and the forms in which an address may leave. An address in clear
+        text takes the place of all hashes, and is hashed where it may not leave.
     :param key: its deduplication key as the outbox keeps it, where it has one.
     :param changes: values that take the place of the JSON's, by an event's names.
     :raises EventError: names the place in the JSON that is wrong, and what it takes.
@@ -127,7 +127,7 @@ def rebuilt(
             part, dot, member = place.rpartition(".")
             near = suggestion(place, _NAMES)
             raise EventError(f"{part}{dot}{shown(member)}", f"is no field of the API{near}")
-        if value is None or _EMPTY_HASHES.get(place) == value:
+        if value is None or (value == "" and place in _MAY_BE_EMPTY):
             continue
         if values.setdefault(name, value) != value:
             raise EventError("event_attributes.user_id", "is the same as identifiers.user_id")

@@ -109,7 +109,7 @@ class EventFields(TypedDict, total=False):
     session: Any
 
 
-#: Those of them that become the event itself.
+#: Those of them of which the event is made.
 FIELD_NAMES: tuple[str, ...] = tuple(
     name for name in EventFields.__annotations__ if name not in ("visitor", "hold", "session")
 )
@@ -133,8 +133,8 @@ def suggestion(name: object, names: Iterable[str]) -> str:
 def alike(typed: str, orders: Iterable[str]) -> list[str]:
     """Of *orders*, at most three that somebody can have meant who typed *typed*.
 
-    Ids that have numbers are alike where the numbers of one begin or end those of the other: 1002
-    is another order than 1001, and no slip.
+    Two ids with numbers are alike where the numbers of one are the first or the last numbers of the
+    other. 1001 and 1002 are two orders, and no typing error.
 
     >>> alike("1001", ["1002", "001001", "Order 1001/B", "2026-1001", "10010"])
     ['001001', 'Order 1001/B', '2026-1001']
@@ -181,7 +181,7 @@ class Identifier(NamedTuple):
     """One thing that AdRoll knows a visitor by.
 
     :param title: how people call it.
-    :param bits: its places in the mask that an event keeps; the forms of one address are one.
+    :param bits: its bits in :attr:`Coverage.mask`. An e-mail address has one for each of its forms.
     """
 
     title: str
@@ -189,7 +189,7 @@ class Identifier(NamedTuple):
 
 
 _EMAIL: Final = BITS["email"] | BITS["email_sha256"] | BITS["email_md5"]
-#: By the names that addresses and JSON have.
+#: By the names that they have in the dashboard's URLs and JSON.
 IDENTIFIERS: Final = {
     "adct": Identifier("click id", BITS["adct"]),
     "first_party_cookie": Identifier("cookie", BITS["first_party_cookie"]),
@@ -205,8 +205,8 @@ class Coverage:
 
     :param carried: names of the identifiers in the event.
     :param missing: names of those that this site could supply and did not.
-    :param off: names of those that ``ADROLL_EMAIL`` keeps from leaving. They do not count. One
-        that the event carries does: a hash that was made elsewhere.
+    :param off: names of those that ``ADROLL_EMAIL`` keeps from leaving. They do not count, except
+        one that the event carries: a hash that was made elsewhere.
 
     >>> coverage = Coverage(carried=("adct", "first_party_cookie", "email_sha256"), off=("email",))
     >>> str(coverage), coverage.score
@@ -229,7 +229,7 @@ class Coverage:
 
     @property
     def score(self) -> float:
-        """The share of the identifiers that can be sent which is carried, from 0 to 1."""
+        """The share of *possible* identifiers that the event carries, from 0 to 1."""
         return len(self.carried) / self.possible
 
     def __str__(self) -> str:
@@ -277,7 +277,7 @@ class EventDefaults:
     :param now: the clock, epoch seconds.
     :param identity: what ``identify()`` was told of the visitor, by the names of :data:`KNOWN`.
     :param email_forms: which forms of an e-mail may leave the server.
-    :param derive_key: makes the cookie value of a visitor who has only a user or device id.
+    :param derive_key: makes the cookie value of a visitor without click id and cookie.
     :param private_parameters: patterns of the names of parameters that tell who a person is.
     :param dedupe_secret: hides an order id with an address in it, see :func:`.kept_key`.
     :param known_since: when all this was learnt, epoch seconds, where that is not now: for example
@@ -322,6 +322,7 @@ def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | N
     for name in ("device_id", "user_id", "email_sha256", "email_md5", "email"):
         identifier = taken.get(name)
         if identifier is not None:
+            # A device id may come in any case of letters.
             identifier = identifier.lower() if name == "device_id" else identifier
             text = f"{name}:{identifier}".encode("utf-8", "surrogatepass")
             digest = hmac.digest(defaults.derive_key, text, "sha256")
@@ -331,23 +332,26 @@ def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | N
 
 # -- a deduplication key as it is kept -----------------------------------------------------
 
-#: How a key begins that is kept as a hash.
+#: How a key begins that is kept as a keyed hash, since an address is in it.
 HASHED = "hmac-sha256:"
-#: Most keys. They are kept as they are: ASCII without spaces, "@" and "%".
+#: Most keys: ASCII without spaces, "@" and "%". They are kept as they are.
 _PLAIN_KEY = re.compile(rf"[!-$&-?A-~]{{1,{KEY_LENGTH}}}")
 
 
 def kept_key(key: str, secret: bytes | None) -> str:
-    """*key* as the outbox keeps it, and as a look for it has to write it.
+    """*key* as the outbox keeps it. Who looks for a key looks for this form.
 
-    Two ways to write one character make the same key (NFC). Some keys are kept as a hash. One with
-    an e-mail address in it: keys are kept longer than anything else about a visitor. One that is
-    too long, not printable or ends in a space: PostgreSQL takes no NUL in a text, no engine takes
-    half a surrogate pair, and for MariaDB and MySQL a text is the same with spaces behind it. Other
-    keys stay readable, because people look for their orders.
+    Two ways to write one character make the same key (NFC). Most keys stay readable, because people
+    look for their orders. Two kinds are kept as a hash:
 
-    :param secret: the site's own (``Visitors.dedupe_secret``). Without it nobody can try addresses
-        to learn whose hash it is.
+    - a key with an e-mail address in it, since keys are kept longer than anything else about a
+      visitor;
+    - a key that is too long, is not printable or ends in a space: PostgreSQL takes no NUL in a
+      text, no engine takes half a surrogate pair, and for MariaDB and MySQL a text is the same with
+      spaces behind it.
+
+    :param secret: the site's own (``Visitors.dedupe_secret``). Who does not have it cannot try
+        addresses to learn whose hash it is.
 
     >>> kept_key("2024-1001", b"secret")
     '2024-1001'

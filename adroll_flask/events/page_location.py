@@ -22,7 +22,7 @@ from adroll_flask.visitor.identifiers import CONTROL, kind
 MAX_LOCATION = 2000
 #: Characters that are read of a longer one.
 _MAX_READ = 8 * MAX_LOCATION
-#: Characters of a host and its port before they are written in ASCII, where a host has 253.
+#: Characters of a host and its port as they are given. Written in ASCII a host has at most 253.
 _MAX_HOST = 300
 #: The parameter that is kept before all others: a click id of 240 characters, encoded.
 _CLICK = re.compile(r"[?&]adct=[^&]{1,725}(?=&|\Z)")
@@ -102,9 +102,11 @@ def _shorten(rest: str, room: int) -> str:
     if len(rest) <= room:
         return rest
     click = _CLICK.search(rest)
-    kept = rest[: room + 1 - (len(click[0]) if click else 0)]
-    end = max(kept.find("?"), kept.rfind("&")) if "?" in kept else 0
-    kept = kept[:end] if end > 0 else kept[: kept.rindex("/", 0, -1) + 1]
+    reserved = len(click[0]) if click else 0
+    # One more than fits: it may be the mark before which the text is cut.
+    kept = rest[: room - reserved + 1]
+    end = max(kept.find("?"), kept.rfind("&")) if "?" in kept else kept.rindex("/", 0, -1) + 1
+    kept = kept[:end]
     if click and click.start() >= len(kept):
         kept += ("&" if "?" in kept else "?") + click[0][1:]
     return kept
@@ -125,7 +127,7 @@ def app_location(
     :param device_type: for example ``"phone"``.
     :param package_app_name: for example ``"com.example.App"``.
     :param package_app_version: for example ``"14.1.3"``.
-    :raises EventError: *domain* is none.
+    :raises EventError: *domain* is no domain, or another text is empty or over 256 characters.
 
     >>> app_location("app.example.com", device_os="iOS", package_app_version="14.1.3")
     'https://app.example.com/?device_os=iOS&package_app_version=14.1.3'
@@ -147,21 +149,21 @@ def app_location(
 
 # -- without persons -----------------------------------------------------------------------
 
-#: A person's address in a text: ``trial:ann@example.com``, as it is or as a URL has it, which one
-#: within another has encoded twice. A domain has at most 253 characters; without a bound a URL full
-#: of encoded @ takes seconds.
+#: A person's address in a text (``trial:ann@example.com``), as it is or percent-encoded. It is
+#: encoded twice in a URL that stands within another. A domain has at most 253 characters; without a
+#: bound a URL full of encoded @ takes seconds.
 _AT = r"@|\uff20|%(?:25)*40|%(?:25)*EF%(?:25)*BC%(?:25)*A0"
 ADDRESS = re.compile(rf"[^\s@](?:{_AT})[^\s@]{{0,254}}[^\W\d]", re.IGNORECASE)
 
 
-#: What a URL has that may hold more than its page: parameters, a fragment, an address; that is a
-#: question mark, "#", "@", "%", and what is not ASCII. (Said as all but the rest of ASCII: so it is
-#: one set, and a small one.)
+#: Finds in a URL what may tell of a person: parameters, a fragment, an address. They need a
+#: question mark, "#", "@", "%" or a character that is not ASCII. (The pattern excludes the rest of
+#: ASCII: that makes one small set of it.)
 may_tell: Callable[[str], re.Match[str] | None] = re.compile(r"[^\x00-\"$&->A-\x7f]").search
 
 
 def may_hold_address(text: str) -> bool:
-    """False where :data:`ADDRESS` finds nothing in *text*, told in a fraction of the time."""
+    """False: :data:`ADDRESS` finds nothing in *text*. It takes a fraction of the time."""
     return "@" in text or "%" in text or not text.isascii()
 
 
@@ -183,7 +185,7 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
             return True
         return has_address is not None and has_address(parameter) is not None
 
-    rest, hash, fragment = url.partition("#")
+    rest, sign, fragment = url.partition("#")
     start, mark, query = rest.partition("?")
     host = start.find("/", start.find("://") + 3)
     if has_address is not None and has_address(start, host):
@@ -195,8 +197,8 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
         query = "&".join(kept)
         mark = mark if query else ""
     if fragment and any(tells(part) for part in re.split("[?&/]", fragment)):
-        hash = fragment = ""
-    return start + mark + query + hash + fragment
+        sign = fragment = ""
+    return start + mark + query + sign + fragment
 
 
 @functools.lru_cache(64)

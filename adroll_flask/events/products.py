@@ -20,13 +20,16 @@ _NO_PRODUCT = (str, bytes, int, float, list, set, type(None))
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for what raised when it was read, until it is checked and refused."""
+    """Stands for a value that could not be read, until the check refuses it.
+
+    :param error: the name of the exception.
+    """
 
     error: str
 
 
 def listed(products: Iterable[Any]) -> list[Any] | Unreadable:
-    """*products*, one more than are taken at most, of what may be read once."""
+    """A list of *products*, which may be an iterator: at most one more than an event takes."""
     try:
         return [*islice(products, MAX_PRODUCTS + 1)]
     except Exception as problem:
@@ -120,11 +123,14 @@ def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | No
     product: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)
-        value = None if path is None else item
+        if path is None:
+            continue
+        value = item
         steps: Iterable[Any] = path.split(".") if isinstance(path, str) else (path,)
-        for name in steps:
-            if value is not None and not isinstance(value, Unreadable):
-                value = _value_of(value, name)
+        for step in steps:
+            if value is None or isinstance(value, Unreadable):
+                break
+            value = _value_of(value, step)
         if value is not None:
             product[field] = value
     return product
