@@ -1,9 +1,10 @@
-"""One claim's way to AdRoll: its requests, and which event answers for a refusal.
+"""One claim's way to AdRoll: its requests, and which event is to blame for a refusal.
 
-A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
-blamed only while AdRoll demonstrably takes others: one of the same claim was accepted, or a trial
-event passes. Else it is the destination that refuses everything, which is stopped, and nobody is
-blamed. What the body of a request looks like is told in :mod:`.client`.
+A request that AdRoll refuses for its content (400, 422) or its size (413) is sent again in two
+halves, down to single events. An event is blamed only while AdRoll is known to take others: it
+accepted one of the same claim, or a trial event. Otherwise AdRoll refuses everything: the
+destination is stopped, and no event is blamed. What the body of a request looks like is told in
+:mod:`.client`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ logger: Logger = get_logger("adroll_flask.delivery")
 
 _T = TypeVar("_T")
 
-#: Seconds until an event is sent again, by how often it was unsure. Each may double a sale, so
-#: after the last one nobody sends it but people.
+#: Seconds until an event is sent again, by how often it was unsure. Each time the sale may be
+#: counted twice, so after the last one only a person can have it sent again.
 UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
 #: Seconds until something is tried again that the outbox did not take.
 _AGAIN: Final = 0.1
@@ -72,16 +73,15 @@ class BatchSender:
     ended: int = 0
 
     def __post_init__(self) -> None:
-        #: What is not settled yet.
+        #: The claim's events that are not settled yet, by their ids.
         self._open = {event.id: event for event in self.claim.events}
         #: Those that became ``sending`` with the claim itself.
         self._begun = set(self._open) if self.claim.is_sending else set()
         account = self.gate.client.account
         self._eids = {name: getattr(account, name) for name in ("advertisable_eid", "pixel_eid")}
         self._eids_in_json = [f'"{name}":"{eid}"'.encode() for name, eid in self._eids.items()]
-        #: Values of ``dry_run`` for which AdRoll is known to take events. AdRoll accepted events of
-        #: the claim with that value, or a trial event in place of a suspect with that value. Dry
-        #: runs and other events share no request. One kind tells nothing about the other.
+        #: Values of ``dry_run`` with which AdRoll is known to take events: it accepted events of
+        #: the claim, or a trial event in the place of a suspect. Dry runs tell nothing of others.
         self._taken: set[bool] = set()
         self._suspects: list[_Suspect] = []
 
@@ -124,7 +124,7 @@ class BatchSender:
         alike = attrgetter("attempts", "dry_run")
         for (attempts, _), events in groupby(sorted(good, key=alike), alike):
             group = list(events)
-            size = max(1, MAX_BATCH >> 2 * attempts)
+            size = max(1, MAX_BATCH // 4**attempts)
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
@@ -168,13 +168,13 @@ class BatchSender:
         self._send(events[middle:])
 
     def _begin(self, events: Sequence[BriefRow]) -> list[BriefRow]:
-        """Commit that these may leave now; those that are still ours."""
+        """Commit that *events* may leave now; returns those that are still ours."""
         self._make_ready()
         still_open = [event for event in events if event.id in self._open]
         ids = [event.id for event in still_open]
         begun = self._begun
-        # While the first request was under way a visitor may have withdrawn consent: before each
-        # later one the outbox is asked.
+        # For the first request alone. While it is under way a visitor may withdraw consent, so the
+        # outbox is asked before each later one.
         self._begun = set()
         if begun.issuperset(ids):
             return still_open
@@ -237,7 +237,7 @@ class BatchSender:
         if unsure and attempts >= len(UNSURE_PAUSES):
             error = _sent_too_often(answer.words, attempts + 1)
             return [replace(_dead_letters(events, answer, "unsure"), error=error)]
-        # Where AdRoll was not reached, no event dies of its age.
+        # Where AdRoll was not reached, no event becomes too old.
         refused = answer.kind != "failed_sure"
         old = [event for event in events if refused and self._is_too_old(event)]
         again = Outcome(
@@ -319,7 +319,7 @@ class BatchSender:
             return _dead_letters([event], refusal, "too_large")
         ended = _dead_letters([event], refusal, "refused")
         early = event.occurred_at - self.claim.claimed_at
-        if 0 < early <= DAY:  # more than a time zone is
+        if 0 < early <= DAY:  # a wrong time zone is less than a day
             return replace(ended, kind="retry", delay=early + 1)
         return ended
 
@@ -372,8 +372,10 @@ class BatchSender:
                 self.announce(event_rejected, id=event.id, name=event.name, reason=outcome.reason)
 
     def _insist(self, action: Callable[[], _T]) -> _T:
-        """Do *action*, again for a while where it fails: an event that AdRoll took and that is not
-        settled is sent twice."""
+        """Do *action*. Where it fails, do it again for a while.
+
+        An event that AdRoll took and that is not settled would be sent twice.
+        """
         began = time.monotonic()
         while True:
             try:

@@ -37,7 +37,7 @@ from .transport import NoAnswer, Response, Transport
 MAX_BATCH = 100
 #: What a header carries unchanged; a line break would start a header of its own.
 _TOKEN = re.compile("[!-~]{1,4096}")
-#: Seconds: no ``Retry-After`` silences us for longer, whatever it says.
+#: Seconds for which we heed a ``Retry-After`` at most.
 MAX_RETRY_AFTER = 3600.0
 _MAX_ERRORS = 20
 _MAX_WORDS = 300
@@ -51,7 +51,7 @@ _HEADERS = {
 }
 
 Kind = Literal["accepted", "content", "too_large", "throttled", "denied", "failed_sure", "unsure"]
-#: What a status means; of others their hundred says it, and what is in neither is unsure.
+#: What these statuses mean. Any other one means what its hundred means, or else it is unsure.
 _KINDS: dict[int, Kind] = {
     400: "content",
     408: "unsure",
@@ -73,15 +73,15 @@ class Answer:
     """What one request came to.
 
     :param kind: ``accepted``; ``content`` (400, 422: some event may be at fault); ``too_large``;
-        ``throttled`` (429, 503: certainly not taken, later); ``denied`` (the address, the account
-        or the token is at fault, no event is); ``failed_sure`` (nothing was sent); ``unsure`` (it
-        may have been taken).
+        ``throttled`` (429, 503: certainly not taken, it is to come later); ``denied`` (the address,
+        the account or the token is at fault, no event is); ``failed_sure`` (nothing was sent);
+        ``unsure`` (it may have been taken).
     :param reason: a short name from a fixed set: ``"http_401"``, ``"dns"``, ``"read_timeout"``.
     :param status: the HTTP status where one came.
     :param retry_after: seconds that AdRoll asks us to wait, at most an hour.
     :param errors: what AdRoll says is wrong, bounded and redacted.
-    :param clock_ahead: seconds by which this host's clock is ahead of AdRoll's by the answer;
-        behind: below 0; ``None``: the answer does not tell.
+    :param clock_ahead: seconds by which this host's clock is ahead of AdRoll's, as the answer
+        shows; below 0: it is behind; ``None``: the answer does not show it.
     """
 
     kind: Kind
@@ -142,7 +142,7 @@ class Client:
         return token
 
     def fingerprint(self, token: str) -> str:
-        """A keyed one of *token*, both EIDs and the URL."""
+        """A keyed hash of *token*, both EIDs and the URL."""
         settings = self.settings
         key = settings.secret_key[0] if settings.secret_key else b""
         parts = (token, self.account.advertisable_eid, self.account.pixel_eid, settings.api_url)
@@ -155,11 +155,11 @@ class Client:
     def send(self, payloads: Sequence[bytes], dry_run: bool, token: str) -> Answer:
         """Send events in one request, at most :data:`MAX_BATCH`.
 
-        :param payloads: each one event's JSON object.
-        :param dry_run: AdRoll validates and forgets.
-        :param token: of :meth:`token`.
-
         Whatever the network and AdRoll do ends in an :class:`Answer`.
+
+        :param payloads: each one event's JSON object.
+        :param dry_run: AdRoll checks the events and forgets them.
+        :param token: of :meth:`token`.
         """
         # Level 1 takes 3/5 of the default's time and makes a tenth more bytes. mtime=0: the same
         # events make the same bytes.
@@ -189,7 +189,7 @@ def _secrets(token: str, payloads: Sequence[bytes]) -> Iterator[str]:
     """The token, and what names the visitors of a batch: AdRoll's words may repeat it."""
     yield token
     for payload in payloads:
-        with suppress(ValueError, RecursionError):  # damaged behind its account
+        with suppress(ValueError, RecursionError):  # a payload that was damaged in the outbox
             yield from _identifying_values(json.loads(payload))
 
 
@@ -217,8 +217,8 @@ def answer_from(
         identifiers); asked only where there are words.
     """
     status = response.status
-    # "2xx takes the whole batch", whatever the body says; but a body that broke off casts doubt on
-    # who wrote the status: AdRoll, or something between that lost AdRoll.
+    # A 2xx takes the whole batch, whatever the body says. But where the body broke off, the status
+    # may come from something between that had lost AdRoll.
     if 200 <= status <= 299 and response.truncated:
         return Answer("unsure", "truncated", status)
     kind = kind_of(status)
@@ -241,10 +241,11 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _clock_ahead(response: Response, sent_at: float, received_at: float) -> float | None:
-    """Seconds by which the clock here is ahead of AdRoll's; ``None``: it is no answer of AdRoll's.
+    """Seconds by which the clock here is ahead of AdRoll's.
 
-    A proxy's page has a clock of its own; it is HTML, and AdRoll's answers are JSON. ``Date`` is
-    when the answer was made, in whole seconds (RFC 9110, section 6.6.1).
+    ``None``: the answer has no ``Date``, or is none of AdRoll's. A proxy's page has a clock of its
+    own; it is HTML, and AdRoll's answers are JSON. ``Date`` is when the answer was made, in whole
+    seconds (RFC 9110, section 6.6.1).
     """
     date = _date(response.headers.get("date", ""))
     if date is None or response.body.lstrip()[:1] not in (b"{", b"["):

@@ -50,10 +50,12 @@ RECHECK: Final = 5.0
 _GATHER: Final = 0.02
 #: Seconds for which a rest sleeps at a time.
 _TICK: Final = 0.5
+#: Seconds from one housekeeping to the next; and where the last one left something to do.
 _HOUSEKEEPING: Final = 60.0
 _MORE_HOUSEKEEPING: Final = 1.0
-#: Seconds by which the oldest due event may be late.
+#: Seconds by which the oldest due event may be late before that is logged.
 LATE: Final = 900.0
+#: Seconds from one look for reports that no longer come to the next.
 _SILENT_EVERY: Final = 600.0
 
 
@@ -125,13 +127,14 @@ class Deliverer:
     def __post_init__(self) -> None:
         #: The accounts whose events it delivers; before any is set, what is reported has none.
         self.accounts: tuple[str, ...] = tuple(self.settings.served_accounts) or ("",)
-        #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
+        #: When the last step began, by ``time.monotonic()``. It is long ago where the loop hangs.
         self.stepped_at: float = time.monotonic()
         self._silent_from = 0.0
         self._is_late = False
+        #: Whether it delivers until it is stopped (:meth:`run`). It then gives signs of life.
         self._stays = False
         self._adopt_at = float("-inf")
-        #: What the last step ended with, if that was a fault.
+        #: The name of the fault that the last step ended with; empty: it had none.
         self._trouble = ""
         self._clean_at = time.monotonic() + _HOUSEKEEPING
         # A forked child does not have its parent's threads. So each process makes turns of its own.
@@ -140,7 +143,7 @@ class Deliverer:
     @cached_property
     def gates(self) -> tuple[Gate, ...]:
         """One for each account that has all that sending needs; what others lack is logged."""
-        # Imported here, since who only takes in needs no client.
+        # Imported here: a process that only takes events in needs no client.
         from .client import Client
         from .pauses_and_stops import Gate
         from .transport import RequestsTransport
@@ -158,7 +161,7 @@ class Deliverer:
                     whose=f" for account {eid}" if len(served) > 1 else "",
                     monotonic=self.monotonic,
                     rng=self.rng,
-                    sign_of_life=self.seen,
+                    sign_of_life=self.sign_of_life,
                     clocks=self.outbox.clocks,
                 )
                 gates.append(gate)
@@ -181,8 +184,8 @@ class Deliverer:
         if sends and self.gates:
             from . import batch  # noqa: F401
 
-    def seen(self) -> None:
-        """Give a sign of life for all accounts, where it stays with them."""
+    def sign_of_life(self) -> None:
+        """Give a sign of life for all accounts, if it delivers until it is stopped."""
         if self._stays and self.outbox.exists():
             with suppress(model.OutboxFailed):  # which must not undo what is under way
                 for gate in self.gates:
@@ -193,8 +196,9 @@ class Deliverer:
     def _advance(
         self, stop: threading.Event, until: float = 0.0, *, waits: bool = True
     ) -> Progress:
-        """Work off each account's events; one step each where *until* is over.
+        """Do each account's steps until nothing is left to do, or until *until*; at least one each.
 
+        :param until: by ``time.monotonic()``.
         :param waits: ``False``: where there are several accounts, begin their turns and wait for
             none of them.
         :raises OutboxFailed: the outbox cannot be worked with. All accounts were tried.
@@ -210,7 +214,7 @@ class Deliverer:
         return Progress()
 
     def _take_turns(self, turns: list[Turn], stop: threading.Event, until: float) -> Progress:
-        """Let those of *turns* work that have something to do, at once, and wait for all.
+        """Let those of *turns* work that have something to do, side by side, and wait for all.
 
         :raises Exception: the first fault of theirs.
         """
@@ -225,9 +229,10 @@ class Deliverer:
         return self._results_of(working + wanted)
 
     def _begin_turns(self, turns: list[Turn], stop: threading.Event) -> None:
-        """Let those of *turns* begin that have something to do, and tell of the last one's fault.
+        """Let those of *turns* begin that have something to do, and wait for none of them.
 
-        None is waited for, but where no thread can be started.
+        Where no thread can be started, each does one step here. The fault of a turn's last work is
+        counted and logged.
         """
         for turn in turns:
             if turn.is_under_way:
@@ -285,10 +290,10 @@ class Deliverer:
         """One step of an account: one claim at most, with its requests."""
         destination = gate.destination.state()
         is_stopped = destination.stopped is not None
-        self.seen()
+        self.sign_of_life()
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
-        # Of an account that needs no question, the claim itself tells whether there is something.
+        # An open account claims without asking: the claim tells whether something is due.
         is_open = gate.is_open(destination)
         is_due = is_open or self.outbox.queue.is_due([gate.destination.account])
         if not is_due and not is_stopped:
@@ -319,12 +324,13 @@ class Deliverer:
         claim = queue.claim(gate.destination.account, limit, self.lease, begin=begin)
         sender = BatchSender(gate, queue, claim, permit, self.announce, stop, self.lease, leased_at)
         sender.run()
-        # A probe that went well opens the way; full batches follow each other at once.
+        # No next step at once where no event came to its end. A claim without events has taken in
+        # a part of the journal.
         more = claim.more and bool(sender.ended or not claim.events)
         return Progress(sender.ended, more=more)
 
     def _pause(self, seconds: float) -> Progress:
-        self.outbox.ingest.take_in()  # else a claim does it
+        self.outbox.ingest.take_in()  # which otherwise the claim does
         return Progress(pause=min(seconds, RECHECK))
 
     def step(self, stop: threading.Event, *, sends: bool = True, waits: bool = True) -> Progress:
@@ -336,7 +342,7 @@ class Deliverer:
         self.stepped_at = time.monotonic()
         step = Progress()
         fault: Exception | None = None
-        is_there = self.outbox.exists()  # to look at one that is not there would make it
+        is_there = self.outbox.exists()  # to open one that is not there would make it
         try:
             if is_there and not sends:
                 while self.outbox.ingest.take_in() and not stop.is_set():
@@ -366,7 +372,7 @@ class Deliverer:
             self.look()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
         if sends:
-            # Also where nothing was ever reported, which the shop's list may tell.
+            # Also where there is no outbox: the shop's list may tell that all reports are missing.
             self.also()
 
     def look(self) -> None:
@@ -376,32 +382,37 @@ class Deliverer:
         call. Events that no longer come are looked for once in ten minutes.
         """
         try:
-            # Also those of no account, where nobody takes them over.
-            late = self.outbox.queue.oldest_due((*self.accounts, "")) or 0.0
-            was_late = self._is_late
-            self._is_late = late > LATE
-            if self._is_late and not was_late:
-                states = self.outbox.lookups.destinations()
-                worst = model.worst(states[eid] for eid in self.accounts if eid in states)
-                self.counters.add("delivery_late")
-                logger.error(
-                    "AdRoll events have been waiting for %s%s. Is a worker running? See "
-                    "`flask adroll outbox`. [nobody-delivers]",
-                    span(late),
-                    f" (stopped: {worst.stopped})" if worst.stopped else "",
-                )
-            if time.monotonic() < self._silent_from:
-                return
-            self._silent_from = time.monotonic() + _SILENT_EVERY
-            for silence in self.outbox.lookups.note_silences():  # each once, over all processes
-                self.counters.add("reports_silent", silence.name)
-                logger.error(
-                    "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
-                    too_few.sentence_of(silence, self.clock(), self.settings.time_zone),
-                )
-                self.announce(reports_silent, **silence._asdict())
+            self._look_for_late()
+            if time.monotonic() >= self._silent_from:
+                self._silent_from = time.monotonic() + _SILENT_EVERY
+                self._look_for_silences()
         except model.OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
+
+    def _look_for_late(self) -> None:
+        # Also those of no account, where nobody takes them over.
+        late = self.outbox.queue.oldest_due((*self.accounts, "")) or 0.0
+        was_late = self._is_late
+        self._is_late = late > LATE
+        if self._is_late and not was_late:
+            states = self.outbox.lookups.destinations()
+            worst = model.worst(states[eid] for eid in self.accounts if eid in states)
+            self.counters.add("delivery_late")
+            logger.error(
+                "AdRoll events have been waiting for %s%s. Is a worker running? See "
+                "`flask adroll outbox`. [nobody-delivers]",
+                span(late),
+                f" (stopped: {worst.stopped})" if worst.stopped else "",
+            )
+
+    def _look_for_silences(self) -> None:
+        for silence in self.outbox.lookups.note_silences():  # each once, over all processes
+            self.counters.add("reports_silent", silence.name)
+            logger.error(
+                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
+                too_few.sentence_of(silence, self.clock(), self.settings.time_zone),
+            )
+            self.announce(reports_silent, **silence._asdict())
 
     def _tell_of(self, fault: Exception | None, before: str) -> str:
         """Count *fault*, and log it unless its name is *before*; returns its name, or ``""``."""
@@ -428,11 +439,11 @@ class Deliverer:
             step = self._advance(stop, until)
             ended += step.ended
             if not step.more or stop.is_set() or time.monotonic() >= until:
-                self.outbox.database.empty_log(at_once=True)  # who called may call no more
+                self.outbox.database.empty_log(at_once=True)  # there may be no later call
                 return ended
 
     def flush(self, timeout: float) -> int:
-        """Send what is due, here; returns how many events are still waiting.
+        """Send what is due, in the calling thread; returns how many events are still waiting.
 
         A request that has begun is waited for.
 
@@ -453,11 +464,11 @@ class Deliverer:
         self._stays = True
         never = WakeUp()
         while not stop.is_set():
-            self.turn(stop).take(stop, never, self.seen)
+            self.one_round(stop).take(stop, never, self.sign_of_life)
         for turn in self._turns.own():
             turn.wait()
 
-    def turn(
+    def one_round(
         self,
         stop: threading.Event,
         *,
@@ -469,7 +480,8 @@ class Deliverer:
         """One step of a loop, and the rest that follows it.
 
         :param sends: see :meth:`step`.
-        :param in_burst: this process reports as fast as it can: then full batches linger, too.
+        :param in_burst: this process reports as fast as it can. Then the loop rests also where
+            more is due.
         :param flushing: somebody waits for what is due.
         :param waits: see :meth:`step`.
         """
@@ -479,6 +491,6 @@ class Deliverer:
         if step.more and (flushing or not in_burst):
             return Rest()
         if step.ended:
-            # After a send: what was reported meanwhile woke nobody, since nobody waited.
+            # What was reported while it sent has woken nobody, since nobody rested.
             return Rest(self.settings.linger)
         return Rest(self.poll, self.outbox.wake_up, self.settings.linger if sends else _GATHER)

@@ -1,7 +1,7 @@
 """Whether a request of an account may go to AdRoll, and what its answer means for the next.
 
 The state lives in the outbox, since all workers of an account share one destination; here are the
-rules. What a destination's trouble means for events is :mod:`.batch`'s.
+rules. What a destination's trouble means for events is told in :mod:`.batch`.
 
 After a 429 or a 503 an account pauses for as long as ``Retry-After`` says, else for 2 seconds, 4,
 8 and so on (:meth:`Gate.troubled`). What each status means, and how long ``Retry-After`` may be,
@@ -27,8 +27,8 @@ from .client import Answer, Client
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
-#: Seconds from one question to the next, at most, while AdRoll is away; so long it takes at most
-#: until its return is noticed. A pause that AdRoll itself asks for may be longer.
+#: Seconds from one question to the next, at most, while AdRoll is away: its return is noticed
+#: within this time. A pause that AdRoll itself asks for may be longer.
 MAX_PAUSE: Final = 30.0
 #: The same while the destination is stopped.
 STOP_PAUSE: Final = 60.0
@@ -46,8 +46,9 @@ class Permit:
 
     :param token: the access token to send with.
     :param fingerprint: of the configuration with that token.
-    :param probing: ``down``: this is the one request that may be under way; ``stopped``: so it is,
-        and the destination is stopped; ``other``: it is stopped for another configuration.
+    :param probing: ``no``: AdRoll takes events. ``down``: AdRoll is away, and only this request may
+        be under way. ``stopped``: the same where the destination is stopped. ``other``: the
+        destination is stopped for another configuration than this one.
     """
 
     token: str = field(repr=False)
@@ -115,16 +116,21 @@ class Gate:
         return token
 
     def is_open(self, destination: Destination) -> bool:
-        """Whether nothing stands between a claim and its request, as a callable that gives the
-        token does: then one commit does for both."""
+        """Whether a request can follow its claim at once, so that one commit does for both.
+
+        A callable that gives the token may take its time.
+        """
         is_well = destination.stopped is None and not destination.failures
         return is_well and not callable(self.client.account.access_token)
 
     def permit(self, destination: Destination) -> Permit | None:
-        """Permission to send now, if no other worker is trying the destination out.
+        """Permission to send now.
 
-        To be asked before events are claimed, since a callable that gives the token may take its
-        time.
+        It is asked for before events are claimed, since a callable that gives the token may take
+        its time.
+
+        :returns: ``None``: there is no token, another worker is trying the destination out, or
+            AdRoll has just refused this configuration.
         """
         token = self._token()
         if token is None:
@@ -148,7 +154,7 @@ class Gate:
         return Permit(token, ours, "stopped" if is_stopped else "down")
 
     def give_up(self, permit: Permit) -> None:
-        """Let others ask: under *permit* nobody did, or AdRoll only refused what an event says."""
+        """Let others ask: nobody did under *permit*, or AdRoll only refused what an event says."""
         if permit.is_question:
             self.destination.pause(0.0)
 
@@ -173,7 +179,7 @@ class Gate:
             self.clocks.tell("adroll", answer.clock_ahead)
 
     def probe(self, permit: Permit) -> Answer:
-        """Send one event that is known to be good, in a dry run."""
+        """Send a trial event, in a dry run."""
         from adroll_flask.events.build import trial_event
 
         event = trial_event(self.client.account, self.client.clock())
@@ -247,18 +253,20 @@ class Gate:
     # Probing
 
     def try_out(self, permit: Permit, *, is_due: bool) -> Permit | None:
-        """Ask an AdRoll that is away or stopped with a trial event: no order is risked on it.
+        """Find out with a trial event whether AdRoll takes events again.
 
-        A lost answer would make an order unsure, and in many an outage each is lost, although
-        AdRoll takes what is sent. Where the trial is refused for its content, AdRoll is there: it
-        may have a reason of its own against the trial, so that an event is to find out.
+        No order is risked: a lost answer would make it unsure, and in many outages each answer is
+        lost, although AdRoll takes what is sent. A waiting event asks instead in two cases: at
+        every other question in a stop; and where AdRoll is back, but refuses the trial for its
+        content. It may have a reason of its own against the trial.
 
-        :param is_due: whether there is one.
-        :returns: under what one event may follow now.
+        :param is_due: whether an event waits.
+        :returns: the permit for one waiting event; ``None``: nothing more is sent now.
         """
         is_stopped = permit.probing == "stopped"
-        self._was_trial = is_stopped and not (is_due and self._was_trial)
-        if is_stopped and not self._was_trial:
+        is_for_event = is_stopped and is_due and self._was_trial
+        self._was_trial = is_stopped and not is_for_event
+        if is_for_event:
             return permit
         answer = self.probe(permit)
         if not is_stopped and answer.kind in ("content", "too_large"):

@@ -41,31 +41,35 @@ _BEGINS: Final = 1.0
 
 
 class _Process:
-    """What belongs to one process: after a fork nothing of the parent's is touched, locks least."""
+    """What belongs to one process: after a fork nothing of the parent's is used, and no lock."""
 
     def __init__(self) -> None:
         self.stop: threading.Event = threading.Event()
         self.hurry: WakeUp = WakeUp()
-        #: All is loaded that a first report needs.
+        #: All that a first report needs is loaded.
         self.ready = False
         #: How many calls of :meth:`DeliveryThread.flush` wait for the thread.
         self.flushing = 0
-        #: Held by the thread that runs: of several that are made at once, the others end. No report
-        #: takes it, which a time limit could end in its midst. (``Thread.is_alive()`` would not do:
-        #: ended so, it takes a thread that runs for one that has ended, on Python 3.11.)
+        #: Held by the thread that runs. Where several are made at once, the others end. A report
+        #: does not take it, since a time limit may end a report at any point. (So it may end
+        #: ``Thread.is_alive()``, which on Python 3.11 then says of a running thread that it ended.)
         self.running: threading.Lock = threading.Lock()
-        #: The thread that was made last, and when, until it runs.
+        #: The thread that was made last.
         self.newest: threading.Thread | None = None
+        #: When it was made, until it runs.
         self.made_at: float = float("-inf")
-        #: The one that ran last has not come to its end.
+        #: The thread that ran last has not come to its end: it runs, or it died.
         self.is_unfinished = False
+        #: Reports, counted up to :data:`_FULL` and then from 0 again.
         self.reports = 0
-        #: Reports since a moment, and until when that is a burst: this process reports as fast as
-        #: it can, no requests, but a loop that does nothing else. Beside it the thread would wait
-        #: for the interpreter nearly all the time, and each report would pay for waking it in vain.
+        #: How many reports came since when.
         self.lately = 0
         self.since: float = 0.0
+        #: Until when there is a burst: a loop reports as fast as it can, and this process answers
+        #: no requests. Beside it the thread would wait for the interpreter nearly all the time, and
+        #: each report would pay for waking it in vain.
         self.burst_until: float = 0.0
+        #: Until when the thread sends after it was stopped.
         self.drain_until: float = 0.0
 
     @property
@@ -76,14 +80,14 @@ class _Process:
 class DeliveryThread:
     """Runs a :class:`~adroll_flask.delivery.deliverer.Deliverer` beside the requests.
 
-    Where others deliver (``ADROLL_DELIVERY="worker"``) it takes into the outbox what this process
-    reports; where the call itself does (``"sync"``) it never runs.
+    With ``ADROLL_DELIVERY="worker"`` it only takes into the outbox what this process reports;
+    others deliver. With ``"sync"`` it never runs: the call that reports delivers.
 
     Nothing is started before :meth:`start` or :meth:`nudge`, which are called with the first
     request or report of each process: threads do not survive a fork, so a forked worker
     starts its own. A thread that died is started again; one whose app was dropped ends.
 
-    :param deliverer: gives what it runs; asked in the thread, since that imports.
+    :param deliverer: gives what it runs, and makes it when first asked.
     :param counters: where its own troubles are counted.
     :param delivery: ``ADROLL_DELIVERY``.
     """
@@ -141,7 +145,7 @@ class DeliveryThread:
     def load(self, process: _Process) -> bool:
         """Load what reports and deliveries need, which takes some tenths of a second.
 
-        :returns: whether there is anything that it can do.
+        :returns: whether it can deliver.
         """
         if process.is_unfinished:
             logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
@@ -159,12 +163,12 @@ class DeliveryThread:
         process.ready = True
         return True
 
-    def turn(self, process: _Process) -> Rest:
+    def one_round(self, process: _Process) -> Rest:
         """One step, and the rest that follows it."""
-        # Requests get the interpreter often, but while somebody waits for what is sent.
+        # Requests get the interpreter often, except while a flush waits.
         with nullcontext() if process.flushing else forks.sharing_gil():
             self.measure()
-            return self._deliverer().turn(
+            return self._deliverer().one_round(
                 process.stop,
                 sends=self._sends,
                 in_burst=time.monotonic() < process.burst_until,
@@ -179,18 +183,18 @@ class DeliveryThread:
             self._counters.add("delivery_error", failure.reason)
 
     def finish(self, process: _Process) -> None:
-        """Send what still lingers, as long as the time that exit grants."""
+        """Send what still lingers, until :attr:`_Process.drain_until`."""
         self.measure()
         deliverer = self._deliverer()
-        go_on = threading.Event()
+        never = threading.Event()
         while time.monotonic() < process.drain_until:
-            if deliverer.turn(go_on, sends=self._sends, flushing=True, waits=True).seconds:
+            if deliverer.one_round(never, sends=self._sends, flushing=True, waits=True).seconds:
                 break
 
     # For who reports
 
     def nudge(self) -> None:
-        """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
+        """Tell that an event was put. After 100 nothing lingers, except in a burst."""
         process = self._processes.own()
         if not process.alive:
             self.start()
@@ -219,12 +223,12 @@ class DeliveryThread:
         process.flushing += 1
         self._wake(process)
         try:
-            # What sends is imported by the thread: here that would take the time of a request.
+            # The thread imports what sends. To do that here would take a request's time.
             while process.alive and (not process.ready or deliverer.gates):
                 remaining = until - time.monotonic()
                 if remaining <= 0:
                     return queue.waiting(deliverer.accounts, until)
-                # To count is to take in; what is due the thread takes in as it sends it, which is
+                # waiting() takes in the journal. While something is due, the thread does that with
                 # less work.
                 is_due = queue.is_due(deliverer.accounts)
                 if not is_due and not queue.waiting(deliverer.accounts, until):
@@ -252,7 +256,7 @@ class DeliveryThread:
         process.stop.set()
         self._wake(process)
         process.newest.join(timeout)
-        # Another one may run than the newest.
+        # The one that runs may be another than the newest.
         has_ended = process.running.acquire(timeout=max(0.0, until - time.monotonic()))
         if has_ended:
             process.running.release()
@@ -263,7 +267,7 @@ class DeliveryThread:
         self._processes.own().stop.clear()
 
     def _at_exit(self) -> None:
-        # Inherited by forked children as well, whose own thread is another or none. A second
+        # Forked children inherit this; their own thread is another, or there is none. A second
         # signal would cut off what the first one lets finish.
         with forks.block_exit_signals():
             self.stop(EXIT_WAIT)
@@ -281,7 +285,8 @@ def _run_thread(this: weakref.ref[DeliveryThread], process: _Process) -> None:
 
 
 def _deliver(this: weakref.ref[DeliveryThread], process: _Process) -> None:
-    # A thread that rests keeps no app: after each rest it looks whether that is still there.
+    # A thread that rests does not keep its app alive. After each rest it looks whether the app is
+    # still there.
     thread = this()
     if thread is None:
         return
@@ -289,7 +294,7 @@ def _deliver(this: weakref.ref[DeliveryThread], process: _Process) -> None:
         return
     measure = forks.weakly(thread.measure)
     while not process.stop.is_set():
-        rest = thread.turn(process)
+        rest = thread.one_round(process)
         del thread
         rest.take(process.stop, process.hurry, measure)
         thread = this()

@@ -1,9 +1,9 @@
 """One POST over the network: what came back, or why nothing did and whether it may have been taken.
 
-The difference that everything above rests on is *sure* or *unsure*: a request of which no byte
-went out can be sent again without a thought, any other may have been taken. It is not read off an
-exception's type, since both urllib3's read time-out and its TLS error occur before and after the
-request leaves; the connection itself notes when the request begins.
+A request of which no byte went out was *surely* not taken, and can be sent again. Of any other one
+that is *unsure*: it may have been taken. An exception's type does not tell which: urllib3's read
+time-out and its TLS error occur both before and after the request leaves. So the connection itself
+notes when the request begins.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ class Transport(Protocol):
         """
 
 
-class _Line:
-    """A connection that is kept from one request to the next, and how far the present one is."""
+class _Connection:
+    """A connection that is kept from one request to the next, and how far its request is."""
 
     def __init__(self) -> None:
+        #: When its last request began, by ``time.monotonic()``, as the two deadlines below.
         self.used: float = 0.0
         #: Whether its connections tell when a request begins: else each may have begun.
         self.tells = True
@@ -99,7 +100,7 @@ class _Line:
 
 
 class RequestsTransport:
-    """The network, through a :class:`requests.Session` for each request that is under way at once.
+    """The network, through one :class:`requests.Session` for each request that is under way.
 
     Redirects are not followed, since they would carry the token elsewhere. TLS is always
     verified; the usual environment variables may name another CA bundle and a proxy, but a
@@ -110,21 +111,21 @@ class RequestsTransport:
 
     def __init__(self, timeouts: Timeouts | None = None) -> None:
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        #: Those that no request uses at the moment; the last one was used last. A forked child
-        #: leaves its parent's connections alone, and does not close them.
-        self._idle = PerProcess(list[_Line])
+        #: Connections that no request uses at the moment, the one that was used last at the end. A
+        #: forked child leaves its parent's connections alone, and does not close them.
+        self._idle = PerProcess(list[_Connection])
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
         timeout = self._timeouts
-        line = self._take()
-        line.has_begun = not line.tells
-        line.used = time.monotonic()
-        # The answer's clock starts with the call; connecting has its own, shorter one.
-        line.until = line.used + timeout.connect + timeout.total
-        line.begin_by = line.until - timeout.read
+        connection = self._take()
+        connection.has_begun = not connection.tells
+        connection.used = time.monotonic()
+        # The time to connect comes on top of the time for the whole answer.
+        connection.until = connection.used + timeout.connect + timeout.total
+        connection.begin_by = connection.until - timeout.read
         try:
-            with line.session.post(
+            with connection.session.post(
                 url,
                 data=body,
                 headers=dict(headers),
@@ -140,27 +141,28 @@ class RequestsTransport:
             ) as answer:
                 names = {name.lower(): value for name, value in answer.headers.items()}
                 response = Response(answer.status_code, names, *_body_of(answer.raw))
-        # requests' own are OSErrors; urllib3's of a URL or a proxy that it cannot use ValueErrors.
+        # requests' own errors are OSErrors. urllib3 raises a ValueError for a URL or a proxy that
+        # it cannot use.
         except (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
-            reason = _failure_of(error, has_begun=line.has_begun)
+            reason = _failure_of(error, has_begun=connection.has_begun)
         else:
-            self._idle.own().append(line)
+            self._idle.own().append(connection)
             return response
         # Outside the handler, so that nothing is chained: requests' exceptions carry the request
         # with its Authorization header.
-        line.session.close()
-        raise NoAnswer(reason, sure=not line.has_begun)
+        connection.session.close()
+        raise NoAnswer(reason, sure=not connection.has_begun)
 
-    def _take(self) -> _Line:
+    def _take(self) -> _Connection:
         """The idle line that was used last, or a new one."""
         idle = self._idle.own()
         try:
-            line = idle.pop()
+            connection = idle.pop()
         except IndexError:
-            return _Line()
-        if time.monotonic() - line.used > MAX_IDLE:
-            line.session.close()  # it opens another connection
-        return line
+            return _Connection()
+        if time.monotonic() - connection.used > MAX_IDLE:
+            connection.session.close()  # it opens another connection
+        return connection
 
     def close(self) -> None:
         """Close the connections that no request uses."""
@@ -214,9 +216,9 @@ def _failure_of(error: BaseException, *, has_begun: bool) -> str:
 class _MarkingAdapter(HTTPAdapter):
     """An adapter whose connections tell when a request begins and keep its deadline."""
 
-    def __init__(self, line: _Line) -> None:
-        self._line = line
-        self._pools = _pool_classes(line)
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._pools = _pool_classes(connection)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -229,16 +231,17 @@ class _MarkingAdapter(HTTPAdapter):
         return manager
 
     def _give_pools(self, manager: Any) -> None:
+        """Let *manager* make our connections, and note where this urllib3 makes others."""
         manager.pool_classes_by_scheme = self._pools
         pool = PoolManager.connection_from_host(manager, "localhost", 80, "http")
         if not isinstance(pool, self._pools["http"]):
-            self._line.tells = False
+            self._connection.tells = False
 
 
-def _pool_classes(line: _Line) -> dict[str, type[HTTPConnectionPool]]:
-    class Answer(HTTPResponse):
+def _pool_classes(connection: _Connection) -> dict[str, type[HTTPConnectionPool]]:
+    class TimedResponse(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-            super().__init__(cast("Any", _Timed(sock, line.until)), *args, **kwargs)
+            super().__init__(cast("Any", _Timed(sock, connection.until)), *args, **kwargs)
 
         def _read_status(self) -> tuple[str, int, str]:
             # Any number of 1xx may come before the answer (RFC 9110, section 15.2: "A client MUST
@@ -249,15 +252,16 @@ def _pool_classes(line: _Line) -> dict[str, type[HTTPConnectionPool]]:
             return version, 100 if interim else status, reason
 
     class Plain(HTTPConnection):
-        response_class = Answer
+        response_class = TimedResponse
 
         def endheaders(self, *args: Any, **kwargs: Any) -> None:
             if self.sock is None:
                 self.connect()
-            # Each of a name's addresses has the time-out anew: what AdRoll took would be unsure.
-            if time.monotonic() > line.begin_by:
+            # Each address of a host name may take the whole time-out. With too little time left for
+            # the answer, what AdRoll took would be unsure.
+            if time.monotonic() > connection.begin_by:
                 raise TimeoutError
-            line.has_begun = True
+            connection.has_begun = True
             super().endheaders(*args, **kwargs)
 
     class Secure(HTTPSConnection, Plain):

@@ -1,4 +1,4 @@
-"""Each account's turn: where there are several, none waits for what another's request does."""
+"""Each account's turn: where there are several accounts, none waits for another's request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Turn:
     #: What the last work came to, and what went wrong.
     progress: Progress = field(default_factory=Progress)
     fault: Exception | None = None
-    #: The name of what went wrong before, as it was told.
+    #: The name of the fault that was logged last; empty: none since the last work that went well.
     trouble: str = ""
     #: When the next one may begin, by ``time.monotonic()``: later where nothing can be sent.
     rests_until: float = 0.0
@@ -56,7 +56,7 @@ class Turn:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, stop: threading.Event, until: float) -> None:
-        """Do the work in a thread of its own; where no thread can start, do it here."""
+        """Do the work in a thread of its own; where none can start, in the calling thread."""
 
         def work() -> None:
             # Requests, and other accounts, get the interpreter often.
@@ -73,7 +73,7 @@ class Turn:
             self.do(stop, until)
 
     def do(self, stop: threading.Event, until: float) -> None:
-        """Do it here."""
+        """Do the work in the calling thread, and note what came of it."""
         self.progress = Progress()
         self.fault = None
         try:
@@ -86,6 +86,6 @@ class Turn:
         self.rests_until = time.monotonic() + (pause or 0.0)
 
     def wait(self) -> None:
-        """Wait until it is done."""
+        """Wait until its thread has ended."""
         if self._thread is not None:
             self._thread.join()

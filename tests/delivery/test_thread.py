@@ -199,7 +199,7 @@ def test_one_that_could_not_start_or_died_is_started_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(thread, "turn", dies)
+        patch.setattr(thread, "one_round", dies)
         shop.report("o001")
         thread.start()
         eventually(lambda: not thread.alive)
