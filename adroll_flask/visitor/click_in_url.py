@@ -20,7 +20,8 @@ _ADCT = re.compile(r"(?:^|&)adct=([^&]+)")
 def click_id_in(query: str, counters: Counters, *, is_navigation: bool) -> str | None:
     """The first click id that can be taken in the *query* of a GET.
 
-    A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
+    A plus sign is kept and not read as a space: a click id has no spaces, and AdRoll may have
+    written the sign as it is.
     """
     if not is_navigation:
         counters.add("adct_ignored", "no_navigation")

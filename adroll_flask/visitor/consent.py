@@ -1,4 +1,4 @@
-"""May this visitor be followed? The server's decision, from plain values.
+"""May this visitor be tracked? The server's decision, from plain values.
 
 Unknown counts as no. The browser's half of the decision is the kit's.
 """
@@ -74,7 +74,7 @@ def decide_later(visitors: Visitors, recorded: bool | None) -> Decision:
 
 
 class _Unusable(Exception):
-    """What the site's setting gives is no answer: why, as it is counted, and as it is told."""
+    """The site's setting gives no answer. Its arguments say why: as it is counted, and in words."""
 
 
 def _asked(visitors: Visitors, environ: WSGIEnvironment) -> bool | None:

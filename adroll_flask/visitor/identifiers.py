@@ -99,7 +99,7 @@ def normalise_first_party_cookie(value: str) -> str | None:
 
 
 def _dated_cookie(value: str) -> str | None:
-    """The cookie of a date as JavaScript writes one in epoch milliseconds, else ``None``."""
+    """A cookie that has a date as text, with epoch milliseconds instead; ``None``: it has none."""
     # A date text contains spaces and commas, which scripts store percent-encoded.
     match = _DATED_COOKIE.match(unquote(value))
     if match is None:
@@ -153,7 +153,7 @@ def accept_hash(value: Any, digits: int) -> str:
     """
     if not isinstance(value, str) or len(value) != digits or not _HEX.match(value):
         raise EventError("email", f"takes {digits} hex digits")
-    lower = str.lower(value)  # a template's markup is a subclass, which JSON has not
+    lower = str.lower(value)  # a plain text, also of a subclass such as a template's markup
     if lower in _EMPTY_HASHES:
         raise EventError("email", "takes the hash of an address; this is the hash of an empty text")
     return lower
@@ -172,7 +172,7 @@ def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
     {'email_md5': '3e3417d7ef77d5932a6734b916515ed5'}
     """
     if type(value) is str and len(value) <= MAX_EMAIL and _PLAIN_EMAIL(value):
-        return _hashed(value, forms)
+        return _forms_of(value, forms)
     if not isinstance(value, str):
         # No source of AdRoll's shows a list, and two addresses are two people.
         raise EventError("email", f"takes one address per event, as a text; it got {kind(value)}")
@@ -182,10 +182,10 @@ def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
         return {"email_sha256": accept_hash(text, 64)}
     if len(text) == 32 and _HEX.match(text):
         return {"email_md5": accept_hash(text, 32)}
-    return _hashed(accept_email(value), forms)
+    return _forms_of(accept_email(value), forms)
 
 
-def _hashed(address: str, forms: Sequence[str]) -> dict[str, str]:
+def _forms_of(address: str, forms: Sequence[str]) -> dict[str, str]:
     encoded = address.encode()
     texts: dict[str, str] = {}
     if "plain" in forms:
@@ -197,8 +197,8 @@ def _hashed(address: str, forms: Sequence[str]) -> dict[str, str]:
     return texts
 
 
-#: What somebody hashed who had no address.
-_EMPTY_HASHES = frozenset(_hashed("", ("sha256", "md5")).values())
+#: The hashes of an empty text: somebody hashed who had no address.
+_EMPTY_HASHES = frozenset(_forms_of("", ("sha256", "md5")).values())
 
 
 def accept_device_id(value: object) -> str | None:
@@ -266,13 +266,14 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
     if isinstance(value, UUID):
         return str(value)
     if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
-        # From 2**53 on a float's neighbours are whole numbers apart.
-        return str(int(value) if -(2**53) < value < 2**53 and int(value) == value else value)
+        # From 2**53 on a float stands for several whole numbers.
+        is_whole = -(2**53) < value < 2**53 and int(value) == value
+        return str(int(value)) if is_whole else str(value)
     number = whole_number(value)
     if number is None:
         takes = "takes a text or a number" if any_number else "takes a text or a whole number"
         raise EventError(field, f"{takes}; it got {kind(value)}")
-    # The text of a longer one is past the bound anyway, and costly or refused.
+    # A longer number is over the bound as a text, which Python makes slowly or refuses to make.
     return str(number) if number.bit_length() < 4 * MAX_TEXT else "-" * (MAX_TEXT + 1)
 
 
@@ -306,12 +307,13 @@ def kept_forms(name: str, value: Any, named: Sequence[str]) -> dict[str, str]:
 def accept_seconds(value: Any, field: str, takes: str) -> float:
     """A ``timedelta`` or seconds, as seconds.
 
-    :raises EventError: anything else; *takes* is said.
+    :param takes: what the error says that *field* takes.
+    :raises EventError: anything else.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise EventError(field, f"{takes}; it got {kind(value)}")
-    # More than any bound; a float holds no integer of any length.
+    # These are beyond any bound. A float has no room for some integers.
     return float(max(-1e18, min(seconds, 1e18)))
 
 
@@ -321,7 +323,7 @@ def looks_like_email(text: str) -> bool:
     return bool(local and at and "." in domain.strip(".") and not _UNPRINTABLE.search(text))
 
 
-def _address(text: str) -> IPv4Address | IPv6Address:
+def _ip_of(text: str) -> IPv4Address | IPv6Address:
     # [2001:db8::1]:443 and [2001:db8::1], as in a Forwarded header; 192.0.2.7:443.
     with_port = re.fullmatch(r"\[(.*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}", text.strip())
     text = text.strip() if with_port is None else with_port[1] or with_port[2] or ""
@@ -341,17 +343,17 @@ def normalise_ip(text: str) -> str:
     """
     if isinstance(text, str):
         if IPV4.fullmatch(text):
-            return str.__str__(text)  # a template's markup is a subclass, which JSON has not
+            return str.__str__(text)  # a plain text, also of a subclass such as a template's markup
         with suppress(ValueError):
             # No address has more, with brackets, zone and port.
-            return str(_address(text if len(text) <= 100 else ""))
+            return str(_ip_of(text if len(text) <= 100 else ""))
     raise EventError("ip", "takes the visitor's IPv4 or IPv6 address")
 
 
 def is_public_ip(text: str) -> bool:
     """True for an address of the public internet; a private one is a proxy's or a test's."""
     try:
-        return _address(text).is_global
+        return _ip_of(text).is_global
     except ValueError:
         return False
 

@@ -13,8 +13,10 @@ from .tracked_request import TrackedRequest
 
 
 class Refused(Exception):
-    """What the identity endpoint does not take: the status of its answer, why as it is counted, and
-    the answer's text."""
+    """What the identity endpoint does not take.
+
+    Its arguments are the status of the answer, why as it is counted, and the answer's text.
+    """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,7 +43,8 @@ class KitMessage:
         return record
 
 
-#: The type of what the kit tells, what gives it as it is kept or else ``None``, what it has to be.
+#: Of each key: the type of its value; a check that returns what is kept, or ``None`` if the value
+#: is wrong; and the end of the sentence that says so.
 _TAKES: Mapping[str, tuple[type, Callable[[Any], Any], str]] = {
     # A script reads a plus sign in the URL as a space; a click id has none.
     "adct": (str, lambda text: accept_adct(text.replace(" ", "+")), "is malformed"),

@@ -22,12 +22,12 @@ from .record import RECORD_ID_BYTES, Record, VisitorData
 
 #: Characters of a user agent that a token takes along; browsers' own have about 150.
 AGENT_CHARS = 512
-#: Kept as a digit each.
+#: Each value is kept as a digit: its place here.
 _SOURCES = (None, "url", "kit", "pixel", "browser", "server")
 _CONSENTS = (None, True, False)
 _USUAL = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,13})\Z")
 _SEPARATOR = "\x1f"
-#: Where among the texts they are.
+#: Which of the nine texts they are.
 _COOKIE = 3
 _HOST = 7
 _NO_ID = bytes(RECORD_ID_BYTES).hex()
@@ -78,7 +78,7 @@ def pack(data: VisitorData, *, max_age: int | None = None, most: int | None = No
     ]
 
     def packed() -> bytes:
-        return bytes([bool(usual)]) + head + _seven(_SEPARATOR.join(texts))
+        return bytes([bool(usual)]) + head + _packed_text(_SEPARATOR.join(texts))
 
     for gives_way in (_HOST, _COOKIE):
         if most is not None and len(packed()) > most:
@@ -131,7 +131,8 @@ def _steps(size: int) -> list[tuple[int, int, int]]:
     return _STEPS[-max(size - 1, 1).bit_length() :]
 
 
-def _seven(text: str) -> bytes:
+def _packed_text(text: str) -> bytes:
+    """*text* with seven bits for each character; :func:`_unpacked_texts` reads it."""
     number = int.from_bytes(text.encode("ascii"))
     for low, high, bits in reversed(_steps(len(text))):
         number = number & low | number >> bits & high

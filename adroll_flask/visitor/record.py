@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-#: So many that no two records of a site have the same id by chance.
+#: Enough that no two records of a site have the same id by chance.
 RECORD_ID_BYTES = 12
-#: How many click ids that a newer one replaced a record remembers, by a short hash each.
+#: How many replaced click ids a record remembers, by a short hash each.
 _REPLACED = 3
 
 
-# Not frozen, as nothing that requests make: an assignment by object.__setattr__ takes four times as
-# long. Nobody changes one: several requests may have the same.
+# Not frozen, like everything that requests make: object.__setattr__ takes four times as long as an
+# assignment. Nobody changes one, since several requests may have the same.
 @dataclass(slots=True, repr=False, unsafe_hash=True)
 class VisitorData:
     """What is known of a visitor, wherever it is kept."""

@@ -15,9 +15,9 @@ from adroll_flask.times import DAY
 from .record import Record
 
 FIRST_PARTY_COOKIE = "__adroll_fpc"
-#: The pixel sets AdRoll's cookie for a year; so long lives the record.
+#: The record lives as long as AdRoll's cookie, which the pixel sets for a year.
 COOKIE_LIFE = 365 * DAY
-#: "Renewed at most once a day": a record younger than this is left alone.
+#: A record that was signed less than this ago is not signed anew for its age.
 RENEW_AFTER = DAY
 
 
@@ -67,14 +67,15 @@ class RequestCookies:
 
 
 def our_pairs(record_cookie: str) -> re.Pattern[str]:
-    """The pattern of our two cookies in a raw ``Cookie`` header that a semicolon stands before."""
+    """The pattern of our two cookies in a raw ``Cookie`` header, with a semicolon put before it."""
     names = f"{re.escape(record_cookie)}|{FIRST_PARTY_COOKIE}"
     return re.compile(rf";[ \t]*({names})[ \t]*=[ \t]*([^;]*)")
 
 
 def cookies_in(header: str, pairs: re.Pattern[str]) -> tuple[list[str], list[str]]:
     """The values of our two cookies in a raw ``Cookie`` header: records, and AdRoll's own cookies.
-    The others of a site, which may have many, are passed over.
+
+    A site may have many others, which are passed over.
 
     >>> cookies_in('a=1; adroll_visitor="x"; __adroll_fpc =y ', our_pairs("adroll_visitor"))
     (['x'], ['y'])
@@ -82,7 +83,7 @@ def cookies_in(header: str, pairs: re.Pattern[str]) -> tuple[list[str], list[str
     records: list[str] = []
     cookies: list[str] = []
     for name, text in pairs.findall(f";{header}"):
-        # No more: with another kind of space a name is another to browsers, free for siblings.
+        # No other spaces: to browsers a name with one is another, which a sibling host may set.
         value = text.rstrip(" \t")
         if value[:1] == '"' and value[-1:] == '"' and len(value) > 1:
             value = value[1:-1]

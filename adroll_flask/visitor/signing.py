@@ -30,19 +30,17 @@ class Signer:
     def __init__(
         self, keys: Sequence[str | bytes], purpose: str, *, clock: Callable[[], float]
     ) -> None:
-        # Each has taken its key in; a text goes through a copy.
-        self._possible_codes = [
-            hmac.new(derived_key(key, purpose), digestmod="sha256") for key in keys
-        ]
+        # Each has its key already. To sign a text is to copy one and give the copy the text.
+        self._hmacs = [hmac.new(derived_key(key, purpose), digestmod="sha256") for key in keys]
         self._clock = clock
 
     @property
-    def _codes(self) -> list[hmac.HMAC]:
-        if not self._possible_codes:
+    def _existing_hmacs(self) -> list[hmac.HMAC]:
+        if not self._hmacs:
             raise errors.ConfigurationError(
                 "ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to make and take visitor tokens"
             )
-        return self._possible_codes
+        return self._hmacs
 
     def sign(self, payload: bytes) -> str:
         """*payload* as URL-safe text with the present time and a signature.
@@ -52,7 +50,7 @@ class Signer:
         now = int(self._clock())
         stamp = now.to_bytes((now.bit_length() + 7) // 8)
         signed = _base64(payload) + b"." + _base64(stamp)
-        return f"{signed.decode()}.{_signature(self._codes[0], signed).decode()}"
+        return f"{signed.decode()}.{_signature(self._existing_hmacs[0], signed).decode()}"
 
     def unsign(self, text: str, max_age: float) -> tuple[bytes, float]:
         """The payload of *text* and when it was signed (epoch seconds).
@@ -66,9 +64,9 @@ class Signer:
         :raises ConfigurationError: there is no key.
         """
         signed, _, signature = text.encode("utf-8", "replace").rpartition(b".")
-        for code in self._codes:
-            # As it is written: who decodes it takes other texts for the same.
-            if hmac.compare_digest(_signature(code, signed), signature):
+        for keyed in self._existing_hmacs:
+            # The texts are compared: several texts would be the same signature once decoded.
+            if hmac.compare_digest(_signature(keyed, signed), signature):
                 break
         else:
             raise errors.TokenForgedError
@@ -81,12 +79,13 @@ class Signer:
 
 
 def derived_key(key: str | bytes, purpose: str) -> bytes:
+    """The key for one purpose, made of a secret key."""
     secret = key.encode() if isinstance(key, str) else key
     return hmac.digest(secret, f"adroll_flask.{purpose}".encode(), "sha256")
 
 
-def _signature(code: hmac.HMAC, signed: bytes) -> bytes:
-    code = code.copy()
+def _signature(keyed: hmac.HMAC, signed: bytes) -> bytes:
+    code = keyed.copy()
     code.update(signed)
     return _base64(code.digest())
 

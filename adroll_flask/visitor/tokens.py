@@ -13,12 +13,13 @@ from adroll_flask.settings import LONGEST_TOKEN_LIFE
 from .identifiers import accept_seconds
 from .record import VisitorData
 
-#: The longest token: what payment providers' metadata hold (Stripe: 500 characters a value).
+#: Characters of a token without a user agent, at most: payment providers' metadata hold it (Stripe:
+#: 500 characters a value).
 TOKEN_CHARS = 450
-#: What is left of it for us: less 43 characters of SHA-256 signature, 6 of time, 2 separators;
-#: base64 takes four characters for three bytes.
+#: Bytes of its content, at most: 43 characters are the SHA-256 signature, 6 the time, 2 separate
+#: them. base64 takes four characters for three bytes.
 TOKEN_BYTES = (TOKEN_CHARS - 43 - 6 - 2) * 3 // 4
-#: The longest with a user agent; a longer text is none of ours, whatever it says.
+#: Characters of a token with a user agent, at most. A longer text is none of ours.
 LONGEST_TOKEN = 1050
 
 
@@ -53,8 +54,8 @@ class Visitor(VisitorData):
         :param max_age: how long the token is taken, a ``timedelta`` or seconds: more than 0 and at
             most a year, as long as AdRoll's cookie lives. Default: ``ADROLL_TOKEN_MAX_AGE`` at the
             time of the report. For accounts that buy after months.
-        :param user_agent: take the browser's user agent along (its first 512 characters), so that
-            the report need not be told.
+        :param user_agent: take the browser's user agent along (its first 512 characters). The
+            report then has it.
         :raises EventError: *max_age* is no time, or out of range.
         :raises ConfigurationError: there is no secret key to sign with.
 
@@ -68,7 +69,8 @@ class Visitor(VisitorData):
         ...     token = current_visitor().token(max_age=timedelta(days=365), user_agent=True)
         """
         if self._make is None:
-            if self == Visitor():  # what calls give that can do nothing, in a checkout, too
+            # A call that can do nothing gives this visitor, and must not break a checkout.
+            if self == Visitor():
                 return ""
             raise errors.ConfigurationError("ADROLL_SECRET_KEY", "this visitor belongs to no app")
         life = None
@@ -78,7 +80,7 @@ class Visitor(VisitorData):
             if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
                 raise errors.EventError("max_age", f"{takes}; it got one out of range")
             life = int(seconds)
-        # Of somebody who said no, or has not been asked, the answer alone is kept.
+        # Of a visitor who said no, or was not asked, the token has the answer alone.
         is_whole = self or self.consent is True
         data: VisitorData = self if is_whole else VisitorData(consent=self.consent)
         if not user_agent:
@@ -92,5 +94,5 @@ class ReadToken(NamedTuple):
     visitor: Visitor
     #: When it was made, epoch seconds.
     made_at: float
-    #: It is older than it says itself, or than ``ADROLL_TOKEN_MAX_AGE``.
+    #: It is older than its own life; if it has none, than ``ADROLL_TOKEN_MAX_AGE``.
     is_expired: bool

@@ -61,9 +61,10 @@ class TrackedRequest:
     forgotten: bool = False
     #: The response takes the cookies back, and what waits of the visitor is yet to be erased.
     withdrawn: bool = False
-    #: The id of a record that the browser has not yet.
+    #: The id of a record that this request made; the browser does not have it yet.
     new_record_id: str | None = None
-    #: Another of ours is at work within the app: what a response takes is for that one to say.
+    #: Another extension or middleware of ours works within the app, and decides what the response
+    #: takes.
     is_served_within: bool = False
     #: A template has the snippet already.
     snippet_given: bool = False
@@ -73,8 +74,8 @@ class TrackedRequest:
     is_last: bool = True
     #: The response sets or deletes cookies of ours.
     carries_cookies: bool = False
-    #: The visitor of a page refused, and what else is kept has to go, too; ``None``: no response
-    #: was prepared.
+    #: A page was prepared for a visitor who said no: what their session keeps has to go, too.
+    #: ``None``: no response was prepared.
     refused: bool | None = None
 
     def __init__(self, visitors: Visitors, environ: WSGIEnvironment) -> None:
@@ -82,7 +83,7 @@ class TrackedRequest:
         self.environ: WSGIEnvironment = environ
         #: Epoch seconds: what is known of the visitor was known then.
         self.began_at: float = visitors.clock()
-        # A dispatcher within the app moves what it has used from one to the other.
+        # As they were: a dispatcher within the app moves a part of the path from one to the other.
         self._script_name: str = environ.get("SCRIPT_NAME", "")
         self._path_info: str = environ.get("PATH_INFO", "")
 
@@ -167,7 +168,7 @@ class TrackedRequest:
 
     @property
     def page_url(self) -> str | None:
-        """The page that the visitor sees: of a callback of Dash's the one that its script is in."""
+        """The URL of the page that the visitor sees: of a Dash callback, its script's page."""
         url = self.url
         if url is None or not self._path_info.endswith(_DASH_CALLBACK):
             return url
@@ -208,7 +209,9 @@ class TrackedRequest:
 
     @property
     def sender_note(self) -> str | None:
-        """:attr:`sender` as an order keeps it; ``None``: a visitor's.
+        """:attr:`sender` as an order keeps it.
+
+        ``None``: a visitor's; or a ``proxy`` where the site has no secret key.
 
         A ``proxy`` has eight digits of a keyed hash of its address, by which orders through one
         proxy are found. Four more are of ``X-Forwarded-For``: they tell two visitors apart, and do
@@ -311,10 +314,11 @@ class TrackedRequest:
         )
 
     def reported_record(self, *, assume_cookie: bool = False) -> Record:
-        """The record for an event of a visitor who consents: with a cookie that this very response
-        may set.
+        """The record for an event of a visitor who consents.
 
-        :param assume_cookie: a page view before would have set one.
+        It has a cookie also where only this very response sets one.
+
+        :param assume_cookie: it has one anyway, as if a page view before had set it.
         """
         record = self.record
         is_known = record.adct is not None or record.first_party_cookie is not None
@@ -330,7 +334,7 @@ class TrackedRequest:
     def refusal_by_now(self, visitor: Visitor) -> str:
         """Why nothing may be reported of *visitor*, whatever their token says.
 
-        That is so where the record says that they are this request's visitor, and they say no here.
+        It is so where the record's id shows that they are this request's visitor, who says no here.
         Empty: they are somebody else, or do not say no.
         """
         is_own = visitor.record_id is not None and visitor.record_id == self.record_id
@@ -341,7 +345,7 @@ class TrackedRequest:
 #: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an
 #: IRI and puts U+FFFD in the place of bytes that are not UTF-8.
 _PATH_SAFE = "/!$&'()*+,;=:@~"
-#: What a query has of percent-encoding is the browser's.
+#: In a query, percent-encoding is the browser's own, and stays.
 _QUERY_SAFE = _PATH_SAFE + "?%"
 
 

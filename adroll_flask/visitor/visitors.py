@@ -1,4 +1,4 @@
-"""Reads and writes what identifies the visitors of one app; both adapters go through it."""
+"""Reads and writes what identifies the visitors of one app; all adapters go through it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class Visitors:
     request_of: Callable[[WSGIEnvironment], object] = lambda environ: environ
 
     def __post_init__(self, keys: Sequence[str | bytes]) -> None:
-        # By whether our cookies are secure: the record's then has another name.
-        self._pairs = [our_pairs(record_cookie(self.settings, secure=s)) for s in (False, True)]
+        # For cookies that are not secure, and for secure ones: the record's has another name there.
+        names = [record_cookie(self.settings, secure=secure) for secure in (False, True)]
+        self._pairs = [our_pairs(name) for name in names]
         #: False where the site has no secret key: then nothing is kept.
         self.can_sign: bool = bool(keys)
         self._record_signer = Signer(keys, "record", clock=self.clock)
@@ -63,7 +64,8 @@ class Visitors:
     def read(self, header: str, *, secure: bool) -> RequestCookies:
         """What the raw ``Cookie`` *header* says.
 
-        Of several ``__adroll_fpc`` the one equal to the record wins, else the first well-formed.
+        Of several ``__adroll_fpc`` the one that the record has counts, else the first that is
+        well-formed.
 
         :param secure: our cookies are ``Secure`` here, see :func:`.request_cookies.record_cookie`.
         """
@@ -84,7 +86,7 @@ class Visitors:
         try:
             record = self._verified(text)
             if self.clock() - record.signed_at > COOKIE_LIFE:
-                raise errors.TokenExpiredError  # since it was remembered
+                raise errors.TokenExpiredError  # it was not yet when it was remembered
             return record
         except errors.TokenExpiredError:
             why = "expired"
