@@ -324,7 +324,7 @@ def matcher(
     """
     wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", click_id)}
     if device_id:
-        wanted |= {("device_id", device_id.lower()), ("device_id", device_id.upper())}
+        wanted.add(("device_id", device_id.lower()))
     if email:
         wanted |= email_forms(email, _FORMS).items()
     if cookie:
@@ -337,7 +337,9 @@ def matcher(
             return False
         for name, value in identifiers.items():
             values = value if isinstance(value, list) else [value]
-            if any((name, str(item)) in wanted for item in values):
+            # An event keeps a device id in the case in which it was reported.
+            form = str.lower if name == "device_id" else str
+            if any((name, form(str(item))) in wanted for item in values):
                 return True
         return False
 

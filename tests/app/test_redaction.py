@@ -235,3 +235,11 @@ def test_an_address_in_clear_and_a_click_id_find_their_events() -> None:
     assert not match({"identifiers": {"adct": "another"}})
     assert not match({})
     assert matcher(click_id="click123")({"identifiers": {"adct": "click123"}})
+
+
+def test_a_device_id_finds_its_events_in_whatever_case_either_is() -> None:
+    mixed = "Ab3dEf12-1111-2222-3333-444455556666"
+    for asked in (mixed, mixed.lower(), mixed.upper()):
+        match = matcher(device_id=asked)
+        assert all(match({"identifiers": {"device_id": kept}}) for kept in (mixed, mixed.lower()))
+    assert not matcher(user_id="ann")({"identifiers": {"user_id": "ANN"}}), "another user"
