@@ -1,8 +1,7 @@
 """What stands beside a span's figures: the span before it, the same weekdays, and what is usual.
 
-A span that is under way is compared until its last full hour, since history has no parts of hours.
-It is compared with the same part of the other span by the clock on the wall, which summer time
-moves.
+A span that is under way is compared until its last full hour, since the history has no parts of
+hours. It is compared with the same part of the other span by local time, which summer time moves.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from adroll_flask.times import HOUR, written
 
 from .periods import STEPS, Period
 
-#: Weeks that say what is usual.
+#: What is usual is the median of so many weeks.
 _WEEKS: Final = 4
-#: Of them, how many have to be known.
+#: So many of them have to be known.
 _FEWEST: Final = 3
 _DAY: Final = timedelta(days=1)
 _WEEK: Final = timedelta(weeks=1)
 #: What came to the shop, however it ended.
 CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed", "failed")
-#: How the span before is called.
+#: What a page calls the span before the one that it shows.
 _CALLED: Final = {
     "today": "yesterday",
     "yesterday": "the day before",
@@ -44,7 +43,7 @@ _CALLED: Final = {
 
 
 class Span(NamedTuple):
-    """A span that is compared with; its times are seconds since the epoch."""
+    """A span that a page's own is compared with; its times are seconds since the epoch."""
 
     label: str
     begin: float
@@ -54,45 +53,49 @@ class Span(NamedTuple):
 def spans(period: Period) -> list[Span]:
     """What *period* is compared with.
 
-    Nothing of thirteen months, before which nothing is kept, and of a day's first hour.
+    Thirteen months are compared with nothing, since nothing older is kept. Nor is a day in its
+    first hour.
     """
     length = _full_hours(period)
     if period.name == "year" or not length:
         return []
-    begun = period.begun
-    days = math.ceil((period.ended - begun) / _DAY)
-    began = _span_before(period, days)
+    begin = period.local_begin
+    days = math.ceil((period.local_end - begin) / _DAY)
+    before = _begin_before(period, days)
     label = _CALLED.get(period.name, f"the {counted(days, 'day')} before")
-    ended = min(began + length, begun) if period.is_present else begun
-    compared = [_span(period, label, began, ended)]
+    end = min(before + length, begin) if period.is_present else begin
+    compared = [_span(period, label, before, end)]
     weeks = math.ceil(days / 7)
-    then = begun - weeks * _WEEK
-    if then != began:
+    weeks_before = begin - weeks * _WEEK
+    if weeks_before != before:
         weekdays = "the same weekday" if days == 1 else "the same weekdays"
         label = f"{weekdays} {counted(weeks, 'week')} before"
-        compared.append(_span(period, label, then, then + length))
+        compared.append(_span(period, label, weeks_before, weeks_before + length))
     return compared
 
 
 def _full_hours(period: Period) -> timedelta:
-    """How long *period* is, by the clock on the wall, until its last full hour; 0: it has none."""
+    """How long *period* is, in local time, until its last full hour; 0: it has none."""
     if not period.is_present:
-        return period.ended - period.begun
+        return period.local_end - period.local_begin
     last = datetime.fromtimestamp(period.end // HOUR * HOUR, period.zone)
-    return max(last - period.begun, timedelta())
+    return max(last - period.local_begin, timedelta())
 
 
-def _span_before(period: Period, days: int) -> datetime:
-    """When the span before *period* began."""
+def _begin_before(period: Period, days: int) -> datetime:
+    """When the span before *period* began.
+
+    :param days: the length of *period*.
+    """
     if period.name in ("month", "last-month"):
-        return (period.begun - _DAY).replace(day=1)
+        return (period.local_begin - _DAY).replace(day=1)
     if period.name in ("days", "week", "last-week"):
-        return period.begun - _WEEK
-    return period.begun - days * _DAY
+        return period.local_begin - _WEEK
+    return period.local_begin - days * _DAY
 
 
 def _span(period: Period, label: str, begin: datetime, end: datetime) -> Span:
-    """A span that is as long as *period* is until now."""
+    """The span between two times; if *period* goes on until now, its label says until when."""
     if period.is_present:
         form = "%H:%M" if period.step == "hour" else "%-d %b, %H:%M"
         label = f"{label} until {written(form, end.timestamp(), period.zone)}"
@@ -102,9 +105,9 @@ def _span(period: Period, label: str, begin: datetime, end: datetime) -> Span:
 def since(period: Period) -> float:
     """From when on the history is needed for what is compared and for what is usual.
 
-    A week earlier than that: it tells that the shop reported already.
+    It begins a week earlier than that: what it has of that week shows that the shop reported then.
     """
-    usual = (period.begun - _WEEKS * _WEEK).timestamp()
+    usual = (period.local_begin - _WEEKS * _WEEK).timestamp()
     first = min([usual, *(span.begin for span in spans(period))])
     return first - _WEEK.total_seconds()
 
@@ -112,18 +115,18 @@ def since(period: Period) -> float:
 def compared(
     period: Period, delivered: Sequence[HistorySum], events: int, money: Iterable[tuple[str, Any]]
 ) -> list[dict[str, Any]]:
-    """How *events* and *money* of *period* stand beside each span of which something is known.
+    """How *events* and *money* of *period* compare with each span that the history reaches back to.
 
     :param delivered: sums by the hour and currency since :func:`since`.
     """
     first_known = min((row.at for row in delivered), default=math.inf)
     others = [span for span in spans(period) if first_known <= span.begin]
-    begun = period.begun
-    part = _span(period, "of these", begun, begun + _full_hours(period))
+    begin = period.local_begin
+    part = _span(period, "of these", begin, begin + _full_hours(period))
     events_now, money_now = _summed(delivered, part)
     result = []
     if others and (events_now, money_now) != (events, dict(money)):
-        # What came in the running hour has no other hour beside it.
+        # What came in the hour that is under way is not compared.
         worth = [[currency, value, None] for currency, value in money_now.items()]
         result.append(part._asdict() | {"events": events_now, "change": None, "values": worth})
     for span in others:
@@ -140,7 +143,7 @@ def compared(
 
 
 def _summed(rows: Iterable[HistorySum], span: Span) -> tuple[int, dict[str, Decimal]]:
-    """How many events the hours of *span* have, and their money by currency."""
+    """How many events there are in the hours of *span*, and their money by currency."""
     those = [row for row in rows if span.begin <= row.at < span.end]
     return sum(row.events for row in those), dict(worth_of(those))
 
@@ -163,7 +166,7 @@ def by_hour(rows: Iterable[HistorySum]) -> Mapping[int, int]:
 
 
 def usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
-    """Orders of the same step of the week, at the median of the last four weeks."""
+    """By step: the orders that are usual in it, the median of this time in the last four weeks."""
     if not came or period.step == "week":
         return {}
     begins = {at: datetime.fromtimestamp(at, period.zone) for at in period.begins}
@@ -172,7 +175,7 @@ def usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
 
 
 def _before(came: Mapping[int, int], begin: datetime, length: timedelta) -> list[int]:
-    """How many came in the same span of each of the last weeks of which there is something."""
+    """How many came at the same time of each of the last four weeks, as far back as *came* goes."""
     thens = (begin - week * _WEEK for week in range(1, _WEEKS + 1))
     times = [(then.timestamp(), (then + length).timestamp()) for then in thens]
     return [_between(came, *time) for time in times if time[0] >= min(came)]

@@ -32,12 +32,12 @@ def decimal(number: float) -> str:
 
 
 def share_of(part: int, whole: int) -> float | None:
-    """A part of a whole as a number from 0 to 1; ``None``: there is nothing to have a part of."""
+    """A part of a whole as a number from 0 to 1; ``None``: the whole is nothing."""
     return part / whole if whole else None
 
 
 def percent(share: float | None) -> str:
-    """A share from 0 to 1: ``85.3 %``. Only what is all is 100 %, only nothing is 0 %.
+    """A share from 0 to 1: ``85.3 %``. Only 1 is 100 %, and only 0 is 0 %.
 
     >>> percent(0.9996), percent(1), percent(None)
     ('99.9 %', '100 %', '–')
@@ -66,7 +66,7 @@ def change(share: float) -> str:
 
 
 def values(amounts: Iterable[tuple[str, Decimal | str]]) -> str:
-    """Amounts of several currencies: ``1,234.50 EUR + 99.00 USD``; nothing of what is none."""
+    """Amounts of several currencies, without those of 0: ``1,234.50 EUR + 99.00 USD``."""
     return " + ".join(money(Decimal(value), currency) for currency, value in amounts if value)
 
 
@@ -91,24 +91,26 @@ def csv_text(rows: Iterable[Mapping[str, object]], names: Sequence[str] = ()) ->
 
 # -- plots -----------------------------------------------------------------------------------------
 
-#: Labels on the axis: so many at most on a wide page, and on a narrow one.
+#: Labels on an axis: so many at most on a wide page, and on a narrow one.
 _WIDE = 12
 _NARROW = 5
-#: Ends of an axis, as parts of a power of ten; four equal steps below each are round.
+#: Round ends of an axis, for a power of ten of 1.
 _ROUND: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
 
 
 def axis_end(plot: Mapping[str, Any]) -> float:
-    """The end of a plot's axis: a round number with four equal steps below it; of lines, which are
-    of shares, 1. 0: there is nothing to draw.
+    """The end of a plot's axis: a round number that four divides. Lines are shares: they end at 1.
+    0: there is nothing to draw.
 
     >>> steps = [{"sent": 3, "lost": 2}, {"sent": 9, "lost": 8}]
     >>> axis_end({"steps": steps, "series": [{"name": "sent"}, {"name": "lost"}], "usual": []})
     20.0
     """
     bars = [[step[series["name"]] or 0 for series in plot["series"]] for step in plot["steps"]]
-    if plot.get("are_lines") or not any(map(any, bars)):
-        return float(any(map(any, bars)))
+    if not any(map(any, bars)):
+        return 0.0
+    if plot.get("are_lines"):
+        return 1.0
     largest = max((*map(sum, bars), *filter(None, plot["usual"])))
     size = 10.0 ** math.floor(math.log10(largest))
     ends = (step * size for step in _ROUND if step * size >= largest)
@@ -116,8 +118,8 @@ def axis_end(plot: Mapping[str, Any]) -> float:
 
 
 def with_room(labels: Sequence[str]) -> list[tuple[float, str, bool]]:
-    """Of an axis' labels those that there is room for: the place in per cent, the text, and whether
-    a narrow page has room for it, too."""
+    """The labels of an axis that a wide page has room for: the place in per cent, the text, and
+    whether a narrow page has room for it, too."""
     every = max(1, math.ceil(len(labels) / _WIDE))
     often = every * max(1, math.ceil(len(labels) / every / _NARROW))
     return [

@@ -25,13 +25,13 @@ from adroll_flask.visitor.signing import Signer
 COOKIE: Final = "adroll_dashboard"
 #: Seconds for which a page's buttons work.
 _TOKEN_LIFE: Final = 12 * 3600.0
-#: Seconds for which a page says what an action did.
+#: Seconds for which an address can say what an action did.
 _SAID_LIFE: Final = 300.0
 
 
 @dataclass(eq=False, repr=False)
 class Guard:
-    """Decides for one mounted dashboard.
+    """Says who may look at one mounted dashboard, and who may act.
 
     :param access: asked at each request, in the request; true lets in. A response that it returns
         (a redirect to the login) is sent instead of the page.
@@ -43,7 +43,7 @@ class Guard:
     operator: Callable[[], Any] | None = None
 
     def check_access(self) -> Response | None:
-        """Nothing, for somebody who may look; else a response or an error."""
+        """``None`` for somebody who may look; else the response of *access*, or an error."""
         answer = self.access()
         if isinstance(answer, Response):
             return answer
@@ -57,11 +57,11 @@ class Guard:
         return not isinstance(answer, Response) and _is_yes(answer, "operator")
 
     def check_origin(self, request: Request, largest: int) -> None:
-        """Nothing, for a POST that comes from our own page; else an error.
+        """Raise an error unless a POST comes from our own page.
 
-        Its size is looked at first, by its header: what follows reads it, and no more than that.
+        The size is checked by the header before the form is read: nothing longer is read.
 
-        :param largest: bytes of its body.
+        :param largest: bytes that its body may have.
         """
         if why_foreign(request.environ, request.host):
             abort(403, "this did not come from the dashboard's own page")
@@ -76,7 +76,7 @@ class Guard:
             abort(403, "this page has been open too long, or cookies are off; load it again")
 
     def token(self, cookie: str) -> str:
-        """What forms send along as ``token``."""
+        """What forms send along as ``token``, for a browser with this *cookie*."""
         return self._signer("act").sign(cookie.encode())
 
     @staticmethod
@@ -88,18 +88,18 @@ class Guard:
         return secrets.token_hex(16), True
 
     def seal(self, text: str, good: bool) -> str:
-        """*text* for the address of the page that says it; nobody else can write one."""
+        """*text*, signed, for the address of the page that says it: nobody else can write one."""
         return self._signer("said").sign(f"{'+' if good else '-'}{text[:500]}".encode())
 
     def unseal(self, sealed: str) -> tuple[str, bool] | None:
-        """What :meth:`seal` took."""
+        """The text and *good* that :meth:`seal` took; ``None``: it is not ours, or too old."""
         held = self._read("said", sealed, _SAID_LIFE)
         return None if held is None else (held[1:].decode(), held[:1] == b"+")
 
     def _read(self, purpose: str, text: str, life: float) -> bytes | None:
         try:
             return self._signer(purpose).unsign(text, life)[0]
-        except ValueError:  # ours or not, it is no longer taken
+        except ValueError:  # too old, or not ours
             return None
 
     def _signer(self, purpose: str) -> Signer:
@@ -107,14 +107,14 @@ class Guard:
 
     @cached_property
     def _keys(self) -> Sequence[str | bytes]:
-        # Late, as apps set SECRET_KEY late. Without a key of the site's: one of this process.
+        # Read late, as apps set SECRET_KEY late. Without it this process makes a key for itself.
         return self.runtime.signing_keys() or (secrets.token_bytes(32),)
 
 
 def _is_yes(answer: object, what: str) -> bool:
-    """What the site's function means; a method that was not called, or a coroutine, is no yes.
+    """Whether the site's function says yes. A method that was not called, or a coroutine, does not.
 
-    Both are true to Python: ``lambda: current_user.is_staff`` would let in everybody where
+    To Python both are true: ``lambda: current_user.is_staff`` would let in everybody where
     ``is_staff`` is a method.
     """
     # By isinstance and not by type: Flask's and Werkzeug's proxies stand for what they hold.

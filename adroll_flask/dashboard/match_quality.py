@@ -18,10 +18,11 @@ from .page import Data, Page, Visit
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")
 #: The tones of identifiers in plots.
 _TONES: Final = ("one", "two", "three", "four", "five")
-#: Events of a day below which days are noise.
+#: With fewer events a step, steps of a day are noise.
 _FEW: Final = 20
-#: A gain below this is not worth a step; a share of user ids above which the site tells them.
+#: A gain below this is not worth a step.
 _LITTLE = 0.1
+#: The share of events with a user id from which on the site says who is logged in.
 _SOME = 0.05
 
 
@@ -40,6 +41,7 @@ def match_quality_data(visit: Visit) -> Data:
         period = period.by_weeks()
         shown = period.placed(shown, 0)
     carried = _identifiers_carried(shown)
+    shares = carried["shares"]
     noun = "order" if event == "purchase" else "event"
     by_step = by(lambda row: row.at, shown)
     delays = delays_of(shown)
@@ -49,14 +51,9 @@ def match_quality_data(visit: Visit) -> Data:
         "event": event,
         "events": events,
         "delivered": total,
-        "grade": _grade(carried["shares"], noun) if total else None,
+        "grade": _grade(shares, noun) if total else None,
         "identifiers": [
-            {
-                "name": name,
-                "label": identifier.title,
-                "tone": tone,
-                "share": carried["shares"][name],
-            }
+            {"name": name, "label": identifier.title, "tone": tone, "share": shares[name]}
             for (name, identifier), tone in zip(IDENTIFIERS.items(), _TONES, strict=True)
         ],
         "mean": carried["mean"],
@@ -70,7 +67,8 @@ def match_quality_data(visit: Visit) -> Data:
 
 
 def _identifiers_carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
-    """How many events *rows* are of, the share with each identifier, and how many one has."""
+    """How many events *rows* are of, the share with each identifier, and how many identifiers one
+    event has (``mean``)."""
     events = sum(row.events for row in rows)
     shares = {
         name: share_of(sum(row.events for row in rows if row.identifiers & it.bits), events)
@@ -81,10 +79,10 @@ def _identifiers_carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
 
 
 def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, str]:
-    """How good that is, against what the shop could have.
+    """How good *shares* are, against those that the shop could have.
 
-    It could have the e-mail address and the cookie of all; click ids only of those who clicked, and
-    user ids only of those with an account.
+    It could have the e-mail address and the cookie of all visitors; click ids only of those who
+    clicked, and user ids only of those with an account.
     """
     shares_of = {name: share or 0.0 for name, share in shares.items()}
     has = sum(shares_of.values())
@@ -107,15 +105,15 @@ def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, str]:
 
 
 def _next_step(visit: Visit, rows: Sequence[HistorySum]) -> dict[str, Any] | None:
-    """The next step, by the events that the page is about."""
+    """What would add most to the events of *rows*; ``None``: there are none."""
     if not rows:
         return None
     carried = _identifiers_carried(rows)
     shares = carried["shares"]
     now = carried["mean"]
     has_pixel = visit.settings.pixel != "none"
-    # The share of events that would carry more, at the most. Not everybody has an account, and
-    # where some have user ids the site says who is there.
+    # The share of events that would carry one more, at most. Not everybody has an account. Where
+    # some have user ids, the site says already who is logged in.
     gains = {
         "email": 1 - shares["email"],
         "cookie" if has_pixel else "cookie/no-pixel": 1 - shares["first_party_cookie"],

@@ -25,11 +25,11 @@ from .guard import COOKIE, Guard
 from .page import SHOP, Data, Done, Page, Visit, coded, csv_file, for_developer, for_lookers
 from .periods import PERIODS
 
-#: The pages, in the navigation's order; the first is what one sees first.
+#: The pages, in the navigation's order; the first is at the dashboard's own address.
 PAGES: Final = (overview.PAGE, match_quality.PAGE, orders.PAGE, problems.PAGE)
 #: The blueprint's name; the extension leaves responses of it alone.
 NAME: Final = "adroll_dashboard"
-#: In the environ of a request of somebody who may look.
+#: Where an environ has whether the request is of somebody who may look.
 _OPEN: Final = "adroll_flask.dashboard.open"
 _POLICY: Final = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self';"
@@ -38,7 +38,7 @@ _POLICY: Final = (
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Not "no-referrer": forms would then say that they come from nowhere.
+    # Not "no-referrer": browsers would then send forms with "Origin: null".
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -82,7 +82,7 @@ class _Dashboard:
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._runtime = runtime
         self._guard = guard
-        # An environment of our own: the site's may have other delimiters, filters and functions
+        # An environment of our own: the site's may have other delimiters and filters, and functions
         # that ask its database at each page.
         self._templates = Environment(
             loader=PackageLoader("adroll_flask.dashboard"),
@@ -107,7 +107,7 @@ class _Dashboard:
     def blueprint(self, has_hosts: bool) -> Blueprint:
         blueprint = Blueprint(NAME, __name__, static_folder="assets")
         add: Any = blueprint.add_url_rule
-        if has_hosts:  # then no rule without a host is ever met
+        if has_hosts:  # then no request meets a rule without a host
             add = partial(add, host="<adroll_host>")
             add("/assets/<path:filename>", "static", blueprint.send_static_file)
             blueprint.url_defaults(lambda _, values: values.setdefault("adroll_host", request.host))
@@ -137,7 +137,7 @@ class _Dashboard:
         return blueprint
 
     def _check_access(self) -> Response | None:
-        # The page that says no wants its style, too; the files are the package's, and no secret.
+        # The page that says no needs the style, too. The files are the package's, and no secret.
         if request.endpoint == f"{NAME}.static":
             return None
         refused = self._guard.check_access()
@@ -161,16 +161,17 @@ class _Dashboard:
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
         has_forms = visit.is_operator or page.questions
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
-        carried = _query_of(page.arguments)
+        said = self._guard.unseal(request.args.get("said", ""))
+        if said is None and visit.refused:
+            said = visit.refused, False
         response = self._response(
             f"{page.name}.html",
             page=page,
             data=data,
-            said=self._guard.unseal(request.args.get("said", ""))
-            or (visit.refused and (visit.refused, False)),
+            said=said,
             visit=visit,
             token=self._guard.token(cookie) if cookie else "",
-            carried=carried,
+            carried=_query_of(page.arguments),
             kept={to.name: _query_of(set(page.arguments) & set(to.kept)) for to in PAGES},
             **page.names,
         )
@@ -212,7 +213,7 @@ class _Dashboard:
 
     def _outbox_failed(self, problem: OutboxFailed | ConfigurationError) -> Response:
         if isinstance(problem, ConfigurationError) and problem.key != "ADROLL_OUTBOX_URL":
-            raise problem  # the site's own, of access= say
+            raise problem  # from the site's own code, such as access=
         finding = outbox_trouble(self._runtime, problem).as_dict()
         if (request.endpoint or "").endswith("_json"):
             data = {"verdict": {**finding, "level": "bad"}, "findings": [finding]}

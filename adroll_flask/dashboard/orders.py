@@ -29,24 +29,26 @@ from adroll_flask.times import iso
 from .formats import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
-#: What names of ours mean: of answers that did not come, and of who has an event.
+#: What our own codes mean: why no answer came, and who has an event.
 _CODES: Final = texts("reasons.toml", "code/")
-#: What the query may name: an event by its own id; of the newest orders the place in their list, a
-#: state, and an identifier that they carry.
+#: What the query may have: an event's id; and for the newest orders the event before them in the
+#: list, a state, and an identifier that they carry.
 _ARGUMENTS: Final = ("event", "before", "state", "carries")
-#: Newest orders that are looked through for those of one state.
-_LOOKED_THROUGH: Final = 500
-#: What can be acted on comes first.
+#: So many of the newest orders are searched for those with the state or identifier of the query.
+_MOST_ORDERS: Final = 500
+#: Statuses of a comparison that somebody can act on: they come first.
 _URGENT: Final = ("missing", "dry_run", "dead", "held", "waiting", "differing")
-#: Events of the list.
+#: Newest orders that the page lists.
 _LISTED: Final = 25
-#: Invalid dead letters that are looked through for an order's id.
-_LOOKED_AT: Final = 5000
+#: So many of the newest invalid dead letters are searched for an order's id.
+_MOST_LETTERS: Final = 5000
+#: Characters of an order's id that somebody types.
 _LONGEST_ORDER: Final = 300
-#: Bytes of an uploaded list, and its lines.
+#: Bytes of an uploaded list.
 _LARGEST_LIST: Final = 8 * 1024 * 1024
+#: Orders of an uploaded list, and of a comparison's CSV.
 _MOST_LINES: Final = 50_000
-#: Orders of a comparison that the page lists, and that its CSV holds.
+#: Orders of a comparison that the page lists.
 _SHOWN: Final = 25
 
 
@@ -64,7 +66,7 @@ def orders_data(visit: Visit) -> Data:
     state = visit.argument("state")
     carries = visit.argument("carries")
     bits = IDENTIFIERS[carries].bits if carries in IDENTIFIERS else 0
-    most = _LOOKED_THROUGH if state or bits else _LISTED
+    most = _MOST_ORDERS if state or bits else _LISTED
     rows = lookups.newest_events(most + 1, "purchase", visit.argument("before") or None)
     matching = [
         row
@@ -72,11 +74,12 @@ def orders_data(visit: Visit) -> Data:
         if state in ("", row.state) and (not bits or row.identifiers & bits)
     ]
     newest = matching[:_LISTED]
-    # Earlier ones begin after what is listed, or after what was looked through.
-    more = rows[most - 1].id if len(rows) > most else None
-    more = newest[-1].id if len(matching) > _LISTED else more
+    # Older ones begin after the last that is listed, or else after the last that was searched.
+    older = rows[most - 1].id if len(rows) > most else None
+    if len(matching) > _LISTED:
+        older = newest[-1].id
     carries = carries if bits else ""
-    return {"newest": event_rows(visit, newest), "older": more, "state": state, "carries": carries}
+    return {"newest": event_rows(visit, newest), "older": older, "state": state, "carries": carries}
 
 
 def order_shown(row: Row) -> str:
@@ -86,7 +89,7 @@ def order_shown(row: Row) -> str:
 
 def event_rows(visit: Visit, rows: Sequence[Row]) -> list[Data]:
     """Events as a list shows them."""
-    # What was invalid has no key: its order's id is in its content.
+    # An invalid event has no key: its order's id is in its content.
     keyless = [row.id for row in rows if not row.key and row.state == "dead"]
     whole = {row.id: row for row in visit.lookups.those(keyless)}
     return [_event_row(visit, whole.get(row.id, row)) for row in rows]
@@ -121,7 +124,7 @@ def with_times(event: Data) -> Data:
 
 
 def had_by(row: Row, settings: Settings) -> str:
-    """Who had a delivered event, in a sentence, where that was not AdRoll; empty: AdRoll had it, or
+    """Who got a delivered event, in a sentence, where that was not AdRoll. Empty: AdRoll got it, or
     it is not delivered."""
     code = "dry_run" if row.dry_run else settings.other_side(row.advertisable_eid)
     if not code and settings.sandbox:
@@ -135,10 +138,10 @@ def said_of(step: kept_events.LifeStep) -> str:
 
 
 def may_be_older(began: str, days: int) -> str:
-    """That the outbox may know nothing of an order, since it is old.
+    """The sentences that an order may be too old to be known here.
 
     :param began: when the outbox began, as people read it; empty: it has not.
-    :param days: for so long it keeps the keys of orders (``ADROLL_DEDUPE_DAYS``).
+    :param days: how long it keeps the keys of orders (``ADROLL_DEDUPE_DAYS``).
     """
     before = f", or was it paid before this outbox began ({began})" if began else ""
     age = counted(days, "day")
@@ -146,12 +149,12 @@ def may_be_older(began: str, days: int) -> str:
 
 
 def answer_in_words(text: str) -> str:
-    """*text* in words, where it is a name of ours: of an answer that did not come.
+    """*text* in words, where it is one of our codes, such as for an answer that did not come.
 
     >>> answer_in_words("dns"), answer_in_words("http_503: busy")
     ("The name of AdRoll's server has no address. Nothing was sent", 'http_503: busy')
     """
-    # What stands behind it says that the event may have arrived, and so do the words.
+    # What may follow the code says that the event may have arrived. The words say so, too.
     code = text.partition("; ")[0]
     title: str = _CODES[code]["title"] if code in _CODES else text
     return title
@@ -161,12 +164,12 @@ def answer_in_words(text: str) -> str:
 
 
 def find_typed(visit: Visit) -> Done | Data:
-    """Look an order up. A POST, since an order's id may be a person's address: not for URLs."""
+    """Look an order up. By POST: an order's id may be a person's address, which no URL may have."""
     typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter = visit.runtime.reporter
-    known_order = kept_events.find_order(reporter, typed, most=_LOOKED_AT, account=visit.account)
+    known_order = kept_events.find_order(reporter, typed, most=_MOST_LETTERS, account=visit.account)
     if len(known_order.events) == 1 and not known_order.suppressed:
         return Done("", arguments={"event": known_order.events[0].id})
     more: Data = {}
@@ -251,7 +254,7 @@ def compare_upload(visit: Visit) -> Done | Data | Response:
 
 
 def compare_own_list(visit: Visit) -> Done | Data | Response:
-    """Compare the shop's own list of the last fourteen days."""
+    """Compare what the shop's own list has of the last fourteen days."""
     if not visit.runtime.paid_orders.is_known:
         return Done("The shop has not told how its paid orders are listed.", good=False)
     try:
@@ -267,7 +270,7 @@ def compare_own_list(visit: Visit) -> Done | Data | Response:
 def _compared(visit: Visit, comparison: Reconciliation) -> Data | Response:
     """What became of a list: as a page, or as CSV where the form asks for it."""
     as_csv = visit.request.form.get("format") == "csv"
-    #: By whether somebody can act on them.
+    #: What did not arrive, by whether somebody can act on it.
     rest: dict[bool, list[Order]] = {True: [], False: []}
     rest_count = 0
     most = _MOST_LINES if as_csv else _SHOWN
@@ -305,7 +308,7 @@ def _compared(visit: Visit, comparison: Reconciliation) -> Data | Response:
 
 
 def _priced(order: Order) -> str:
-    """The list's amount as the other pages write it; without a currency as the list has it."""
+    """The list's amount as the other pages write it; if it has no currency, as the list has it."""
     amount = read_amount(order.value) if order.currency else None
     return order.value if amount is None else money(amount, order.currency)
 

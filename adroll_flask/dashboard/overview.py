@@ -24,31 +24,31 @@ from .formats import count, share_of, values
 from .page import Data, Page, Visit
 from .periods import Period
 
-#: All events, where the address names one to look at.
-#: What the address names where the figures are of all events.
+#: In the address, in the place of an event's name: the figures are of all events.
 ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")
 
-#: What became of events, in the order of the way; and what the plot over time has.
+#: What can become of a report, in the order in which the page shows it.
 _WAY: Final = texts("words.toml", "way/")
+#: The series of the plot over time.
 _PLOTTED: Final = [{"name": name, **word} for name, word in texts("words.toml", "plot/").items()]
-#: What is never AdRoll's to have, and is lost to it.
+#: What AdRoll should have had, and did not get.
 _LOST: Final = ("invalid", "failed", "dead")
-#: What of the way is drawn as another.
+#: What is drawn in the series of another.
 _DRAWN: Final = dict.fromkeys(_LOST, "dead") | dict.fromkeys(("held", "waiting", "unsure"), "open")
-#: Of the histogram's columns, the first of those that took more than an hour.
+#: The first column of the histogram whose events took more than an hour.
 _LATE: Final = DELAYS.index(3600) + 1
-#: The colour of an answer, and how it begins.
+#: The colour of an answer, and how it begins, by the worst finding's severity.
 _ANSWERS: Final = {"error": ("bad", "No. "), "warning": ("warn", "Look at this: ")}
-#: Findings that are of one reason of what did not arrive.
+#: By finding, the reason for which its events did not arrive.
 _REASON_OF: Final = {
     "never-reported": "missing",
     "paid-not-released": "hold_expired",
     "consent-unknown": "consent_error",
 }
-#: Of an event to which no answer came, or whose copy may have been sent.
+#: What is said of events to which no answer came, or of which a copy may have been sent.
 _MAY: Final = "may have arrived"
-#: Of a loss of which nothing waits for a decision.
+#: What to do about a loss of which nothing waits for a decision.
 _OVER: Final = {"advice": "Nothing: it is over, and none of these waits for a decision.", "who": ""}
 
 
@@ -56,20 +56,21 @@ def overview_data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
     period = visit.period("days")
     everything = period.sums(visit.lookups, _COLUMNS)
-    sums = [row for row in everything if row.outcome not in APART]
-    side_of = visit.settings.other_side
-    ours = (row for row in visit.unsettled if not side_of(row.advertisable_eid))
+    ended = [row for row in everything if row.outcome not in APART]
+    other_side = visit.settings.other_side
+    ours = (row for row in visit.unsettled if not other_side(row.advertisable_eid))
     unsettled = period.placed((row for row in ours if not row.dry_run), 0)
     missing = _missing(visit, period)
-    names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
-    names |= {"purchase"} if missing else set()
+    names = {row.event_name for row in (*ended, *unsettled) if row.event_name}
+    if missing:
+        names.add("purchase")
     event = chosen_event(visit, names)
     past = _past(visit, period)
-    sums = about_event(event, sums)
     unsettled = about_event(event, unsettled)
-    fates = by(_fate, (*sums, *unsettled))
+    sums = [*about_event(event, ended), *unsettled]
+    fates = by(_fate, sums)
     totals = {name: total(fates.get(name, ())) for name in _WAY}
-    # Of lost orders the shop's own list has those that are missing still: they count by that.
+    # The shop's own list shows which lost orders are missing still: they count as missing.
     of_orders = event in ("purchase", ALL)
     missing = missing if of_orders else []
     listed = _failed_but_listed(visit, period, past) if of_orders else 0
@@ -78,7 +79,7 @@ def overview_data(visit: Visit) -> Data:
     reported = sum(part["events"] for part in totals.values())
     noun = "order" if event == "purchase" else "event"
     usual = beside.usual(beside.by_hour(past), period) if event == "purchase" else {}
-    steps = _plot_steps(period, (*sums, *unsettled), usual)
+    steps = _plot_steps(period, sums, usual)
     knows_all = len(visit.letters) < MOST_DEAD
     health = _health(totals["delivered"]["events"], lost + never)
     answer = _answer(totals, health, noun, never, lost, visit.settings.receiver)
@@ -127,22 +128,24 @@ def about_event(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
 
 
 def _past(visit: Visit, period: Period) -> Sequence[HistorySum]:
-    """What the time before is known by, by the hour; of thirteen months the last weeks alone."""
+    """The history from before the span to now, by the hour; for thirteen months, of the days alone
+    that the shop's own list tells of."""
     since = beside.since(period) if period.step != "week" else visit.now - DAYS * DAY
     columns: tuple[HistoryColumn, ...] = ("at", "event_name", "outcome", "currency")
     return visit.lookups.history(since, columns)
 
 
 def _failed_but_listed(visit: Visit, period: Period, past: Iterable[HistorySum]) -> int:
-    """How many orders of the span the disk did not take, and the shop's own list knows of."""
+    """How many orders of the span were lost on this host at a time for which the shop's own list
+    was compared."""
     first = max(period.begin, visit.now - DAYS * DAY)
-    last = min(period.end, visit.runtime.paid_orders.told_until())
+    last = min(period.end, visit.runtime.paid_orders.compared_until())
     failed = (row for row in past if row.event_name == "purchase" and row.outcome == "failed")
     return sum(row.events for row in failed if first <= row.at < last)
 
 
 def _clicked(visit: Visit, period: Period, event: str) -> Data:
-    """Of what was delivered, that whose click on an ad is known."""
+    """How many of the delivered events have a click id, and their money."""
     rows = period.sums(visit.lookups, ("event_name", "outcome", "identifiers", "currency"))
     delivered = (row for row in about_event(event, rows) if row.outcome == "delivered")
     return total(row for row in delivered if row.identifiers & IDENTIFIERS["adct"].bits)
@@ -154,7 +157,7 @@ def _verdict(visit: Visit, health: Data, answer: Data) -> dict[str, Any]:
     if worst is not None and (worst.severity in _ANSWERS or worst.code == "nothing-reported"):
         level, begin = _ANSWERS.get(worst.severity, ("idle", ""))
         if worst.code == "reports-silent" and worst.key != "purchase":
-            begin = _ANSWERS["warning"][1]  # it is no order that is missed
+            begin = _ANSWERS["warning"][1]  # "No." is about orders
         elif worst.sentence.startswith("No "):
             begin = ""  # it says so itself
         verdict = {"level": level, "sentence": begin + worst.sentence}
@@ -172,15 +175,15 @@ def _verdict(visit: Visit, health: Data, answer: Data) -> dict[str, Any]:
 
 
 def _fate(row: HistorySum) -> str:
-    """Where *row* stands in the way."""
+    """What became of the events of *row*: a name of ``_WAY``, or an outcome beside it."""
     if row.outcome == "expired":
         return "unreleased" if row.reason == "hold_expired" else "dead"
-    # Of what may have arrived nobody knows that it is lost.
+    # What may have arrived is not known to be lost.
     return "unsure" if row.outcome == "dead" and row.reason in RISKY else row.outcome
 
 
 def _health(delivered: int, lost: int) -> dict[str, Any]:
-    """Of what AdRoll should have, the share that it has; AdRoll's own words for it."""
+    """The share that AdRoll has of what it should have, and AdRoll's own word for it."""
     could = delivered + lost
     share = share_of(delivered, could)
     word = ""
@@ -203,7 +206,7 @@ def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     if visit.account is not None or not visit.settings.remember_suppressed:
         return []
     missing = visit.listed.get("missing", ())
-    # The history's hours begin with those of UTC, and a zone's day within one of them.
+    # The history's hours begin as UTC's do, and a zone's day may begin within one of them.
     rows = [row for row in missing if period.begin - 3600 <= row.at < period.end]
     return [_loss("missing", "missing", "", total(rows), 0)] if rows else []
 
@@ -216,15 +219,19 @@ def _answer(
     lost: int,
     receiver: str,
 ) -> dict[str, str]:
-    """How many reached AdRoll of those that it should have, in a sentence, and what is beside them.
+    """How many events reached AdRoll of those that it should have, in a sentence. Further ones say
+    what became of the others (``beside``).
 
-    An event counts once, however often it was reported. What is not to be reported, and what is not
-    paid (held, cancelled), AdRoll should not have.
+    An event counts once, however often it was reported. AdRoll should not have what is not to be
+    reported, nor what is not paid (held, cancelled).
+
+    :param never: orders that were never reported.
+    :param lost: events that were lost, without those that count as never reported.
     """
     events = {name: part["events"] for name, part in totals.items()}
     delivered = health["delivered"]
     due = health["could"]
-    # While one of these may still be without an end, not all have reached it.
+    # As long as there are such events, we do not say that all have reached AdRoll.
     under_way = _numbered((events["waiting"], "{is|are} on the way"), (events["unsure"], _MAY))
     if not due and under_way:
         sentence = f"No {noun} is known to have reached {receiver}: {_joined(under_way)}."
@@ -266,12 +273,12 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _numbered(*parts: tuple[int, str]) -> list[str]:
-    """Each number that is not 0 with its words."""
+    """Each number with its words, without those that are 0."""
     return [f"{count(number)} {agreeing(words, number)}" for number, words in parts if number]
 
 
 def _open_reasons(visit: Visit, period: Period) -> set[str]:
-    """Of what did not arrive, the reasons of which something waits for somebody now."""
+    """The reasons for which something did not arrive, and still waits for somebody."""
     letters = (letter for letters in visit.problems.values() for letter in letters)
     reasons = {row.reason for row in letters if period.begin <= row.occurred_at <= period.end}
     for finding in visit.findings:
@@ -291,15 +298,16 @@ def _losses(
 ) -> list[Data]:
     """What did not reach AdRoll, by reason: what is open first, then what can be changed.
 
-    :param knows_all: whether all dead letters were looked at: else one of another reason may wait.
+    :param knows_all: whether all dead letters were looked at. Otherwise one may wait for a reason
+        that *open_reasons* lacks.
     """
     losses = [*missing]
     for fate, of_fate in fates.items():
         if fate in ("delivered", "waiting", "held", "unused", "too_late"):
             continue
         for (outcome, reason), rows in by(lambda row: (row.outcome, row.reason), of_fate).items():
-            # What was only reported again is no loss, unless it said something else; nor is a
-            # release of what nobody held, since its buyer had refused.
+            # A duplicate is no loss, unless it had another value. Nor is a release of what was not
+            # held (unused): its buyer had refused.
             if fate != "duplicate" or reason == "another_value":
                 losses.append(_loss(fate, outcome, reason, total(rows), reported))
     for loss in losses:
@@ -342,8 +350,8 @@ def _plot_steps(
 
 
 def _shade(counts: Mapping[str, int]) -> str:
-    """Why a step is shaded. One or two that were late are orders that were paid, and released,
-    later."""
+    """Why a step is shaded; empty: it is not. One or two late orders are usual: they were paid, and
+    released, later."""
     return "late" if counts["late"] >= max(3, counts["delivered"] / 2) else ""
 
 
@@ -362,8 +370,9 @@ def overview_rows(data: Data) -> Iterable[Mapping[str, object]]:
             }
 
 
+#: What the query of a page of figures may have.
 ARGUMENTS: Final = ("period", "since", "until", "event")
-#: What both pages of figures are of.
+#: What links between the two pages of figures carry on.
 KEPT: Final = ("period", "since", "until")
 PAGE: Final = Page(
     "overview", overview_data, overview_rows, {"plotted": _PLOTTED}, arguments=ARGUMENTS, kept=KEPT

@@ -29,7 +29,7 @@ Data: TypeAlias = dict[str, Any]
 
 
 class Visit(Moment):
-    """One request of somebody who may look, and what the rules look at then.
+    """One request of somebody who may look, with what the rules look at.
 
     :param is_operator: whether this person may also act.
     """
@@ -40,14 +40,15 @@ class Visit(Moment):
         super().__init__(runtime, account=runtime.settings.shop_of(self.shop))
         if self.account is None:
             if self.shop and self.settings.shop_names:
-                # Of a slip in a bookmark, the figures of all shops would be taken for one's.
+                # Otherwise, after a slip in a bookmark, the figures of all shops would pass for
+                # those of one.
                 abort(404, f"no shop is called {self.shop!r} here")
             self.shop = ""
         self.request: Request = request
         self.is_operator: bool = is_operator
         #: Of days, weeks and months.
         self.zone: tzinfo = self.settings.time_zone
-        #: What was asked for and cannot be shown, in sentences; empty: all can.
+        #: Why what was asked for cannot be shown, in sentences; empty: it can.
         self.refused: str = ""
 
     @cached_property
@@ -71,7 +72,7 @@ class Visit(Moment):
     def period(self, default: str) -> periods.Period:
         """The span that the address asks for: ``period=``, or ``since=`` and ``until=``.
 
-        The *default*, and a sentence in :attr:`refused`, where they ask for none.
+        If it asks for none, the *default*; :attr:`refused` says so if its days are wrong.
         """
         since = self.argument("since")
         until = self.argument("until")
@@ -89,7 +90,8 @@ class Visit(Moment):
 
 
 def for_lookers(text: str) -> str:
-    """*text* up to the first sentence with a setting, a command or code: for who may only look.
+    """The sentences of *text* before the first with a setting, a command or code: for people who
+    may only look.
 
     >>> for_lookers("Nothing may be sent: the law says so. ADROLL_HONOR_GPC decides.")
     'Nothing may be sent: the law says so.'
@@ -101,7 +103,7 @@ def for_lookers(text: str) -> str:
 
 
 def coded(text: str) -> Markup:
-    """*text* as HTML, what stands between backticks as code.
+    """*text* as HTML, with what stands between backticks as code.
 
     >>> str(coded("See `df -h <folder>`."))
     'See <code>df -h &lt;folder&gt;</code>.'
@@ -110,9 +112,10 @@ def coded(text: str) -> Markup:
 
 
 def for_developer(finding: Mapping[str, Any], url: str, orders: Iterable[str] = ()) -> str:
-    """What a finding says, as a message to send on.
+    """What a finding says, as a message to send on to a developer.
 
     :param url: the page's address.
+    :param orders: ids of its orders, perhaps not all.
     """
     listed = ""
     orders = list(orders)
@@ -165,7 +168,7 @@ class Page:
     :param questions: what whoever may look may ask, likewise: it changes nothing.
     :param largest: bytes of a POST's body; an uploaded file may need more.
     :param arguments: names of the query that links to its CSV and JSON carry on.
-    :param kept: those of them that links from other pages carry on, too: what is looked at.
+    :param kept: those of them that links from one page to another carry on, too.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
-from adroll_flask.times import DAY, written
+from adroll_flask.times import DAY, WEEK, written
 
 Step: TypeAlias = Literal["hour", "day", "week"]
 
@@ -37,10 +37,11 @@ STEPS: Final[dict[Step, timedelta]] = {
 class Period:
     """A span of time.
 
-    :param name: as the address has it; empty where it has dates.
-    :param begins: of its steps, seconds since the epoch.
+    :param name: as the address has it; empty where that has dates.
+    :param begins: when its steps begin, seconds since the epoch.
     :param end: seconds since the epoch; its last step may be under way.
     :param is_present: whether it goes on until now.
+    :param zone: of its days.
     """
 
     name: str
@@ -52,17 +53,18 @@ class Period:
 
     @property
     def begin(self) -> int:
+        """Seconds since the epoch."""
         return self.begins[0]
 
     @property
-    def ended(self) -> datetime:
-        """Its end, in its zone."""
-        return datetime.fromtimestamp(self.end, self.zone)
-
-    @property
-    def begun(self) -> datetime:
+    def local_begin(self) -> datetime:
         """Its beginning, in its zone."""
         return datetime.fromtimestamp(self.begin, self.zone)
+
+    @property
+    def local_end(self) -> datetime:
+        """Its end, in its zone."""
+        return datetime.fromtimestamp(self.end, self.zone)
 
     @property
     def dates(self) -> str:
@@ -77,17 +79,17 @@ class Period:
 
     def sums(self, lookups: Lookups, columns: Sequence[HistoryColumn]) -> list[HistorySum]:
         """The history's sums by step (``at``) and *columns*."""
-        # Weeks of a year are summed up by the database, as UTC has them; by their middle, they are
-        # the same weeks in any zone.
-        hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
-        since = self.begin - (DAY if middle else 0)
-        rows = lookups.history(since, ("at", *columns), hours=hours)
-        return self.placed(rows, middle)
+        if self.name != "year":
+            return self.placed(lookups.history(self.begin, ("at", *columns)), 0)
+        # The database sums up the weeks of a year, as UTC has them. A zone's own weeks begin less
+        # than a day before or after: by the middle of a week they are the same.
+        weeks = lookups.history(self.begin - DAY, ("at", *columns), hours=168)
+        return self.placed(weeks, WEEK // 2)
 
     def placed(self, rows: Iterable[HistorySum], later: int) -> list[HistorySum]:
         """Those of *rows* that lie in it, each at the beginning of its step.
 
-        :param later: seconds from a row's time to the one that tells its step.
+        :param later: a row belongs to the step that has the time so many seconds after the row's.
         """
         return [
             row._replace(at=self.begins[bisect_right(self.begins, row.at + later) - 1])
@@ -112,7 +114,7 @@ def named(name: str, now: float, zone: tzinfo) -> Period:
     begins = {
         "today": today.astimezone(UTC),
         "yesterday": yesterday.astimezone(UTC),
-        # Hours that went by: the clock on the wall has one twice, or leaves one out.
+        # 24 hours that went by. In local time one may come twice, or not at all.
         "day": present.replace(minute=0, second=0).astimezone(UTC) - timedelta(hours=23),
         "days": today - timedelta(days=6),
         "week": monday,
@@ -127,10 +129,11 @@ def named(name: str, now: float, zone: tzinfo) -> Period:
 
 
 def between(since: str, until: str, now: float, zone: tzinfo) -> Period:
-    """From one day to another, both of them in it: ``2026-11-01``, ``2026-11-07``; one of
-    them may be empty.
+    """The span of two days and those between them: ``2026-11-01``, ``2026-11-07``.
 
-    :raises ValueError: one is no day, or there is none between them.
+    :param since: empty: *until* alone.
+    :param until: empty: now.
+    :raises ValueError: one is no day, or there is no such span in the last thirteen months.
     """
     present = datetime.fromtimestamp(now, zone)
     begin = midnight(datetime.fromisoformat(since or until).replace(tzinfo=zone))
@@ -152,6 +155,6 @@ def _made(name: str, step: Step, begin: datetime, end: datetime, present: dateti
     at = begin
     while at < end or not begins:
         begins.append(int(at.timestamp()))
-        # In local time: a day of 23 or 25 hours is a day.
+        # In local time: a day of 23 or 25 hours is one step.
         at = at + STEPS[step]
     return Period(name, step, tuple(begins), end.timestamp(), end >= present, zone)

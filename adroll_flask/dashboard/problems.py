@@ -31,13 +31,13 @@ PROBLEM: Final = "problem"
 _LISTED: Final = 20
 #: Days of the curve.
 _CURVE: Final = 30
-#: Events that one press of a button works on, and seconds after which it stops.
+#: Events that one press of a button works on at most, and seconds after which it stops.
 _AT_ONCE: Final = 1000
 _SECONDS: Final = 5.0
 
 
 def problems_data(visit: Visit) -> Data:
-    """What is wrong now, with the events of what waits for a decision; the destination."""
+    """What is wrong now, the dead letters by cause, and how AdRoll does."""
     letters = visit.letters
     groups = visit.problems
     first_day = _day(visit.now) - (_CURVE - 1) * DAY
@@ -52,10 +52,10 @@ def problems_data(visit: Visit) -> Data:
     result: Data = {
         PROBLEM: wanted,
         "findings": [finding.as_dict() for finding in visit.urgent],
-        # What is wrong with it is among the findings.
+        # The findings say what is wrong with the destination.
         "destination": {
             "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.settings.missing else "set",
-            # Of several shops, the one that fares worst.
+            # If there are several shops: the one that the lines below are about.
             "shop": stopped[0] if stopped else "",
             "stopped_since": visit.destination.stopped_since,
             "last_answer": visit.destination.last_error,
@@ -93,7 +93,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
         "last": max(times),
         "days": [days[first_day + n * DAY] for n in range(_CURVE)],
         "likely": likely,
-        # Where each event has another value there: it is corrected in each by itself.
+        # Another field: each event has its own value there, and is corrected by itself.
         "elsewhere": "" if likely else place,
         "words": newest.error,
         "names": Counter(letter.name for letter in letters),
@@ -102,7 +102,7 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
 
 
 def likely_field(words: str) -> str:
-    """The field that AdRoll's words name, of those that can be set; empty: none.
+    """The field that AdRoll's words name, of those that can be set in many; empty: none.
 
     >>> likely_field("http_422: [0].conversion_value: must be positive")
     'value'
@@ -128,17 +128,17 @@ def problems_rows(data: Data) -> Iterator[Mapping[str, object]]:
 
 
 def _chosen_letters(visit: Visit) -> tuple[str, list[str]]:
-    """The problem that a form names, and its events as far as the form's page has counted them."""
+    """The problem that a form names, and those of its events that the form's page counted."""
     form = visit.request.form
     problem = form.get(PROBLEM, "")
     until = form.get("until", 0.0, type=float)
     letters = visit.problems.get(problem, [])
-    # A millisecond: the page has it as a text.
+    # A millisecond more: the page has the time as a text.
     return problem, [letter.id for letter in letters if (letter.settled_at or 0.0) <= until + 0.001]
 
 
 def retry_problem(visit: Visit) -> Done:
-    """Send the events of a problem again; with a field that is set in all of them before."""
+    """Send the events of a problem again. A field that the form has is set in all of them first."""
     problem, ids = _chosen_letters(visit)
     form = visit.request.form
     value = form.get("value", "").strip()[:2000]
@@ -190,11 +190,8 @@ def drop_problem(visit: Visit) -> Done:
     if dropped.delivered:
         delivered = counted(dropped.delivered, "event")
         sentences.append(f"{delivered} delivered meanwhile, and not dropped")
-    return Done(
-        _sentence(sentences, undone),
-        good=bool(dropped.events),
-        arguments={PROBLEM: problem} if undone else {},
-    )
+    stays = {PROBLEM: problem} if undone else {}
+    return Done(_sentence(sentences, undone), good=bool(dropped.events), arguments=stays)
 
 
 def _sentence(sentences: list[str], undone: int) -> str:

@@ -25,14 +25,16 @@ from adroll_flask.times import iso
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
+#: Words of :func:`finding_of` that are fields of the finding.
 _ABOUT: Final = ("key", "shop", "since", "events", "values", "answer")
 
 
 def texts(file: str, part: str = "") -> dict[str, dict[str, Any]]:
-    """A table of texts that stands beside this module; what a variant does not say its code does.
+    """A table of texts, by name. A variant has the texts of its code that it has not itself.
 
-    :param file: its name; the names in it are codes (``csp``) and variants (``csp/nonce``).
-    :param part: what names begin with that are wanted, without it.
+    :param file: beside this module. The names in it are codes (``csp``) and variants
+        (``csp/no-pixel``).
+    :param part: only names that begin with it, and without it, such as ``way/``.
     """
     table = tomllib.loads((files("adroll_flask.findings") / file).read_text("utf-8"))
     return {
@@ -95,13 +97,13 @@ class Finding:
 
 
 def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
-    """The finding *name* of the table about *subject*; its code's own, where no variant is there.
+    """The finding *name* of the table, about *subject*.
 
+    :param name: a code or a variant. A variant that the table does not have is its code.
     :param subject: empty: the table's.
     :param words: *key*, *shop*, *since*, *events*, *values* and *answer* of the finding, and its
-        *severity* where it is not the table's; the others are what its ``{…}`` stand for, beside
-        *events* as ``{number}`` and what the table itself has. ``{one|more}`` is one of the two by
-        *events*.
+        *severity* where it is not the table's. The others are what ``{…}`` in the texts stand for.
+        ``{number}`` is *events*, and ``{one|more}`` one of the two, by *events*.
     """
     code = name.partition("/")[0]
     entry = TABLE.get(name) or TABLE[code]
@@ -112,8 +114,9 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
     table_texts = SHARED | entry
     for part in ("sentence", "todo", "who", "command", "page"):
         text = entry.get(part, "")
+        # The table's texts have others in them, three deep. The rule's words are filled in last:
+        # a brace in them is a brace.
         for _ in range(3):
-            # First the table's own: what the rules give is nobody's text to fill in.
             text = _filled_in(text, {key: table_texts[key] for key in table_texts.keys() - words})
         about[part] = _filled_in(agreeing(text, events), words)
     if about["todo"] and not about["who"]:
@@ -124,12 +127,12 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
 
 
 def _filled_in(text: str, words: Mapping[str, Any]) -> str:
-    """*text* with the ``{…}`` replaced of which there are *words*."""
+    """*text* with each ``{name}`` replaced that *words* has."""
     return re.sub(r"\{(\w+)\}", lambda name: str(words.get(name[1], name[0])), text)
 
 
 def ok(subject: str, text: str) -> Finding:
-    """That all is well with *subject*."""
+    """The finding that all is well with *subject*."""
     return finding_of("ok", subject, text=text)
 
 
@@ -143,8 +146,8 @@ class Meaning(NamedTuple):
     :param advice: what to do; empty: there is nothing to do.
     :param who: ``developer``, ``marketer``, or empty for nobody.
     :param is_ours: the words that a dead letter has beside it are ours and not AdRoll's.
-    :param can_retry: whether to send such a dead letter again may help.
-    :param field: the field that is to be set before, of
+    :param can_retry: whether sending such a dead letter again may help.
+    :param field: the field that is to be set before that, of
         :data:`~adroll_flask.reporting.kept_events.FIELDS`; empty: none that is known.
     """
 
@@ -164,7 +167,7 @@ def meaning(outcome: str, reason: str, **own: str) -> Meaning:
     """What *reason* means.
 
     :param outcome: as the history has it, or an event's state.
-    :param own: what ``{…}`` stand for, where that is not what the table says.
+    :param own: what ``{…}`` in the texts stand for, where the table says something else.
 
     >>> meaning("invalid", "invalid:currency").title
     'The shop reported a wrong currency'
@@ -172,7 +175,7 @@ def meaning(outcome: str, reason: str, **own: str) -> Meaning:
     True
     """
     code, _, field = reason.partition(":")
-    # The outcome that the history has of what is dead or cancelled.
+    # What is dead or cancelled may have another outcome in the history.
     if code == "invalid":
         outcome = "invalid"
     elif f"expired/{code}" in MEANINGS:
@@ -207,7 +210,9 @@ def why_of(row: Row) -> str:
 
 
 def in_words(outcome: str, why: str) -> str:
-    """*why*, a reason and AdRoll's words or ours, with what the reason means in its place.
+    """*why* with the meaning of its reason in the reason's place.
+
+    :param why: a reason, and perhaps AdRoll's words or ours behind it.
 
     >>> in_words("waiting", "dns: dns")
     "The name of AdRoll's server has no address. Nothing was sent"
@@ -215,46 +220,48 @@ def in_words(outcome: str, why: str) -> str:
     'The shop reported a wrong currency: takes three letters'
     """
     reason, *words = why.split(": ")
-    # An answer's words begin with its reason, and those of a wrong field with its name.
+    # The words on a failed request begin with its reason, and those on a wrong field with its name.
     if words[:1] in ([reason], [reason.removeprefix("invalid:")]):
         words = words[1:]
-    if reason in GIVEN_UP and words:  # what it died of before, in words, too
+    if reason in GIVEN_UP and words:  # the reason follows for which it was a dead letter
         words = [in_words("dead", ": ".join(words))]
     return ": ".join([meaning(outcome, reason).title, *words]) if why else ""
 
 
 def row_of(order: Order) -> dict[str, Any]:
-    """An order of a list as a CSV file has it: why it did not arrive in words, and the reason's
-    code for programs; its time is ISO 8601, in UTC."""
+    """An order of a list as a CSV file has it: ``why`` in words, the time as ISO 8601 in UTC, and
+    ``reason``, the reason's code, for programs."""
     reason = order.why.partition(": ")[0]
     why = in_words(order.status, order.why)
     return order._asdict() | {"why": why, "time": iso(order.time), "reason": reason}
 
 
 def summary(compared: Reconciliation) -> list[tuple[tuple[str, str], str]]:
-    """What came of a list of paid orders, in sentences, each with the orders' status and reason.
+    """What came of a list of paid orders: sentences, each with the status and reason of its orders.
 
-    The reason is empty where a line tells of all orders of a status; ``differing`` stands for
-    those that were reported with another value.
+    The reason is empty where a sentence is about all orders of a status. ``differing`` and
+    ``refunded`` stand in the place of a status for orders that were reported with another value,
+    and that the shop took back.
     """
     if not compared.total:
         return [(("", ""), "the list holds no orders")]
     numbers = compared.counts | Counter(differing=compared.differing, refunded=compared.refunded)
+    all_orders = counted(compared.total, "paid order")
+    about = {"all": all_orders, "receiver": compared.reporter.settings.receiver}
     lines = []
     for status, words in texts("words.toml", "listed/").items():
         reasons = {why: n for (of, why), n in compared.reasons.most_common() if of == status}
         for why, number in (reasons or {"": numbers[status]}).items():
             if not number and status != "delivered":
                 continue
-            more = f": {meaning(status, why).title}" if reasons else ""
-            if status == "missing" and compared.groups:
+            text = _filled_in(agreeing(words["sentence"], number), about)
+            if reasons:
+                text += f": {meaning(status, why).title}"
+            elif status == "missing" and compared.groups:
                 most = compared.groups.most_common(5)
                 groups = (f"{n:,} with {compared.group} {it or 'empty'!r}" for it, n in most)
-                more = f": {', '.join(groups)}"
-            all_orders = counted(compared.total, "paid order")
-            about = {"all": all_orders, "receiver": compared.reporter.settings.receiver}
-            text = _filled_in(agreeing(words["sentence"], number), about)
-            lines.append(((status, why), f"{number:,} {text}{more}"))
+                text += f": {', '.join(groups)}"
+            lines.append(((status, why), f"{number:,} {text}"))
     if not compared.has_times:
         days = counted(compared.reporter.settings.dedupe_days, "day")
         text = (

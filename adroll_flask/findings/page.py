@@ -1,7 +1,7 @@
 """Looks at a live page as new visitors' browsers would, for ``flask adroll check --url``.
 
-Also sends a click id along its redirects, and names the hop at which it gets lost. What a browser's
-console says of a page is not said again.
+Also sends a click id along the redirects to the page, and names the hop at which it gets lost. What
+a browser's console says of a page is not said again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from adroll_flask.visitor.request_cookies import are_secure, cookie_names, recor
 from .finding import TABLE, Finding, finding_of, ok, texts
 
 _TIMEOUT: Final = (5.0, 15.0)
-#: By what is known what a page has, by name; see the head of the file.
+#: Patterns by name: what they find in a page, an address or an answer says ``signs.toml``.
 _SIGNS: Final = {name: re.compile(sign["in"]) for name, sign in texts("signs.toml").items()}
 #: As many as browsers follow (Fetch, "HTTP-redirect fetch", step 7).
 _MOST_HOPS: Final = 20
-#: What is looked for in a page that may redirect by itself, bytes.
+#: Bytes of a page in which we look for a redirect by the page itself.
 _MOST_HTML: Final = 100_000
 #: What a browser sends with a click on a link.
 _VISIT: Final = {
@@ -96,15 +96,15 @@ def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Itera
     cacheable = is_shared_cacheable(headers_read, time.time() if now is None else now.timestamp())
     says_hit = [name for name, value in headers.items() if "hit" in value.lower()]
     is_aged = headers.get("Age", "0").strip() not in ("", "0")
-    kept = is_aged or any(map(_SIGNS["cache"].fullmatch, says_hit))
+    from_cache = is_aged or any(map(_SIGNS["cache"].fullmatch, says_hit))
     if any(ours[name]["value"] == others[name]["value"] for name in ours.keys() & others.keys()):
         yield finding_of("shared-cookies", subject, names=names)
     elif cacheable and (ours or others):
         header = headers.get("Cache-Control", "its headers")
         yield finding_of("shared-cookies/cacheable", subject, control=header, names=names)
-    elif kept and ("private" in control or "no-store" in control):
+    elif from_cache and ("private" in control or "no-store" in control):
         yield finding_of("cache-ignores-headers", subject)
-    elif cacheable or (kept and not (ours or others)):
+    elif cacheable or (from_cache and not (ours or others)):
         yield ok(subject, "as cacheable as it was: no cookie of ours")
     elif (ours or others) and control == {"private"}:
         yield finding_of("page-became-private", subject)
@@ -138,12 +138,13 @@ def _snippet(subject: str, response: Any, settings: Settings) -> Iterator[Findin
 
 
 def pixel_findings(subject: str, html: str, settings: Settings) -> Iterator[Finding]:
-    """Events from two sides, a second pixel, and a consent that nobody asks for.
+    """Events that the page reports too, a second pixel, and a consent that nobody asks for.
 
     :param html: the page.
     """
     names = ({*_SIGNS["tracked"].findall(html)} & {*EVENT_NAMES}) - {"pageView"}
-    names |= {"purchase"} if _SIGNS["conversion"].search(html) else set()
+    if _SIGNS["conversion"].search(html):
+        names.add("purchase")
     if names:
         yield finding_of("reported-twice", subject, names=", ".join(sorted(names)))
     ids = _SIGNS["advertisable"].findall(html)
@@ -163,7 +164,8 @@ def pixel_findings(subject: str, html: str, settings: Settings) -> Iterator[Find
 
 
 def _tag_manager(subject: str, html: str, container: str) -> Iterator[Finding]:
-    """AdRoll's template for Google Tag Manager does not look whether a pixel is there already."""
+    """Whether Google Tag Manager loads a second pixel. AdRoll's template for it does not look
+    whether one is there already."""
     url = _SIGNS["container_url"].search(html)
     address = url[0] if url else "https://www.googletagmanager.com/gtm.js"
     try:
@@ -267,7 +269,7 @@ def click_finding(url: str, settings: Settings) -> Finding:
 
 
 def _has_record(session: requests.Session, url: str, settings: Settings) -> bool:
-    """Whether the browser that *session* is brings a visitor's record to *url*."""
+    """Whether a browser with the cookies of *session* sends a visitor's record to *url*."""
     asked = session.prepare_request(requests.Request("GET", url))
     secure = are_secure(settings, over_https=url.lower().startswith("https:"))
     names = [part.partition("=")[0] for part in asked.headers.get("Cookie", "").split("; ")]
@@ -288,7 +290,7 @@ def _next_hop(response: Any, at: str) -> str | None:
 
 
 def _what_happens(url: str, probe: str) -> str:
-    """What happens to a click id whose next address is *url*; empty: it goes on as it is."""
+    """What happens to a click id in a redirect to *url*; empty: it goes on as it is."""
     values = _SIGNS["click_id"].findall(url)
     if values:
         return "" if probe in values else "is changed"

@@ -2,7 +2,7 @@
 
 A rule looks at the newest events and at the state of this moment, never at how the day went. So 20
 reports in a row that died are an error within a minute, and an old fault that somebody has dealt
-with is no finding. No rule counts the whole outbox: each question to it ends at a number of rows.
+with is no finding. No rule counts the whole outbox: each question to it stops at a number of rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST: Final = 10_000
 MOST_DEAD: Final = 2000
 #: Newest events that are looked at.
 _NEWEST: Final = 60
-#: Of these, as many as decide: the newest that are delivered or dead, or the newest orders.
+#: Of these, so many decide: the newest that are delivered or dead, or the newest orders.
 _TELLING: Final = 20
 #: So many orders with a proxy's address, or as dry runs, are no accident.
 _FEW: Final = 3
@@ -49,12 +49,12 @@ _LATE: Final = 60.0
 _ASKED: Final = 360.0
 #: Free bytes that the journal's disk should have.
 _ROOM: Final = 1_000_000
-#: Seconds: so long before dead letters are given up, a finding says so.
+#: Seconds before dead letters are given up, from when on a finding says so.
 _ENDING: Final = 14 * DAY
-#: Share of the paid orders: from there on a finding about such orders is an error.
+#: The share of the paid orders from which on a finding about some of them is an error.
 _MANY: Final = 0.05
 #: By finding, the kind of orders in the shop's own list that it is about.
-_LACKING: Final = {
+_KIND_OF: Final = {
     "never-reported": "missing",
     "never-reported/dry-run": "dry_run",
     "paid-not-released": "held",
@@ -132,12 +132,12 @@ class Moment:
     @cached_property
     def backlog(self) -> dict[str, Any]:
         """What waits for accounts that are served here, as :func:`finding_of` takes it."""
-        is_other_side = self.settings.other_side
+        other_side = self.settings.other_side
         served = [eid for eid in self.waiting if self.settings.serves(eid)]
-        return total(row for eid in served if not is_other_side(eid) for row in self.waiting[eid])
+        return total(row for eid in served if not other_side(eid) for row in self.waiting[eid])
 
     @property
-    def number(self) -> str:
+    def number_waiting(self) -> str:
         """How many wait, as people read it."""
         more = " or more" if self.backlog["events"] >= MOST else ""
         return f"{self.backlog['events']:,}{more}"
@@ -147,7 +147,7 @@ class Moment:
         """What waits, as the end of a sentence."""
         events = self.backlog["events"]
         text = agreeing(" {event waits|events wait}; none is lost.", events)
-        return f" {self.number}{text}" if events else ""
+        return f" {self.number_waiting}{text}" if events else ""
 
     @cached_property
     def recent(self) -> Sequence[model.HistorySum]:
@@ -164,7 +164,7 @@ class Moment:
     def listed(self) -> Mapping[str, list[model.HistorySum]]:
         """What the shop's own list of paid orders tells, by kind; empty: there is no such list."""
         paid_orders = self.runtime.paid_orders
-        return paid_orders.told() if paid_orders.is_known else {}
+        return paid_orders.sums_by_kind() if paid_orders.is_known else {}
 
     @cached_property
     def began(self) -> float | None:
@@ -185,9 +185,10 @@ class Moment:
 
 
 def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Finding]:
-    """What is wrong now, the worst first. Findings of the whole site are findings of each shop.
+    """What is wrong now, the worst first.
 
-    Among equally severe ones, the cause of others comes first; then more money, then more events.
+    If one shop is looked at, these are its own findings and those of no shop alone. Among equally
+    severe ones, the cause of others comes first; then more money, then more events.
 
     :param trouble: why nobody can look into the outbox, where that is known.
     """
@@ -237,7 +238,7 @@ def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | Configuration
 
 
 def problem_id(reason: str, words: str) -> str:
-    """A name for all dead letters of one cause. Causes do not differ by numbers in the words.
+    """The id of all dead letters of one cause. Numbers in the words make no other cause.
 
     >>> problem_id("refused", "event 3: no EUR") == problem_id("refused", "event 17: no EUR")
     True
@@ -292,13 +293,13 @@ def _lately(moment: Moment, seconds: float, outcome: str) -> list[model.HistoryS
 
 
 def _failed(moment: Moment) -> Iterator[Finding]:
-    """Reports that the disk did not take, in the last seven days. Only their number is known.
+    """Reports that were lost in the last seven days, as on a full disk. Only their number is known.
 
-    A lost purchase is a finding for three hours. It stays one until the shop's own list of paid
+    A lost purchase is a finding for three hours at least, and until the shop's own list of paid
     orders has been compared for the hour of the loss. From then on the list tells which orders are
     missing. Whoever delivers compares the list every hour.
     """
-    compared_until = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * HOUR)
+    compared_until = min(moment.runtime.paid_orders.compared_until(), moment.now - 3 * HOUR)
     failed = _lately(moment, WEEK, "failed")
     failed = [row for row in failed if row.event_name != "purchase" or row.at >= compared_until]
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
@@ -307,7 +308,7 @@ def _failed(moment: Moment) -> Iterator[Finding]:
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
-    """A disk that has no room for reports now. Reports that it refused are counted only later."""
+    """A disk that has no room for reports now. What it refuses now is counted only later."""
     folder = moment.outbox.folder
     if not moment.settings.enabled or moment.settings.outbox_commit == "database":
         return
@@ -369,7 +370,7 @@ def _destination_of(moment: Moment) -> Iterator[Finding]:
 
 
 def own_settings(moment: Moment) -> dict[str, str]:
-    """Whose destination it is, where there are several shops, and how its settings are written."""
+    """How the settings of the shop that is looked at are written, and what findings call it."""
     settings = moment.settings
     eid = moment.accounts[0] if moment.accounts else ""
     words = {name: settings.setting_of(eid, name) for name in Account.__annotations__}
@@ -413,8 +414,8 @@ def _untried_for(moment: Moment, account: str) -> float:
     if due_for is None or due_for <= _LATE or queue.is_leased(account):
         return 0.0
     state = moment.states.get(account, model.Destination())
-    # A backlog's oldest event has waited long while others of it are delivered. And while AdRoll is
-    # away, nobody asks it during a pause.
+    # The oldest event of a backlog waits long while others are delivered. And while AdRoll is away,
+    # nobody asks it during a pause.
     delivered_for = moment.outbox.lookups.delivered_for(account)
     return min(due_for, state.free_for, delivered_for)
 
@@ -504,7 +505,7 @@ def _too_few(moment: Moment) -> Iterator[Finding]:
 
 
 def _addresses(moment: Moment) -> Iterator[Finding]:
-    """Whether the newest orders have a proxy's address instead of their visitor's."""
+    """Whether the newest orders have a proxy's address in the place of their visitor's."""
     newest = moment.lookups.newest_events(_NEWEST, "purchase")
     orders = [row for row in newest if not row.dry_run][:_TELLING]
     looked_at = counted(len(orders), "order")
@@ -555,17 +556,18 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     if why := moment.runtime.paid_orders.trouble():
         yield finding_of("paid-orders-failed", why=why)
     many = max(3, sum(row.events for row in moment.listed["all"]) * _MANY)
-    for name, kind in _LACKING.items():
+    others = sum(row.events for row in moment.listed["not_listed"])
+    for usual_name, kind in _KIND_OF.items():
+        name = usual_name
         orders = moment.listed[kind]
         # Where all is a dry run, another finding says so.
         if not orders or (kind == "dry_run" and moment.settings.dry_run):
             continue
         about = total(orders)
         if moment.now - about["since"] >= 13 * DAY:
-            # It may have begun before the first of the days that are looked at.
+            # It may have begun before the first day of the list.
             about |= {"since": None, "begin": "At least "}
         level = "error" if about["events"] >= many else None
-        others = sum(row.events for row in moment.listed["not_listed"])
         if kind == "missing" and not moment.settings.remember_suppressed:
             level = None
             name = "never-reported/or-refused"
@@ -576,11 +578,11 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
         about |= {"severity": level, "groups": _groups_of(orders)}
         yield finding_of(name, advice=meaning("missing", "").advice, **about)
     if not moment.listed["all"]:
-        until = moment.runtime.paid_orders.told_until()
+        until = moment.runtime.paid_orders.compared_until()
         delivered = _lately(moment, WEEK, "delivered")
-        orders = [row for row in delivered if row.event_name == "purchase"]
-        if any(row.at < until for row in orders):  # a later one need not be in the list yet
-            yield finding_of("paid-orders-empty", **total(orders))
+        delivered = [row for row in delivered if row.event_name == "purchase"]
+        if any(row.at < until for row in delivered):  # a later one need not be in the list yet
+            yield finding_of("paid-orders-empty", **total(delivered))
 
 
 def _groups_of(orders: Iterable[model.HistorySum]) -> str:
@@ -595,7 +597,7 @@ def _groups_of(orders: Iterable[model.HistorySum]) -> str:
 
 
 def _new(moment: Moment) -> Iterator[Finding]:
-    """An outbox that began lately, and what tells that there was one before."""
+    """An outbox that began lately, where something says that there was another before."""
     knowledge = moment.outbox.lookups.knowledge()
     if moment.now - knowledge.began > 14 * DAY:
         return
@@ -612,9 +614,9 @@ def _new(moment: Moment) -> Iterator[Finding]:
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
-    """Hosts whose clock is wrong, this one among them; and waiting events of a time in the future.
+    """Hosts whose clock is wrong, perhaps this one; and waiting events of a time in the future.
 
-    Each host has noted how its clock stands. Events that are sent or given up are not looked at:
+    Each host has noted how its clock differs. Events that are sent or given up are not looked at:
     they say nothing of the clocks as they are now.
     """
     wrong = {clock[:2]: clock for clock in moment.outbox.lookups.wrong_clocks()}
@@ -647,7 +649,7 @@ def _clock_severity(difference: float) -> Severity:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
-    """A journal of which nothing can be taken in. To know that, this takes a batch in."""
+    """A journal of which nothing can be taken in. This tries it, and takes a batch in."""
     bytes_waiting = moment.outbox.lookups.bytes_waiting
     before = bytes_waiting()
     if before and not moment.outbox.ingest.take_in():
@@ -657,7 +659,7 @@ def _journal(moment: Moment) -> Iterator[Finding]:
 
 
 def what_delays(moment: Moment) -> Finding | None:
-    """The first finding of what keeps events from AdRoll; ``None``: nothing is known."""
+    """The first finding that says what keeps events from AdRoll; ``None``: nothing is known."""
     return next(_destination(moment), None)
 
 

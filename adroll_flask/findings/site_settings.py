@@ -75,7 +75,7 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
 
 
 def _tried(settings: Settings, eid: str | None) -> Account:
-    """The account that is tried; where none is named, the first of them."""
+    """The account to try: that of *eid*; ``None``: the first one."""
     accounts = settings.served_accounts
     return accounts.get(eid or "") or next(iter(accounts.values()), settings.account)
 
@@ -114,11 +114,11 @@ def _settings(app: Flask, runtime: Runtime) -> Iterator[Finding]:
     domain = settings.cookie_domain
     server = str(config.get("SERVER_NAME") or "").partition(":")[0]
     covered = domain == "auto" or f".{server}".endswith(f".{domain}")
-    # The commands make an app of this name for a site on another framework: its debug says nothing
-    # of the site's own. (Of an ASGI app it is adroll_flask.asgi.)
+    # For a site on another framework the commands make an app whose name begins so. Its debug mode
+    # says nothing of the site's own.
     is_strict = settings.strict and not app.debug and not app.testing
     is_flask = not app.import_name.startswith("adroll_flask")
-    so = {
+    applies = {
         "secret-key-missing": not keys,
         "secret-key-short": keys and len(keys[0]) < 16,
         "host-not-listed": not settings.is_real(server),
@@ -133,8 +133,8 @@ def _settings(app: Flask, runtime: Runtime) -> Iterator[Finding]:
         "cached-paths": settings.cached_paths and not settings.inject,
         "uwsgi-threads": settings.delivery == "thread" and not forks.threads_are_on(),
     }
-    yield from (finding_of(name, name=server) for name, is_so in so.items() if is_so)
-    if keys and not so["secret-key-short"]:
+    yield from (finding_of(name, name=server) for name in applies if applies[name])
+    if keys and not applies["secret-key-short"]:
         yield ok("keys", f"{len(keys)} to verify with, the newest signs")
     address = safe_url(settings.api_url)
     if settings.sandbox:
@@ -162,7 +162,7 @@ def _own_endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]
     path = f"{ours}/kit.{runtime.snippet.hash}.js"
     with runtime.collecting(None):
         kit = client.get(path).status_code
-        # Without a body: refused by our endpoint with 415, so nothing is kept.
+        # Without a body our endpoint refuses it with 415, so nothing is kept.
         answer = client.post(f"{ours}/identity", headers={"Sec-Fetch-Site": "same-origin"})
     identity = answer.status_code
     for name, got, wanted in (("kit", kit, 200), ("identity", identity, 415)):
@@ -185,7 +185,7 @@ def _policy(settings: Settings) -> Iterator[Finding]:
     """What a Content-Security-Policy of this site has to allow, for kit and pixel."""
     parts = urlsplit(safe_url(settings.pixel_url))
     host = f"{parts.scheme}://{parts.netloc}"
-    # The script comes from one host of AdRoll's, and loads from and talks to another.
+    # The script comes from one host of AdRoll's. It loads more from another, and talks to that.
     more = "https://d.adroll.com" if host == "https://s.adroll.com" else host
     if settings.csp_nonce is not None:
         yield ok("ADROLL_CSP_NONCE", "the tag carries the response's nonce")
@@ -196,7 +196,7 @@ def _policy(settings: Settings) -> Iterator[Finding]:
 
 
 def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
-    """The outbox's place, and all that is open now."""
+    """The outbox's place, and all that is wrong now."""
     try:
         place = runtime.outbox.place
         wrong = list(_places(runtime))
@@ -207,13 +207,13 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
     except (OutboxFailed, ConfigurationError) as problem:
         yield from open_findings(Moment(runtime, look=False), problem)
         return
-    # What the rules ask would make the tables of a server, or of an empty file.
+    # The rules' questions would make the tables, of a server or of an empty file.
     look = is_ready or not runtime.outbox.exists()
     moment = Moment(runtime, look=look, account=account)
     yield from open_findings(moment)
     engine = runtime.outbox.database.dialect
     if is_ready:
-        yield ok("outbox", f"{engine}, {moment.number} waiting")
+        yield ok("outbox", f"{engine}, {moment.number_waiting} waiting")
     elif not isinstance(place, Path) or place.exists():
         yield finding_of("outbox-not-made", place=engine)
     elif not wrong:
@@ -236,7 +236,7 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
             yield finding_of("folder-on-network", key, place=place, kind=kind)
         is_journal = key == "ADROLL_JOURNAL_FOLDER"
         is_beside = is_journal and settings.outbox_commit == "database"
-        # On the disk of a container, where no volume is.
+        # On the disk of the container itself, and not on a volume.
         if host and not is_beside and mount in (Path(), Path("/")):
             name = "disk-not-kept/journal" if is_journal else "disk-not-kept"
             yield finding_of(name, key, place=place, host=host)
@@ -247,7 +247,7 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class SendTestResult:
-    """What came of it.
+    """What came of a test event.
 
     :param meaning: what the answer means, as a person reads it.
     :param request: the address and the body; the token is not in it.
@@ -306,8 +306,8 @@ def send_test_event(runtime: Runtime, name: str, eid: str | None = None) -> Send
 
 
 def _clock_by(answer: Answer, ask_again: Callable[[], Answer]) -> float:
-    """Seconds by which this host's clock is ahead, where two of AdRoll's answers agree that it is
-    wrong; behind: below 0; else 0."""
+    """Seconds by which this host's clock is ahead (behind: below 0), where two of AdRoll's answers
+    agree that it is wrong; else 0."""
     ahead = answer.clock_ahead or 0.0
     if abs(ahead) < clocks.WARNS_FROM:
         return 0.0
@@ -316,7 +316,7 @@ def _clock_by(answer: Answer, ask_again: Callable[[], Answer]) -> float:
 
 
 def _end_stop_of(runtime: Runtime, sender: DeliveryClient) -> None:
-    """After a stop that this very account, token and address began, delivery begins at once."""
+    """End a stop that began with this very account, token and address."""
     with suppress(OutboxFailed):  # which other findings say
         if not runtime.outbox.exists():
             return

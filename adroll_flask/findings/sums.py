@@ -33,14 +33,14 @@ def worth_of(rows: Iterable[HistorySum]) -> Values:
 
 
 def total(rows: Iterable[HistorySum]) -> dict[str, Any]:
-    """Since when *rows* are (seconds since the epoch), how many events they are of, their money."""
+    """Since when *rows* are (seconds since the epoch), of how many events, and their money."""
     rows = list(rows)
     since = min((row.at for row in rows if row.at), default=None)
     return {"since": since, "events": sum(row.events for row in rows), "values": worth_of(rows)}
 
 
 def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:
-    """*events* as the history has sums, each at the time at which it was settled or reported."""
+    """*events* as sums of the history, each at the time at which it was settled, or else queued."""
     for row in events:
         value, currency = amount_of(row.digest)
         at = int(row.settled_at or row.queued_at)
@@ -48,7 +48,7 @@ def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:
 
 
 def delays_of(rows: Iterable[HistorySum]) -> list[int]:
-    """The histogram of *rows*, from event to delivery."""
+    """The histogram of *rows*: how many took how long from the event to its delivery."""
     return [sum(column) for column in zip(*(row.delays for row in rows), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Events that are kept: an order's life, dead letters to be sent, a visitor's to be erased."""
+"""Work on events of the outbox: an order's life, dead letters to be sent, a visitor's erasure."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.audit")
 
-#: How the reasons begin of dead letters that were reported with ``hold=``.
+#: The reason of an invalid event that was reported with ``hold=`` begins so.
 UNPAID: Final = "invalid:held:"
 HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
 )
 _NO_DEAD_LETTER: Final = "is no dead letter any more"
-#: Newest orders that are looked through for one like an unknown one.
+#: So many of the newest orders are searched for an id like one that is not found.
 _LOOKED_THROUGH: Final = 500
 #: What may be set to one value in many dead letters: nothing of the visitor's.
 FIELDS: Final = ("currency", "value", "order_id", "page_location")
@@ -60,11 +60,11 @@ def matched_by(row: Row) -> str:
 class LifeStep(NamedTuple):
     """One step of an event's life.
 
-    :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
-        ``released``, ``attempt``, ``sent_again`` (by hand), ``delivered``, ``refunded`` (after
-        that), ``dead``, ``given_up`` (nobody decided on the dead letter in time), ``cancelled``;
-        ``now`` has no end yet.
-    :param at: when, seconds since the epoch; ``None``: at present.
+    :param kind: ``happened``; ``reported``, ``held``, or ``kept`` (cancelled since, and perhaps
+        never held); ``released``; ``attempt``; ``sent_again`` (by hand); ``delivered``;
+        ``refunded`` (after the delivery); ``dead``; ``given_up`` (nobody decided on the dead letter
+        in time); ``cancelled``; ``now`` (the event has no end yet).
+    :param at: when, seconds since the epoch; ``None`` for ``now``.
     :param said: what there is to say of it: AdRoll's words, the reason.
     """
 
@@ -93,7 +93,7 @@ def find_order(
     """What is known of an order.
 
     :param typed: the shop's order id, as people may write it: ``Order #4826``.
-    :param most: invalid dead letters that are looked through, the newest.
+    :param most: so many of the newest invalid dead letters are searched.
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
     """
     lookups = reporter.outbox.lookups.of(account)
@@ -109,7 +109,7 @@ def find_order(
 
 
 def orders_alike(reporter: Reporter, typed: str, account: str | None = None) -> dict[str, str]:
-    """The newest orders that somebody can have meant who typed *typed*: ids of their events."""
+    """Of the newest orders, those with an id like *typed*, each with the id of its event."""
     rows = reporter.outbox.lookups.of(account).newest_events(_LOOKED_THROUGH, "purchase")
     newest = {short_key(row.key): row.id for row in reversed(rows) if row.key}
     return {order: newest[order] for order in names.alike(typed, newest)}
@@ -117,7 +117,7 @@ def orders_alike(reporter: Reporter, typed: str, account: str | None = None) -> 
 
 def life(row: Row) -> list[LifeStep]:
     """The life of one event, oldest step first; without the visitor's values."""
-    # Whether one that was cancelled was held is not known; it was kept here and told to nobody.
+    # Whether a cancelled event was held is not known. It was kept here and not sent.
     began = "kept" if row.state == "cancelled" else "reported"
     if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
         began = "held"
@@ -136,9 +136,9 @@ def life(row: Row) -> list[LifeStep]:
     if is_retry:
         steps.append(LifeStep("sent_again", row.queued_at, "it had been given up"))
     if row.released_at is not None or is_retry:
-        # A release with the present time makes an event happen after it was held. Within a second
-        # nothing tells that: events have their times in milliseconds, and clocks are set.
-        steps.sort(key=lambda step: (step.at or 0.0) - (step.kind == "happened"))
+        # An event that is released with at="release" happens after it was held. A difference below
+        # a second does not tell that: events have whole milliseconds, and clocks are set.
+        steps.sort(key=lambda step: (step.at or 0.0) - (1.0 if step.kind == "happened" else 0.0))
     if row.reason in GIVEN_UP:
         end = "never sent" if row.reason == "given_up" else "AdRoll may have it"
         steps.append(LifeStep("dead", row.settled_at, row.error))
@@ -194,9 +194,9 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], **changes: str) -> Retrie
     :param changes: what is set in each of them before it is checked, of :data:`FIELDS`, as a
         person writes it.
 
-    Each is checked again. ``before_report`` functions that did not see it at its report (it was
-    invalid, or one of them failed) are asked as a report asks them. Of an event that they have
-    passed only a ``None`` counts: what they change would be changed twice.
+    Each is checked again, and the ``before_report`` functions are asked. If they did not pass the
+    event at its report (it was invalid, or one of them failed), what they return is sent. If they
+    did, they can only keep the event back now: otherwise they would change it twice.
     """
     done = Retried()
     for id in ids:
@@ -253,14 +253,14 @@ def fix_dead(reporter: Reporter, row: Row, payload: bytes) -> str:
 
 def _fixed(reporter: Reporter, id: str, built: Built) -> str:
     """Why a dead letter is not sent as the event *built*; empty: it will be."""
-    # It stays the dry run that it is, or none.
+    # Whether the new event is a dry run does not count: a dead letter stays what it is.
     if reporter.outbox.admin.fix(id, reporter.new_event(built)):
         return ""
     return _why_not_fixed(reporter, id)
 
 
 def _why_not_fixed(reporter: Reporter, id: str) -> str:
-    """Why a change of the dead letter did not take effect: others may have changed it just now."""
+    """Why a change of the dead letter had no effect: others may have changed it just now."""
     row = reporter.outbox.lookups.show(id)
     if row is not None and row.state == "cancelled":
         return "the shop has cancelled this order: it is not sent, and is no dead letter any more"

@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 from adroll_flask.errors import AdRollError
 
-#: The one column of a list whose lines are JSON; a CSV file of such lines has it as its last.
+#: The only column of a list of JSON lines. In a CSV file of rejected JSON lines it is the last one.
 JSON_COLUMN: Final = "json"
 #: Characters that a row may have, in one line or several: an event has at most a megabyte.
 MOST_CHARACTERS: Final = 2_000_000
@@ -43,9 +43,9 @@ class Line:
     """One line of a list.
 
     :param number: the list's line at which it ends, from 1.
-    :param cells: of a CSV line; the text of a line of JSON is one.
-    :param values: by column, or by the object's keys.
-    :param problem: why it is none; empty: it is one.
+    :param cells: of a CSV line; a line of JSON is one cell.
+    :param values: by column, or by the JSON object's keys.
+    :param problem: why the line cannot be used; empty: it can.
     """
 
     number: int
@@ -57,16 +57,16 @@ class Line:
 class Lines:
     """A list that is being read; iterating it gives its lines.
 
-    It is JSON where its first line begins as such; else CSV, with the delimiter that the header has
-    most of.
+    It is JSON where its first line begins with a brace; else CSV. Its delimiter is the one that the
+    header has most often.
 
-    :raises ReconcileError: also while iterating: it is neither.
+    :raises ReconcileError: it is neither; also while iterating.
     """
 
     def __init__(self, file: IO[str]) -> None:
         #: Characters that were read since the last row.
         self._characters = 0
-        # Of a line that is too long no more is read than shows that it is.
+        # Of a line that is too long, one character too many is read and not the whole line.
         texts = iter(partial(file.readline, MOST_CHARACTERS + 1), "")
         first = next((text for text in texts if text.strip()), "")
         if first.lstrip()[:1] == "[":
@@ -75,7 +75,7 @@ class Lines:
                 " of it"
             )
         self.columns: list[str] = [JSON_COLUMN]
-        # Of the header's names some have commas.
+        # Names in the header may have commas; they stand between quotes then.
         self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
         texts = self._checked(chain([first], texts))
         if first.lstrip()[:1] != "{":
@@ -88,9 +88,9 @@ class Lines:
         self.has_json: bool = self.columns[-1:] == [JSON_COLUMN]
 
     def _checked(self, texts: Iterable[str]) -> Iterator[str]:
-        """*texts*; those of a row are held in memory, and quoted cells may go over many."""
+        """*texts*, checked. All lines of a row are in memory, and a quoted cell may have many."""
         for number, text in enumerate(texts, 1):
-            # What no text has, and a picture or an Excel file has within its first two lines.
+            # A picture or an Excel file has such characters in its first two lines; no text has.
             if number <= 2 and re.search(r"[\0-\x08\x0e-\x1f]", text):
                 raise ReconcileError(
                     "this is no CSV, and no text in UTF-8 (an Excel file: save it as CSV)"
@@ -104,7 +104,7 @@ class Lines:
             yield text
 
     def _csv(self, texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        # Strict, or a quote that is not closed takes all the lines behind it for one cell.
+        # Strict: otherwise a quote that is not closed makes one cell of all lines after it.
         rows = csv.reader(texts, delimiter=self.delimiter, strict=True)
         try:
             yield from ((rows.line_num, cells) for cells in rows)
@@ -157,7 +157,7 @@ def spellings(order: str) -> tuple[str, ...]:
 
 
 def searched(typed: str) -> tuple[str, ...]:
-    """The ids that somebody may look for who types *typed*, the likeliest first.
+    """The ids that *typed* may mean, the likeliest first.
 
     >>> searched("Order #4826")
     ('Order #4826', '#Order #4826', '4826', '#4826')
@@ -168,29 +168,31 @@ def searched(typed: str) -> tuple[str, ...]:
 
 
 def find_columns(
-    header: Iterable[str], given: Mapping[str, str], known: Mapping[str, Sequence[str]]
+    header: Iterable[str], chosen: Mapping[str, str], usual: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """By what it says, the column of a list that says it.
+    """The names of a list's columns, by what they hold.
 
-    :param given: what somebody said of it.
-    :param known: names of columns, without case, spaces and punctuation; the first one wins.
-    :raises ReconcileError: *given* names a column that is not there.
+    :param header: all names.
+    :param chosen: names that somebody chose, by what they hold.
+    :param usual: names that such columns usually have, by what they hold, without case, spaces and
+        punctuation; the first one wins.
+    :raises ReconcileError: *chosen* names a column that is not there.
 
     >>> find_columns(["Order no.", "Total"], {}, {"order_id": ("orderid", "orderno")})
     {'order_id': 'Order no.'}
     """
     header = [str(name) for name in header]
-    absent = [name for name in given.values() if name not in header]
+    absent = [name for name in chosen.values() if name not in header]
     if absent:
         there = ", ".join(map(repr, header))
         raise ReconcileError(f"there is no column {absent[0]!r}; the file has {there}")
     plain = {
-        re.sub(r"[\W_]+", "", name).lower(): name for name in header if name not in given.values()
+        re.sub(r"[\W_]+", "", name).lower(): name for name in header if name not in chosen.values()
     }
     columns = {
-        what: [plain[name] for name in names if name in plain] for what, names in known.items()
+        what: [plain[name] for name in names if name in plain] for what, names in usual.items()
     }
-    return {what: names[0] for what, names in columns.items() if names} | dict(given)
+    return {what: names[0] for what, names in columns.items() if names} | dict(chosen)
 
 
 def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:

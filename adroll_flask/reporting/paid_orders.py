@@ -1,6 +1,6 @@
-"""The shop's own list (``@adroll.paid_orders``): asked now and then, and compared.
+"""The shop's own list (``@adroll.paid_orders``): asked for now and then, and compared.
 
-What comes of a comparison is kept in the outbox, for pages and findings.
+What comes of a comparison is kept in notes of the outbox, for pages and findings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key
@@ -33,16 +33,18 @@ logger: Logger = get_logger("adroll_flask.reporting")
 DAYS: Final = 14
 #: How many days are compared, and how often, in seconds.
 _LOOKS: Final = ((DAYS, DAY), (3, HOUR))
-#: How often, in seconds, by processes that start where the last list was empty, or failed.
+#: How often, in seconds, a process compares that has just started, if the last list was empty or
+#: could not be compared.
 _SOON: Final = 60
-#: An order may be paid some time before it is reported: seconds.
+#: Seconds that may pass from an order's payment to its report.
 _GRACE: Final = 900.0
-#: Groups of a day that are told apart; and of those kinds that end with a release, orders that are
-#: known one by one: so that it ends them at once, and not the next comparison.
+#: Groups of a kind and a day that are noted, the largest ones.
 _GROUPS = 100
+#: Of these, so many may be single orders with their event's id. Whoever reads such a note looks how
+#: the event is now, so that a release counts before the next comparison.
 _ALONE = 80
-#: By what a list's line tells: orders that AdRoll will not learn of as it is.
-_LACKING: Final = {
+#: Kinds of orders that AdRoll will not get as things are, by their status and reason.
+_KINDS: Final = {
     ("missing", ""): "missing",
     ("dry_run", ""): "dry_run",
     ("held", ""): "held",
@@ -51,17 +53,23 @@ _LACKING: Final = {
 }
 #: Reported orders that are not in the list.
 _NOT_LISTED: Final = "not_listed"
-#: Notes of a kind, a day, and a place among its groups or the id of an order's event.
+#: How the names of notes begin. Kind, day, and the event's id or else a number follow.
 _NOTE: Final = "paid:"
-#: How a comparison does, and when one came to its end, seconds since the epoch.
+#: The note on a comparison that is under way or has failed.
 _STATE: Final = "paid-orders:at-work"
+#: The note on when a comparison was last completed, seconds since the epoch.
 _DONE: Final = "paid-orders-done"
-#: Why it is not compared where a report sends itself.
+#: Why nothing is compared where a report sends itself.
 _NOBODY: Final = (
     "with ADROLL_DELIVERY='sync' nobody asks for it; let cron run `flask adroll worker --once`"
 )
 #: Seconds after which the function is taken to hang.
 _SLOW: Final = 60.0
+
+#: How many orders there are, and their money, by event, currency and group.
+_Groups: TypeAlias = dict[tuple[str, str, str], tuple[int, Decimal]]
+#: Groups by kind and day.
+_Sums: TypeAlias = dict[tuple[str, str], _Groups]
 
 
 @dataclass(eq=False, repr=False)
@@ -83,7 +91,7 @@ class PaidOrders:
     def look(self, patience: float = 0.0) -> None:
         """Compare, where it is time and nobody else does.
 
-        :param patience: seconds for which the end of it is waited for.
+        :param patience: seconds to wait for the end of it.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
         # In a forked child its parent's thread is not alive.
@@ -91,8 +99,8 @@ class PaidOrders:
         is_busy = thread is not None and thread.is_alive()
         if is_busy or not self.is_known:
             return
-        # A new process may have a function that was corrected.
-        is_doubtful = thread is None and (self.trouble() or not self.told()["all"])
+        # In a new process the function may have been corrected.
+        is_doubtful = thread is None and (self.trouble() or not self.sums_by_kind()["all"])
         soonest = _SOON if is_doubtful else DAY
         turn = self.reporter.outbox.lookups.take_turn
         due = [days for days, every in _LOOKS if turn(f"paid-orders:{days}", min(every, soonest))]
@@ -104,45 +112,11 @@ class PaidOrders:
             self._thread.join(patience)
 
     def compare(self, days: int) -> None:
-        """Compare the last *days*; keep what was never reported or released; never raises."""
+        """Compare the last *days*, and note what came of it; never raises."""
         lookups = self.reporter.outbox.lookups
         try:
             lookups.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
-            #: By kind and day, and by event, currency and group: how many, and their money.
-            sums: dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, Decimal]]]
-            sums = defaultdict(dict)
-            unknown: list[str] = []
-            for order in self.compared(days):
-                # AdRoll has none that was suppressed under a former key.
-                if order.status == "unknown" and order.why != FORMER_KEY:
-                    unknown.append(order.order_id)
-                if order.status == "duplicate":
-                    continue
-                at = self.reporter.clock() if order.time is None else order.time
-                day = f"{self._day(at).timestamp():.0f}"
-                kinds = {_NOT_LISTED if order.status == _NOT_LISTED else "all": ("", "", "")}
-                if kind := _LACKING.get(status_and_reason(order)):
-                    ends_by_release = kind != "dry_run" and len(sums[kind, day]) < _ALONE
-                    event = order.event if ends_by_release else ""
-                    kinds[kind] = event, order.currency[:8], order.group
-                for kind, of in kinds.items():
-                    number, value = sums[kind, day].get(of, (0, Decimal()))
-                    sums[kind, day][of] = number + 1, value + (read_amount(order.value) or 0)
-            secret = self.reporter.visitors.dedupe_secret
-            keys = [kept_key(id, secret) for order in unknown for id in spellings(order)]
-            # So that a reload of an old order's page does not send it once more.
-            lookups.note_orders(EVENT_NAME, keys)
-            # Days before these stay as they are, for as long as the longest look.
-            oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (DAYS, days))
-            notes = lookups.notes(_NOTE)
-            notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
-            for (kind, day), groups in sums.items():
-                most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
-                for place, ((event, currency, group), (number, value)) in enumerate(most):
-                    # The group last: a note is cut where it is too long.
-                    numbers = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
-                    notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{numbers}{group}"
-            lookups.replace_notes(_NOTE, notes)
+            lookups.replace_notes(_NOTE, self._notes(days, self._sums(days)))
             lookups.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             lookups.replace_notes(_STATE, {})
         except Exception as problem:
@@ -154,23 +128,63 @@ class PaidOrders:
             with suppress(AdRollError):  # the outbox is away: its own finding
                 lookups.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
 
-    def told(self) -> dict[str, list[HistorySum]]:
-        """What the last comparisons found, by day (``at``) and group (``reason``).
+    def _sums(self, days: int) -> _Sums:
+        """How many orders of the last *days* there are of each kind, and their money."""
+        sums: _Sums = defaultdict(dict)
+        unknown: list[str] = []
+        for order in self.compared(days):
+            if order.status == "duplicate":
+                continue
+            # Nothing has sent what may have been suppressed under a former key.
+            if order.status == "unknown" and order.why != FORMER_KEY:
+                unknown.append(order.order_id)
+            at = self.reporter.clock() if order.time is None else order.time
+            day = f"{self._begin_of_day(at).timestamp():.0f}"
+            side = _NOT_LISTED if order.status == _NOT_LISTED else "all"
+            _add(sums[side, day], ("", "", ""), order)
+            if kind := _KINDS.get(status_and_reason(order)):
+                groups = sums[kind, day]
+                ends_by_release = kind != "dry_run" and len(groups) < _ALONE
+                event = order.event if ends_by_release else ""
+                _add(groups, (event, order.currency[:8], order.group), order)
+        secret = self.reporter.visitors.dedupe_secret
+        keys = [kept_key(id, secret) for order_id in unknown for id in spellings(order_id)]
+        # So that a reload of an old order's page does not send it once more.
+        self.reporter.outbox.lookups.note_orders(EVENT_NAME, keys)
+        return sums
+
+    def _notes(self, days: int, sums: _Sums) -> dict[str, str]:
+        """The notes to keep: on each group of *sums*, and those on the days before the last *days*.
+
+        Notes on days before the longest look are left out.
+        """
+        oldest, first = (f"{self._compared_span(n)[0].timestamp():.0f}" for n in (DAYS, days))
+        notes = self.reporter.outbox.lookups.notes(_NOTE)
+        notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
+        for (kind, day), groups in sums.items():
+            largest = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
+            for place, ((event, currency, group), (number, value)) in enumerate(largest):
+                # The group last: a note is cut where it is too long.
+                numbers = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
+                notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{numbers}{group}"
+        return notes
+
+    def sums_by_kind(self) -> dict[str, list[HistorySum]]:
+        """What came of the last comparisons, by day (``at``) and group (``reason``).
 
         The keys are kinds of orders: ``all`` of the list; those that were never reported
         (``missing``), or as dry runs alone (``dry_run``); those that are still ``held``; those
         whose hold has ``expired``; those of which nothing is known here (``unknown``); and reported
-        ones that are not in the list (``not_listed``). ``all`` and ``not_listed`` are not told by
-        group.
+        ones that are not in the list (``not_listed``). ``all`` and ``not_listed`` have no groups.
         """
-        kinds = ("all", _NOT_LISTED, *_LACKING.values())
+        kinds = ("all", _NOT_LISTED, *_KINDS.values())
         by_kind: dict[str, list[HistorySum]] = {kind: [] for kind in kinds}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
         rows = lookups.those([id for *_, id in notes if is_id(id)])
         now = {row.id: (row.state, row.reason) for row in rows}
         for (_, noted, day, id), text in notes.items():
-            kind = _LACKING.get(now.get(id, ("", ""))) if is_id(id) else noted
+            kind = _KINDS.get(now.get(id, ("", ""))) if is_id(id) else noted
             if kind in by_kind:
                 (number, value, currency), end = json.JSONDecoder().raw_decode(text)
                 sums = {"reason": text[end:], "currency": currency, "value": Decimal(value)}
@@ -179,15 +193,15 @@ class PaidOrders:
 
     def trouble(self) -> str:
         """Why the shop's list could not be compared lately; empty: it could."""
-        text = self.reporter.outbox.lookups.notes(_STATE).get(_STATE, "")
-        begun = text.removeprefix("begun ")
-        if begun == text:
-            done = float(self.reporter.outbox.lookups.notes(_DONE).get(_DONE, 0))
-            is_late = self.reporter.clock() - done > 2 * DAY
-            nobody = is_late and self.reporter.settings.delivery == "sync"
-            return text or (_NOBODY if nobody else "")
-        takes = self.reporter.clock() - float(begun)
-        return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
+        lookups = self.reporter.outbox.lookups
+        state = lookups.notes(_STATE).get(_STATE, "")
+        if state.startswith("begun "):
+            takes = self.reporter.clock() - float(state.removeprefix("begun "))
+            return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
+        if state or self.reporter.settings.delivery != "sync":
+            return state
+        done = float(lookups.notes(_DONE).get(_DONE, 0))
+        return _NOBODY if self.reporter.clock() - done > 2 * DAY else ""
 
     def compared_at(self) -> float | None:
         """When the list was compared last, seconds since the epoch; ``None``: nobody knows."""
@@ -197,22 +211,22 @@ class PaidOrders:
         done = outbox.lookups.notes(_DONE).get(_DONE)
         return float(done) if done else None
 
-    def told_until(self) -> float:
-        """Before when the list tells what is missing, seconds since the epoch; 0: it does not."""
+    def compared_until(self) -> float:
+        """Up to when the list tells what is missing, seconds since the epoch; 0: it does not."""
         compared_at = self.compared_at()
-        # What was lost within an hour counts at its beginning.
+        # The history has what was lost within an hour at the beginning of that hour.
         return 0.0 if compared_at is None else compared_at - _GRACE - 3600
 
     def compared(self, days: int) -> Reconciliation:
-        """What became of each paid order of the last *days*; iterate over it."""
+        """The comparison of the last *days*, order by order; iterate over it."""
         return Reconciliation(self.reporter, self._rows(days), group="group")
 
     def missing(self, typed: str) -> list[Order] | None:
-        """What the list has of an order where it was never reported.
+        """What the list has of an order that was never reported.
 
         :param typed: its id, as people may write it.
-
-        Empty: the list does not have it; ``None``: it cannot be read, which is a finding.
+        :returns: empty: the list does not have such an order; ``None``: the list cannot be read,
+            which is a finding.
         """
         try:
             ids = searched(typed)
@@ -226,19 +240,25 @@ class PaidOrders:
         function = self.reporter.functions.paid_orders
         if function is None:
             return
-        since, until = self._span(days)
+        since, until = self._compared_span(days)
         with self.context():
             for row in function(since, until):
                 columns = {name: row.get(name) for name in ("order_id", "value", "currency")}
                 yield columns | {"time": row.get("at"), "group": row.get("group") or ""}
 
-    def _span(self, days: int) -> tuple[datetime, datetime]:
-        """The last *days*, whole ones of the shop's zone."""
+    def _compared_span(self, days: int) -> tuple[datetime, datetime]:
+        """When the last *days* begin and end. They are days of the shop's zone, today is one."""
         until = self.reporter.clock() - _GRACE
-        since = self._day(until) - timedelta(days=days - 1)
+        since = self._begin_of_day(until) - timedelta(days=days - 1)
         return since, datetime.fromtimestamp(until, since.tzinfo)
 
-    def _day(self, at: float) -> datetime:
+    def _begin_of_day(self, at: float) -> datetime:
         """When the day of *at* began, in the shop's zone."""
         moment = datetime.fromtimestamp(at, self.reporter.settings.time_zone)
         return moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+
+
+def _add(groups: _Groups, group: tuple[str, str, str], order: Order) -> None:
+    """Count *order* in *group*, with its money."""
+    number, value = groups.get(group, (0, Decimal()))
+    groups[group] = number + 1, value + (read_amount(order.value) or 0)

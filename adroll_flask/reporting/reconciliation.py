@@ -1,4 +1,4 @@
-"""The shop's list of paid orders against what the outbox knows of them."""
+"""Compares a shop's list of paid orders with what the outbox knows of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from adroll_flask.events.fields import LIMIT, rounded
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.forks import StillAtForks
 from adroll_flask.outbox.knowledge import Knowledge
+from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.model import Destination, OrderKey, Row, SuppressedOrder
 
 from .lists import COLUMNS, ReconcileError, find_columns, read_amount, read_time, spellings
 from .reporter import Reporter
 
-#: The first six are said by what is kept of an order, the others by the list or by nothing at all.
+#: What each means says :class:`Order`.
 Status: TypeAlias = (
     Literal["delivered", "waiting", "held", "cancelled", "dead", "suppressed"]
     | Literal["duplicate", "missing", "unknown", "not_listed", "dry_run"]
@@ -29,9 +30,9 @@ Status: TypeAlias = (
 
 #: What is kept of an order.
 Kept: TypeAlias = Row | SuppressedOrder | None
-#: What has a line of a summary for each reason.
+#: Statuses of which a summary tells each reason in a line of its own.
 _REASONED: Final = ("suppressed", "cancelled", "dead")
-#: Different values of a group that are told apart.
+#: So many values of the group's column are counted apart, the others together.
 _TOLD_APART: Final = 50
 _BATCH: Final = 250
 #: Why an order is unknown that may have been suppressed under a key that the app has no more.
@@ -52,7 +53,7 @@ class Order(NamedTuple):
     :param why: the reason of a suppressed or cancelled order, of a dead letter with AdRoll's words
         or ours, and of a waiting one why nothing is sent at present. Of an unknown one
         ``former_key``, where that is why.
-    :param reported: value and currency as they were reported, where the list says otherwise.
+    :param reported: value and currency as they were reported, where the list has others.
     :param event: the id of its event, where there is one.
     :param refunded: what the shop took back after its delivery, which AdRoll keeps: ``19.90 EUR``.
     """
@@ -75,7 +76,7 @@ class Order(NamedTuple):
 
     @property
     def is_rest(self) -> bool:
-        """Whether somebody may report the order again. An unknown one may have arrived already."""
+        """Whether it did not arrive. An unknown order does not count: it may have arrived."""
         return not self.has_arrived and self.status != "unknown"
 
 
@@ -109,7 +110,7 @@ class Reconciliation:
     differing: int = field(default=0, init=False)
     #: Orders that the shop took back, or a part of them, after their delivery.
     refunded: int = field(default=0, init=False)
-    #: Whether the list has times: orders are looked for that are not in it.
+    #: Whether the list has times. Then reported orders are looked for that are not in it.
     has_times: bool = field(default=False, init=False)
 
     @property
@@ -120,7 +121,7 @@ class Reconciliation:
     @property
     def lost(self) -> float:
         """The share of orders that should have reached AdRoll and will not, from 0 to 1."""
-        # What nobody released in time was paid all the same, says the list.
+        # Nobody released these in time, but the list says that they were paid.
         expired = self.reasons["cancelled", "hold_expired"]
         kept_back = self.counts["suppressed"] + self.counts["cancelled"] - expired
         expected = self.total - kept_back - self.counts["unknown"]
@@ -152,6 +153,7 @@ class Reconciliation:
         }
 
     def _compared(self) -> Iterator[Order]:
+        """The orders of the list, then the reported ones that it does not have."""
         listed = self._listed()
         lookups = self.reporter.outbox.lookups.of(self.account)
         secret = self.reporter.visitors.dedupe_secret
@@ -162,41 +164,50 @@ class Reconciliation:
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(EVENT_NAME)
         invalid = {order: replace(row, payload=b"") for order, row in keyless}
-        times: list[float] = []
+        times: list[float] = []  # the first and the last of the list
         with closing(_Seen(self.reporter.outbox.still)) as seen:
             while batch := list(islice(listed, _BATCH)):
                 times += [order.time for order in batch if order.time is not None]
                 times = [min(times), max(times)] if times else []
-                keys = {
-                    i: kept_key(i, secret) for order in batch for i in spellings(order.order_id)
-                }
-                hashes = {id: suppressed_key(EVENT_NAME, id, secret) for id in keys}
-                # Of one that has several events, the first account's, and none's at last; of dry
-                # runs, if it has nothing else.
-                all_keys = product((False, True), eids, keys.values())
-                orders = [OrderKey(eid, is_dry, EVENT_NAME, key) for is_dry, eid, key in all_keys]
-                rows = lookups.of_orders(orders)
-                events = {order.key: rows[order] for order in reversed(orders) if order in rows}
-                why = lookups.suppressed([*hashes.values()])
-                kept: dict[str, Kept] = {
-                    id: events.get(key) or why.get(hashes[id]) or invalid.get(id)
-                    for id, key in keys.items()
-                }
+                kept = self._kept_of(batch, lookups, eids, invalid)
                 for order in batch:
                     ids = spellings(order.order_id)
                     id = next((id for id in ids if kept[id] is not None), ids[0])
-                    is_new = seen.add(keys[id])
+                    is_new = seen.add(kept_key(id, secret))
                     became = self._became(order, kept[id], states, knowledge)
                     yield became if is_new else order._replace(status="duplicate")
-            # A list of one day has orders whose events are of the night before; only what lies
-            # within it surely should be there.
+            # An order of the list's first day may have been reported in the night before it. So an
+            # event is looked for in the list only if it lies between the list's own times.
             for row in lookups.reported(EVENT_NAME, *times) if times else ():
                 key = row.key or ""
-                # Of another account are orders of another app, or of the sandbox.
+                # Orders of other accounts are another app's, or the sandbox's.
                 if key not in seen and row.advertisable_eid in eids:
                     yield Order(
                         key, "not_listed", reported=row.digest, time=row.occurred_at, event=row.id
                     )
+
+    def _kept_of(
+        self, batch: list[Order], lookups: Lookups, eids: list[str], invalid: Mapping[str, Row]
+    ) -> dict[str, Kept]:
+        """What is kept of the orders of *batch*, by each spelling of their ids.
+
+        If an order has several events, one that is no dry run goes before one that is, then that of
+        an account before that of the accounts after it in *eids*.
+
+        :param invalid: the dead letters without a key, by their orders' ids.
+        """
+        secret = self.reporter.visitors.dedupe_secret
+        keys = {id: kept_key(id, secret) for order in batch for id in spellings(order.order_id)}
+        hashes = {id: suppressed_key(EVENT_NAME, id, secret) for id in keys}
+        all_keys = product((False, True), eids, keys.values())
+        orders = [OrderKey(eid, is_dry, EVENT_NAME, key) for is_dry, eid, key in all_keys]
+        rows = lookups.of_orders(orders)
+        events = {order.key: rows[order] for order in reversed(orders) if order in rows}
+        why = lookups.suppressed([*hashes.values()])
+        return {
+            id: events.get(key) or why.get(hashes[id]) or invalid.get(id)
+            for id, key in keys.items()
+        }
 
     def _became(
         self, order: Order, kept: Kept, states: Mapping[str, Destination], knowledge: Knowledge
@@ -233,7 +244,7 @@ class Reconciliation:
         )
 
     def _listed(self) -> Iterator[Order]:
-        """The orders of the list, each ``missing`` as long as nothing else is known."""
+        """The orders of the list, each as ``missing``: nothing was looked up yet."""
         names: dict[str, str] = {}
         for row in self.orders:
             names = names or self._names(row)
@@ -258,7 +269,7 @@ class Reconciliation:
 
 
 class _Seen:
-    """Orders that a list has, by their keys: in a temporary file, removed when it is closed."""
+    """The keys of a list's orders, in a temporary file that is removed when it is closed."""
 
     def __init__(self, still: StillAtForks) -> None:
         self._still = still
@@ -281,12 +292,12 @@ class _Seen:
 
 
 def status_and_reason(order: Order) -> tuple[Status, str]:
-    """What tells an order's line of a summary from others: its status, and of some the reason."""
+    """The line of a summary that counts *order*: its status, and of some statuses the reason."""
     return order.status, order.why.partition(": ")[0] if order.status in _REASONED else ""
 
 
 def _cell(value: object) -> str:
-    # No such number as 1E+3.
+    # A Decimal's own text may be 1E+3.
     text = f"{value:f}" if isinstance(value, Decimal) else str(value)
     # JSON can hold half of a surrogate pair, and no database or hash can.
     return "" if value is None else text.strip().encode(errors="replace").decode()
@@ -295,7 +306,7 @@ def _cell(value: object) -> str:
 def _is_same(order: Order, kept: Row) -> bool:
     """Whether the list's value is the reported one, or what a refund left of that.
 
-    True, too, where the list has no value.
+    True also where the list has no value.
     """
     amount, _, currency = kept.digest.partition(" ")
     if order.currency and currency not in ("", "None") and order.currency.upper() != currency:
@@ -305,5 +316,5 @@ def _is_same(order: Order, kept: Row) -> bool:
     if ours is None or reported is None:
         return ours is None
     remaining = reported - (read_amount(kept.refund.partition(" ")[0]) or 0)
-    # It was rounded when it was reported.
+    # The reported value was rounded.
     return abs(ours) < LIMIT and rounded(ours, currency) in (reported, remaining)

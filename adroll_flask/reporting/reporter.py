@@ -1,9 +1,10 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
 Where programmers' errors do not raise, a fault of ours does not reach the caller. A good event goes
-straight through ``_report``: whose event it is, the checked event, the site's own functions, one
-entry in the journal, a receipt. A fault in the event is raised on that way and caught in one place;
-the event is then kept as a dead letter. :meth:`Reporter.decide` takes releases and cancellations.
+straight through ``_report``: it finds whose event it is, checks the event, asks the site's own
+functions, puts one entry into the journal, and returns a receipt. A fault in the event is raised on
+that way and caught in one place; the event is then kept as a dead letter. :meth:`Reporter.decide`
+takes releases and cancellations.
 
 A second report of an order is kept in the journal like the first. What becomes of it is decided
 where it is taken into the outbox: in :mod:`adroll_flask.outbox.rows`.
@@ -65,12 +66,12 @@ _NOT_SEEN = "no hold of this order was seen by this process; applied when it is 
 class Reporter:
     """Reports the events of one app. Imports, holds and the work on kept events use it, too.
 
-    :param functions: the site's own.
+    :param functions: the site's own ones.
     :param open_outbox: opens the app's outbox; called at the first use.
     :param strict: tells whether programmers' errors raise now.
     :param queued: tells delivery of an entry; called after a commit.
     :param announce: sends a signal.
-    :param assume_cookie: a visitor without cookies counts as one who got them with a page (for a
+    :param assume_cookie: treat a visitor without cookies as one who got them with a page (for a
         site's tests).
     """
 
@@ -122,8 +123,8 @@ class Reporter:
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
         hold = arguments.pop("hold", False)
-        # With visitor= the current request may be somebody else's, such as a payment provider's.
-        # Nothing is taken from it. visitor=None says that there is no visitor.
+        # With visitor= the current request may be somebody else's, such as a payment provider's. No
+        # value of the event is taken from it. visitor=None says that there is no visitor.
         own = None if "visitor" in fields else tracked
         page: object = arguments.get("page_location")
         context: EventDefaults | None = None
@@ -151,13 +152,13 @@ class Reporter:
                 return self.suppressed(name, why, key, account, self.is_dry_run(page, tracked))
             built = passed
             if built.dropped or built.hidden:
-                self._log_what_is_missing(name, built.dropped, built.hidden)
+                self._log_dropped_and_hidden(name, built.dropped, built.hidden)
             new = self.new_event(built)
             page = built.event.page_location
             if hold is not False:
                 new.held_for = self._held_for(hold, built, strict)
         except EventError as problem:
-            # That a browser keeps no cookies is no error of the programmer's.
+            # A browser that keeps no cookies is no programmer's error.
             by_visitor = own is not None and built is None and problem.field == "visitor"
             if strict and not by_visitor:
                 raise
@@ -174,7 +175,7 @@ class Reporter:
         # The orders of an app that is being debugged come from its developer's address.
         if own is not None and not strict and "ip" not in arguments:
             new.sender = own.sender_note
-        return self._kept(name, new, built, session)
+        return self._put(name, new, built, session)
 
     def _built(
         self, name: str, arguments: dict[str, Any], context: EventDefaults, strict: bool
@@ -190,10 +191,10 @@ class Reporter:
             built.dropped = (("visitor", context.token_problem), *built.dropped)
         return built
 
-    def _kept(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
+    def _put(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
         """Put *new* into the outbox, and return its receipt. A duplicate has the first event's id.
 
-        :param name: the event's, as it was given.
+        :param name: the event's name, as the caller wrote it.
         :param built: what it was made of; ``None``: it is a draft.
         """
         kept = self.outbox.put(new, session=session)
@@ -231,7 +232,7 @@ class Reporter:
             logger.error("AdRoll event held for %d s: %s [hold-length]", longest, problem)
             return float(longest)
 
-    def _log_what_is_missing(
+    def _log_dropped_and_hidden(
         self, name: str, dropped: Sequence[tuple[str, str]], hidden: Sequence[str]
     ) -> None:
         for place, reason in dropped:
@@ -256,8 +257,8 @@ class Reporter:
 
         :param fields: the purchase's.
         :param strict: raise instead.
-        :param by_token: the visitor is known by a token. Then the identity function is not asked;
-            that is warned of, too, where the site has one and *fields* have no identity.
+        :param by_token: the visitor is known by a token. Then the identity function is not asked.
+            Warn of that, too, where the site has such a function and *fields* have no identity.
         :raises EventError: with *strict*: there is no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
@@ -282,9 +283,9 @@ class Reporter:
             )
 
     def new_event(self, built: Built) -> model.NewEvent:
-        """A good event, as the outbox takes it. The caller says whether it is a dry run."""
+        """*built* as the outbox takes it. The caller says whether it is a dry run."""
         event = built.event
-        # An imported event may have none, and before an account is set no event has one.
+        # An imported event may have no account, and no event has one before an account is set.
         account = event.advertisable_eid or self._account_at(event.page_location, None)
         id = model.new_id(self.clock())
         new = model.NewEvent(
@@ -560,7 +561,7 @@ class Reporter:
         :param fields: what a release changes: value, currency, products; those that are ``None``
             stay.
         :param at: which time AdRoll is told: ``"purchase"`` or ``"release"``.
-        :param key: of this order alone, where it is known; *host* does not count then.
+        :param key: the order's key, where it is known; *order_id* and *host* do not count then.
         """
         from adroll_flask.events.fix import accept_changes
 
@@ -578,12 +579,12 @@ class Reporter:
                 raise problems[0]
             # The sale is worth more than its correction: it is released as it was held.
             dropped = [(problem.field, problem.expected) for problem in problems]
-            self._log_what_is_missing("purchase (release)", dropped, ())
+            self._log_dropped_and_hidden("purchase (release)", dropped, ())
             order = key or self.order_key(order_id, host)
             verdict = model.Verdict(self.clock(), kind, order, changes or None)
             held = self.outbox.decide(verdict, session=session)
-            is_real = key is not None or (host != "" and settings.is_real(host))
-            if held is None and settings.hosts and not is_real:
+            is_of_real_host = host != "" and settings.is_real(host)
+            if held is None and settings.hosts and key is None and not is_of_real_host:
                 # The order may be held as a dry run, of a page that ADROLL_HOSTS does not list.
                 verdict = replace(verdict, order=order._replace(dry_run=True))
                 held = self.outbox.decide(verdict, session=session)
@@ -610,8 +611,8 @@ class Reporter:
     def withdraw(self, record_id: str | None) -> None:
         """Erase the events that wait of a visitor who says no.
 
-        Events that they caused before it are erased, too, where they come into the outbox after it.
-        It never fails a request: a failure is counted and logged.
+        Events that they caused before it, and that are not in the outbox yet, are erased as they
+        come into it. A failure is counted and logged, and does not reach the request.
 
         :param record_id: of the visitor's record. Only this server makes such an id; a click id in
             a request may be somebody else's.
@@ -628,14 +629,14 @@ class Reporter:
 
 
 def _reason(problem: Exception) -> str:
-    """The label with which a counter counts *problem*."""
+    """The reason under which *problem* is counted."""
     if isinstance(problem, model.OutboxFailed):
         return problem.reason
     return type(problem).__name__ if isinstance(problem, AdRollError) else "internal"
 
 
 def _kept_name(name: object) -> str:
-    """The name of an event in queue and history: one of AdRoll's, or ``unknown``.
+    """The event's name in the outbox and its history: one of AdRoll's, or ``unknown``.
 
     A browser may send any number of other names.
     """

@@ -1,4 +1,4 @@
-"""What a site has said of its own: who is logged in, what may be reported, what was paid."""
+"""The site's own functions: who is logged in, what may be reported, what was paid."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _IDENTITY = ("email", "user_id", "device_id")
 
 @dataclass(slots=True)
 class SiteFunctions:
-    """What a site has said with ``@adroll.before_report`` and ``@adroll.identity`` so far.
+    """The functions that a site has set so far, with ``@adroll.before_report`` and the like.
 
     :param identity: says who is logged in.
     :param arguments: what *identity* and ``ADROLL_CSP_NONCE`` take in a request, by its environ.
     :param paid_orders: lists the shop's paid orders.
-    :param identified: tells what ``identify()`` was told of the current request's visitor.
+    :param identified: gives what ``identify()`` was told of the current request's visitor.
     :param are_here: False where a command knows a site's settings and not its app.
     """
 
@@ -62,7 +62,7 @@ class SiteFunctions:
     def who(self, tracked: TrackedRequest) -> Mapping[str, Any]:
         """Who is logged in, as fields of an event.
 
-        :raises EventError: the function said something else than who somebody is.
+        :raises EventError: the function returned something else.
         """
         function = self.identity
         identity = None if function is None else function(*self.arguments(tracked.environ))

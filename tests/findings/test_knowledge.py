@@ -167,7 +167,7 @@ def test_a_copy_knows_nothing_of_the_time_since_it_was_made(shop: PayingShop) ->
     shop.now += HOUR
     shop.pay("7002", ago=HOUR / 2)
     shop.runtime.paid_orders.compare(14)
-    told = shop.runtime.paid_orders.told()
+    told = shop.runtime.paid_orders.sums_by_kind()
     assert [sum(one.events for one in told[kind]) for kind in ("unknown", "missing")] == [5, 1]
 
 
