@@ -36,7 +36,7 @@ from adroll_flask.visitor.request_cookies import are_secure
 
 from . import console
 
-#: What is asked of a site beside :func:`.check_app`.
+#: Further checks of a site, beside those of :func:`.check_app`.
 More: TypeAlias = Callable[[Runtime], Iterable[Finding]]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
@@ -85,7 +85,7 @@ def go_live(url: str | None, account: str | None) -> None:
     Exits with 1 while something is to do.
     """
     findings = [
-        # A hint while a site is made, it has to be gone before that goes live.
+        # It is a hint while a site is being made, and has to be gone before the site goes live.
         replace(finding, severity="error") if finding.code == "api-url-elsewhere" else finding
         for finding in _site_findings(url, account, partial(_of_the_real_site, url, account))
     ]
@@ -95,10 +95,10 @@ def go_live(url: str | None, account: str | None) -> None:
 
 
 def _site_findings(url: str | None, account: str | None, more: More) -> list[Finding]:
-    """What is wrong with the site, as a command tells it; also where its app does not start.
+    """What is wrong with the site, also where its app does not start.
 
     :param account: the advertisable EID of the shop that is looked at; ``None``: all shops.
-    :param more: what else is asked for where the app starts.
+    :param more: further checks, where the app starts.
     """
     try:
         return with_appcontext(_findings_of_app)(url, account, more)
@@ -114,7 +114,7 @@ def _findings_of_app(url: str | None, account: str | None, more: More) -> list[F
         from adroll_flask.findings.page import check_url  # which loads requests
 
         findings += check_url(url, runtime.settings)
-    with suppress(ConfigurationError):  # why is among the findings
+    with suppress(ConfigurationError):  # which is among the findings
         findings += more(runtime)
     return findings
 
@@ -128,11 +128,11 @@ def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) ->
         yield finding_of("send-test-failed", meaning=result.meaning, answer=words)
     yield from result.clock_findings()
     rows: Sequence[HistorySum] = ()
-    with suppress(OutboxFailed):  # which the rest says
+    with suppress(OutboxFailed):  # which is among the other findings
         if runtime.outbox.exists():
             rows = runtime.outbox.lookups.history(0.0, ("advertisable_eid", "outcome"))
     if number := sum(row.events for row in rows if is_of_sandbox(row.advertisable_eid)):
-        # They stay here, and are told apart from now on.
+        # Events that the sandbox had stay here, and are counted apart.
         yield finding_of("sandbox-apart", events=number)
     if not runtime.settings.hosts:
         yield finding_of("hosts-not-set")
@@ -141,7 +141,7 @@ def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) ->
 
 
 def _reports(since: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
-    """Whether what was reported since a deploy died, where that is asked."""
+    """Whether events died that were reported since a deploy, where the caller asks for that."""
     if since is None:
         return
     begin = console.since_when(since, runtime.clock(), runtime.settings.time_zone)
@@ -222,7 +222,7 @@ def _buy(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterat
             more.setdefault("timeout", _TIMEOUT)
             try:
                 return super().request(method, urljoin(site, url), *args, **more)
-            except ValueError as problem:  # of what is no address it is not always its own
+            except ValueError as problem:  # requests does not always raise its own
                 raise requests.exceptions.InvalidURL from problem
 
     name = "visit"

@@ -1,5 +1,5 @@
-"""``flask adroll …``: the commands, each a translation of options to a call; and
-``python -m adroll_flask``, which is the same for sites without Flask."""
+"""``flask adroll …``: each command translates options into a call. ``python -m adroll_flask`` has
+the same commands for sites without Flask."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .console import Commands, Refusal, current_runtime
 from .console import commands as commands
 
 _HOST: Final = "127.0.0.1"
-#: Of the environment alone: read by the sandbox, and by `outbox move-from`.
+#: Variables of the environment that begin as settings do, and are none.
 _NO_SETTINGS: Final = ("SANDBOX_ALLOW_PRODUCTION", "OLD_OUTBOX_URL")
 
 
@@ -134,7 +134,8 @@ def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
 
     @app.before_request
     def only_local() -> None:
-        # A page elsewhere whose name was made to mean this machine (DNS rebinding) has its name.
+        # Somebody else's page may have a host name that leads to this machine (DNS rebinding).
+        # Browsers then send that name.
         if request.host.partition(":")[0] not in (_HOST, "localhost"):
             abort(403, "the dashboard is not known under this name")
 
@@ -161,8 +162,8 @@ def sandbox(arguments: tuple[str, ...]) -> None:
 
 # -- python -m adroll_flask --app MODULE:OBJECT COMMAND: the commands for any app -------------
 #
-# They ask Flask for the app that they work with. What they get here is a Flask app that holds the
-# middleware's parts and nothing else, so that there is one way to find them.
+# The commands ask Flask for the current app. Here they get a Flask app that holds the middleware's
+# parts and nothing else, so that there is one way to find these.
 
 
 def main() -> None:
@@ -180,7 +181,7 @@ def main() -> None:
 )
 @click.pass_context
 def _without_flask(context: click.Context, app: str | None) -> None:
-    # Made when a command asks for it: --help works where the site does not start.
+    # The app is made when a command asks for it: --help works where the site does not start.
     context.obj = ScriptInfo(
         create_app=lambda: app_of_environment() if app is None else app_named(app)
     )
@@ -197,7 +198,7 @@ def app_named(name: str) -> Flask:
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as problem:
-        # One that the site itself imports is missing: its own traceback tells where.
+        # If a module is missing that the site itself imports, the traceback tells where.
         if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
             raise
         reason = f"there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"

@@ -1,5 +1,5 @@
-"""What commands share: the app's AdRoll, their refusals, what they print, and how people write
-times."""
+"""What commands share: the app's AdRoll, options, refusals, printing, and times as people write
+them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNITS: Final = {"h": HOUR, "d": DAY, "w": WEEK}
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
 NUMBER: Final = click.IntRange(1, MOST_EVENTS)
-#: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
+#: Where a command's context has whether JSON was asked for: :func:`show` looks there.
 _JSON: Final = "adroll_flask.json"
 
 
@@ -50,8 +50,8 @@ def _account_of(context: click.Context, _option: click.Parameter, host: str | No
         return None
     try:
         settings = context.ensure_object(ScriptInfo).load_app().extensions[EXTENSION].settings
-    except (ConfigurationError, KeyError):  # the app does not start, or has no AdRoll: it is told
-        return None
+    except (ConfigurationError, KeyError):
+        return None  # the app does not start, or has no AdRoll: the command says so
     account: str | None = settings.shop_of(host)
     if account is None:
         there = ", ".join(settings.shop_names.values()) or "this site has one shop"
@@ -70,7 +70,7 @@ _SHOP: Final = click.option(
 
 
 def shop_and_json(command: Any) -> Any:
-    """``--shop`` and ``--json``, of a command that shows figures or findings."""
+    """The options ``--shop`` and ``--json``, for a command that shows figures or findings."""
     return _SHOP(AS_JSON(command))
 
 
@@ -88,8 +88,8 @@ class Refusal(click.ClickException):
 class Commands(AppGroup):
     """``flask adroll``, which Flask knows by an entry point, even where the app does not start.
 
-    Flask makes the app when a command asks for it. A wrong setting or a database that is down is
-    then told in one line, and not by a traceback.
+    Flask makes the app when a command asks for it. If a setting is wrong then, or a database is
+    down, the command says so in one line and without a traceback.
     """
 
     def invoke(self, context: click.Context) -> Any:
@@ -127,9 +127,9 @@ def current_runtime() -> Runtime:
 
 
 def as_typed(text: str) -> str:
-    """*text* with the commands in it as they were reached.
+    """*text* with commands in the form in which this command was typed.
 
-    On a site without Flask, ``flask adroll check`` finds no app: there it is
+    On a site without Flask, ``flask adroll check`` finds no app. There it is
     ``python -m adroll_flask --app shop.wsgi:application check``.
     """
     context = click.get_current_context(silent=True)
@@ -141,11 +141,9 @@ def as_typed(text: str) -> str:
 
 
 def show(data: object, text: str, *, failed: bool = False) -> None:
-    """Print *data* as JSON where that was asked for, else *text*.
+    """Print *data* as JSON where that was asked for, else *text*; see :func:`as_typed`.
 
-    Commands in it are written as they were reached: :func:`as_typed`.
-
-    :param failed: whether to exit with 1 then.
+    :param failed: exit with 1 after that.
     """
     is_json = click.get_current_context().meta[_JSON]
     click.echo(as_typed(json.dumps(data) if is_json else text))
@@ -154,7 +152,7 @@ def show(data: object, text: str, *, failed: bool = False) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns beside each other, without those that are empty; numbers stand to the right.
+    """A table without the columns that are empty; numbers stand to the right.
 
     >>> print(table(["day", "dead", "events"], [["Monday", "", "9"], ["Tuesday", "", "12"]]))
     day      events
@@ -172,13 +170,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def say_delivered(number: int, what: str) -> None:
-    """Say of events that were to be changed that they had been delivered, and *what* that means."""
+    """Say how many events could not be changed, as they had been delivered, and *what* follows."""
     if number:
         click.echo(f"{counted(number, 'event')} had been delivered: {what}", err=True)
 
 
 def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]:
-    """An option ``NAME=TEXT`` that may be given many times, one of *names* each."""
+    """An option ``NAME=TEXT`` that may be given many times. NAME is one of *names*."""
 
     def read(_context: click.Context, _option: click.Parameter, texts: Sequence[str]) -> Any:
         values = {}
@@ -202,13 +200,13 @@ def when(at: float) -> str:
 
 
 def until(row: Row, now: float) -> str:
-    """``in 14 minutes`` for an event that is not due yet, or whose hold ends then; else nothing."""
+    """``in 14 minutes`` for an event that is due, or whose hold ends, only then; else nothing."""
     seconds = row.due_at - now
     return f"in {span(seconds)}" if row.state in ("waiting", "held") and seconds >= 1 else ""
 
 
 def keeps(runtime: Runtime, account: str | None = None) -> str:
-    """What keeps events from AdRoll at present; empty: nothing that is known."""
+    """What keeps events from AdRoll at present; empty: nothing is known."""
     if runtime.settings.missing:
         return f"{' and '.join(runtime.settings.missing)} not set"
     moment = Moment(runtime, account=account)
@@ -221,11 +219,12 @@ def keeps(runtime: Runtime, account: str | None = None) -> str:
 
 
 def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
-    """The beginning of a span: ``24h``, ``7d``, ``4w``, a date, or a time.
+    """The time that an option gives, seconds since the epoch.
 
-    :param text: a time is one of ISO 8601, or seconds since the epoch.
+    :param text: ``24h``, ``7d`` or ``4w`` ago, a date, a time of ISO 8601, or seconds since the
+        epoch.
     :param zone: of a date, and of a time without an offset.
-    :raises click.BadParameter: it is none.
+    :raises click.BadParameter: *text* is none of these.
     """
     if match := _SPAN.match(text):
         return now - int(match[1]) * _UNITS[match[2]]

@@ -36,14 +36,14 @@ _DEFAULT: Final = re.compile(r"\s*Default: (.*?)\.(?=\s|$)")
 
 
 class Entry(NamedTuple):
-    """What is said of one code; each line of a message begins with Cause, Meaning or Fix."""
+    """What there is to say of a code. Each line of a message begins with Cause, Meaning or Fix."""
 
     title: str
     lines: Sequence[str]
 
 
 def messages() -> Mapping[str, Entry]:
-    """The page's entries by their codes, without its markup; a link tells its page."""
+    """The page's entries by their codes, without its markup. A link becomes its page's name."""
     text = (_COPY if _COPY.exists() else _PAGE).read_text("utf-8")
     plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
     return {
@@ -54,7 +54,7 @@ def messages() -> Mapping[str, Entry]:
 
 @cache
 def settings() -> Mapping[str, tuple[str, str]]:
-    """By setting, what it is and its default, in the markup of docstrings.
+    """What each setting is, and its default, in the markup of docstrings.
 
     >>> settings()["ADROLL_ENABLED"]
     ('Off: the API is there and does nothing.', '``True``')
@@ -76,7 +76,7 @@ def explain(code: str | None) -> None:
     """Say what a message, a reason or a setting means.
 
     CODE is what a message ends in (event-lost), a reason that events died of (too_old), or a
-    setting (ADROLL_HOSTS). Without it, all messages are listed. What is so here, check says.
+    setting (ADROLL_HOSTS). Without it, all messages are listed. What is wrong here, check says.
     """
     entries = messages()
     if code is None:
@@ -84,7 +84,7 @@ def explain(code: str | None) -> None:
         listed = [{"code": code, "title": title} for code, title in rows]
         console.show(listed, console.table(("code", "meaning"), rows))
         return
-    code = code.rpartition("#")[2]  # of an address, too
+    code = code.rpartition("#")[2]  # if it is an address
     entry = entries.get(code) or _of_setting(code) or _of_status(code) or _of_reason(code, entries)
     wrap = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False)
     wrapped = [wrap.fill(console.as_typed(line)) for line in (entry.title, *entry.lines)]
@@ -101,7 +101,7 @@ def _of_setting(name: str) -> Entry | None:
 
 
 def _of_status(code: str) -> Entry | None:
-    """What an HTTP status of AdRoll's means (``http_401``); ``None``: the code is none."""
+    """What an HTTP status of AdRoll's means (``http_401``); ``None``: *code* is none."""
     status = _STATUS.fullmatch(code)
     if status is None:
         return None
@@ -111,11 +111,11 @@ def _of_status(code: str) -> Entry | None:
 
 
 def _of_reason(reason: str, entries: Mapping[str, Entry]) -> Entry:
-    """What a reason means, by which the history and dead letters say what became of events.
+    """What a reason of the history or of a dead letter means.
 
-    :raises click.UsageError: it is none.
+    :raises click.UsageError: *reason* is none.
     """
-    # Of several the first: events die of the reasons that are told before.
+    # A reason of several outcomes gets the first of the table, such as dead before failed.
     outcomes = {key.partition("/")[2]: key.partition("/")[0] for key in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
     kinds = ("", "*", "unpaid", "settable", "invalid:")

@@ -1,5 +1,5 @@
-"""``flask adroll history``: what was delivered, lost and kept back, by the hour, day or cause; and
-``reconcile``: did every paid order reach AdRoll, and why not."""
+"""``flask adroll history``: what was delivered, lost and kept back, by the hour, day or cause.
+``flask adroll reconcile``: whether every paid order reached AdRoll, and why not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from adroll_flask.times import written
 
 from . import console
 
-#: What becomes of an event, of a report that is none, and of a decision that comes too late.
+#: What can become of an event, of a report of which no event came, and of a release or a
+#: cancellation that changed nothing.
 _OF_EVENTS: Final = ("delivered", "dead", "expired", "cancelled")
 _OF_REPORTS: Final = ("suppressed", "duplicate", "invalid", "failed")
 _OF_DECISIONS: Final = ("unused", "too_late")
 OUTCOMES: Final = _OF_EVENTS + _OF_REPORTS + _OF_DECISIONS + APART
-#: By what is asked: times as they are named, or another column.
+#: Values of --by: forms of times, and other columns of the history.
 _TIMES: Final = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}
 _OTHERS: Final[dict[str, HistoryColumn]] = {
     "event": "event_name",
@@ -104,7 +105,7 @@ def _money(rows: Sequence[HistorySum], outcome: str) -> str:
 
 _TARGET: Final = click.File("w", encoding="utf-8", lazy=True)
 _PER_CENT: Final = click.FloatRange(0, 100)
-#: Where there is more about orders of a status.
+#: By status, which command tells more about such orders.
 _HINTS: Final = {
     "waiting": "; outbox says when",
     "held": "; release them with outbox release",

@@ -1,8 +1,8 @@
 """``flask adroll import``: events that were kept elsewhere, each reported once.
 
-Two passes. The first checks every line: what is good waits in a file without a name, what is not
-goes to a file that can be fixed and imported again. The second puts the good ones into the journal,
-as every report is, and from there into the outbox. Memory does not grow with the file.
+There are two passes. The first checks every line: good events wait in a file without a name, bad
+lines go to a file that can be fixed and imported again. The second pass puts the good events into
+the journal, as a report does, and from there into the outbox. Memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from . import console
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
 FIELDS: Final = ("name", "visitor", *(name for name in names.FIELD_NAMES if name != "product_map"))
-#: The columns that a file of rejected lines has beside those of the file that they are from; they
-#: are passed over when it is imported.
+#: The columns that a file of rejected lines has before those of the file that they are from. An
+#: import does not read them.
 REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Rejected lines that a terminal shows.
 _SHOWN: Final = 10
-#: Events of one transaction of the outbox, while which others wait. Small ones write the same pages
-#: of its indexes again and again.
+#: Events that one transaction of the outbox takes in, while others wait. Small transactions write
+#: the same pages of its indexes again and again.
 _TOGETHER: Final = 5000
-#: Seconds that the last look waits for another process that takes in.
+#: Seconds to wait for another process that takes events in.
 _PATIENCE: Final = 2.0
 
 
@@ -164,10 +164,10 @@ class Summary:
 
 
 def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
-    """By field, the column of a CSV file that gives it; says at once what no line could have.
+    """By field, the column of a CSV file that gives it. Refuses a file that lacks columns.
 
-    :param forms: the command's options: ``columns`` says of some; others are known by the names of
-        fields.
+    :param forms: the command's options. ``columns`` has columns that somebody named; the others are
+        known by the names of the fields.
     """
     spellings = {name: [name.replace("_", "")] for name in FIELDS}
     try:
@@ -197,7 +197,7 @@ def _check(
     source: lists.Lines, maker: EventMaker, path: Path, spool: IO[bytes], summary: Summary
 ) -> None:
     """The first pass: what is good goes to *spool*, what is not into a file beside *path*."""
-    # A line that is from such a file already has its three first cells.
+    # The lines of a file of rejected lines begin with these three cells already.
     again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
     begin = len(REJECTED_COLUMNS) if again else 0
     writer: Any = None
@@ -232,9 +232,9 @@ def _check(
 
 
 def _spool(lookups: Lookups, batch: list[LineEvent], spool: IO[bytes], summary: Summary) -> None:
-    """Keep for the second pass what is good, but for orders that the site kept back itself.
+    """Keep *batch* for the second pass, without orders that the site kept back itself.
 
-    An order that was reported under another spelling gets that one's key.
+    An order that was reported with its id in another spelling gets the key of that report.
     """
     reported = lookups.of_orders([order for good in batch for order in good.orders])
     kept_back = lookups.suppressed([hashed for good in batch for hashed in good.hashes])
@@ -250,14 +250,12 @@ def _spool(lookups: Lookups, batch: list[LineEvent], spool: IO[bytes], summary: 
 
 
 def _rejected_file(path: Path, summary: Summary) -> IO[str]:
-    """A new file for bad lines of the one at *path*. It holds what they hold, so that only its
-    owner may read it. One that is there stays: somebody may be correcting it."""
+    """A new file for bad lines of the one at *path*. Only its owner may read it: the lines hold
+    people's data. A file that is there stays: somebody may be correcting it."""
     wanted = path.with_name(f"{path.name}.rejected.csv")
-    new = wanted
-    numbers = count(2)
-    while new.exists():
-        new = wanted.with_stem(f"{wanted.stem}-{next(numbers)}")
-    # Named before it is there: an interrupt between the two must not leave it unsaid.
+    others = (wanted.with_stem(f"{wanted.stem}-{number}") for number in count(2))
+    new = next(place for place in chain([wanted], others) if not place.exists())
+    # Noted before it is made: after an interrupt between the two the summary has to name it.
     summary.rejected_file = str(new)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     return open(handle, "w", encoding="utf-8", newline="")
@@ -272,7 +270,7 @@ def _batches(spool: IO[bytes], number: int) -> Iterator[list[tuple[model.NewEven
 
 
 def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
-    """Refuse a file with orders that AdRoll may have already: none is sent because nobody looked.
+    """Refuse a file with orders that AdRoll may have already: somebody has to decide on them.
 
     :raises Refusal: there are such orders.
     """
@@ -301,7 +299,7 @@ def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> Non
 def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     """The second pass: what is in *spool* goes into the journal, and into the outbox."""
     outbox = runtime.outbox
-    # All are reported at one time, so that they stay in the order of their lines.
+    # All are reported at the same time, so that they stay in the order of their lines.
     now = runtime.clock()
     try:
         for event, _ in chain.from_iterable(_batches(spool, summary.good)):
@@ -311,7 +309,7 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     except model.OutboxFailed as failure:
         summary.stopped = failure.reason
     finally:
-        # Where the outbox fails the journal has them: whoever delivers takes them in.
+        # If the outbox fails, the journal has them, and whoever delivers takes them in.
         with suppress(model.OutboxFailed):
             while outbox.ingest.take_in(_TOGETHER, patience=_PATIENCE):
                 pass
@@ -320,8 +318,10 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
 
 
 def _duplicates(lookups: Lookups, spool: IO[bytes], number: int) -> int:
-    """How many of the first *number* events have a key that another one has. A worker may have
-    taken them in: the outbox alone says it of all."""
+    """How many of the first *number* events have a key that another event has.
+
+    A worker may have taken some in, so only the outbox knows it of all.
+    """
     duplicates = 0
     for batch in _batches(spool, number):
         orders = [(event.id, event.order) for event, _ in batch if event.order is not None]
@@ -331,7 +331,7 @@ def _duplicates(lookups: Lookups, spool: IO[bytes], number: int) -> int:
 
 
 def _summary_text(summary: Summary, *, only_check: bool) -> str:
-    """What came of it; how to go on, where it was stopped, goes to stderr at once."""
+    """What came of an import. If it was stopped, how to go on is printed at once, on stderr."""
     counts = {
         "good": summary.good if only_check else 0,
         "queued": summary.kept - summary.duplicates,
@@ -354,16 +354,17 @@ def _summary_text(summary: Summary, *, only_check: bool) -> str:
     return text or "nothing to do"
 
 
-# -- from a line to the event that it is -----------------------------------------------------------
+# -- from a line to its event ----------------------------------------------------------------------
 
 
 class LineEvent(NamedTuple):
     """An event of a line.
 
     :param paid_at: when its order was paid, seconds since the epoch; ``None``: the line does not
-        say it. What is no order is never too old.
-    :param orders: what its order may have been reported as: a list may write #1001 for 1001.
-    :param hashes: by which the outbox says that the order was not to be reported; none where the
+        say it; infinite where it is no order, which is never too old.
+    :param orders: the keys by which its order may have been reported: a list may write #1001 for
+        1001.
+    :param hashes: by which the outbox knows an order that was not to be reported; none where the
         visitor's token carries consent.
     """
 
@@ -377,8 +378,8 @@ class LineEvent(NamedTuple):
 class EventMaker:
     """Makes events of lines.
 
-    :param columns: by field, the column that gives it; empty: keys are the fields' names.
-    :param constants: by field, what a line has that says nothing of it.
+    :param columns: by field, the column that gives it; empty: columns have the fields' names.
+    :param constants: by field, the value for lines that have none.
     :param date_format: as ``strptime`` takes it; ``None``: as :func:`.read_time` does.
     :param zone: of times without an offset.
     :param decimal_comma: amounts are written 1.059,90.
@@ -413,7 +414,7 @@ class EventMaker:
             reporter.check_purchase(values, strict=True)
         built = build(name, values, defaults, strict=True)
         if built.key is None:
-            # Not by what happened at the time of the import, so that it is the same one again.
+            # From the line alone, so that another import of it makes the same key.
             content = repr(sorted(texts.items())).encode()
             built.key = f"import:{hashlib.sha256(content).hexdigest()[:40]}"
         event = reporter.new_event(built)
@@ -432,14 +433,14 @@ class EventMaker:
         )
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
-        """Which column is at fault (empty: the line is), and what is wrong."""
+        """Which column is wrong (empty: the line as a whole), and what is wrong with it."""
         if not isinstance(problem, EventError):  # a visitor's token
             return self.columns.get("visitor", "visitor"), str(problem)
         name = problem.field.partition("[")[0]
         return "" if name == "line" else self.columns.get(name, name), problem.expected
 
     def _values(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of ``report_event`` that a line's values are.
+        """A line's values as arguments of ``report_event``.
 
         :param cells: by column, or by the keys of a line of JSON.
         :raises EventError: a value is not of its form.
@@ -470,7 +471,7 @@ class EventMaker:
         return values
 
     def _amount(self, value: Any, name: str) -> Any:
-        """A text with a comma as the text with a point that it means."""
+        """An amount, where it is a text, with a point and without separators of thousands."""
         if not isinstance(value, str):
             return value
         text = _SPACES.sub("", value)

@@ -163,7 +163,7 @@ def export(state: Any, full: bool) -> None:
 
 
 def _whole(row: model.Row, full: bool) -> dict[str, Any]:
-    """*row* and the event in it; without *full* no visitor's values are there."""
+    """*row* and the event in it; without *full* it has no values of the visitor."""
     event = json.loads(row.payload) if full and row.payload else kept_events.carried(row)
     return row.as_dict() | {"event": event}
 
@@ -181,7 +181,7 @@ def outbox_find(order: str, account: str | None) -> None:
 
 
 def _show_life(order: str, *, failed: bool = False, account: str | None = None) -> None:
-    # Here, since the whole dashboard comes with it.
+    # Imported here, since the whole dashboard comes with it.
     from adroll_flask.dashboard import orders
 
     runtime = current_runtime()
@@ -197,7 +197,7 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
         lines.append(f"{name} not reported\n  {when(why.at)}  suppressed: {title}")
     for row in known_order.events:
         lines += _life_lines(row, moment)
-    # As the dashboard's page says it.
+    # In the words of the dashboard's page.
     if not known_order and runtime.paid_orders.missing(order):
         data["alike"] = []
         lines = [f"{order}: It was paid and never reported"]
@@ -264,7 +264,7 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
         accounts = (*reporter.settings.accounts, "")
         for spelling in spellings(order):
             possible = {reporter.order_key(spelling, host) for host in accounts}
-            # Held as a dry run: its page's host is not in ADROLL_HOSTS.
+            # It may be held as a dry run, of a page that ADROLL_HOSTS does not list.
             possible.add(reporter.order_key(spelling)._replace(dry_run=True))
             if rows := lookups.of_orders([*possible]):
                 break
@@ -273,7 +273,7 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     may_change = ("held",) if kind == "release" else ("held", "waiting")
     keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
     keys = [key for key in keys if not key.dry_run] or keys
-    if len(keys) != 1:  # its number may be a slip
+    if len(keys) != 1:  # the order id may be a slip
         why = "several accounts have this order" if keys else "no such order is held here"
         why = f"{why}, so nothing was done; flask adroll outbox find {order}"
         raise Refusal(f"{why} says what is known of it", slug="decision-refused")
@@ -282,7 +282,8 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
     row = lookups.of_orders([key]).get(key, rows[key])
-    is_too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
+    is_ended = row.state in ("dead", "cancelled")
+    is_too_late = is_ended if kind == "release" else not is_ended
     if is_too_late:
         click.echo(f"{order} is {row.state}: too late to {kind} it", err=True)
     _show_life(order, failed=is_too_late)
@@ -341,7 +342,7 @@ def fix(id: str, file: Any) -> None:
     payload = file.read()
     try:
         content = json.loads(payload)
-        # What show and export print about an event, with the event in it.
+        # The commands show and export print this, with the event in it.
         if isinstance(content, dict) and {"id", "state", "event"} <= content.keys():
             why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":

@@ -40,7 +40,7 @@ def worker(once: bool, health_file: Path | None) -> None:
     if not runtime.settings.enabled:  # what waits may be another site's: a copy of its outbox
         raise Refusal("ADROLL_ENABLED is False: nothing is delivered", slug="disabled")
     stop = threading.Event()
-    # Made before: a signal may come while the modules that make it are imported.
+    # Made before the handlers: a signal may come while the modules that make it are imported.
     wake_up = runtime.outbox.wake_up
 
     def end(*_: object) -> None:
@@ -53,15 +53,16 @@ def worker(once: bool, health_file: Path | None) -> None:
         touch_while_running(health_file, stop, runtime)
     if once:
         settled = runtime.deliverer.drain(stop)
+        # Where cron alone delivers, nobody else keeps house or compares the shop's list.
         while runtime.outbox.admin.keep_house() and not stop.is_set():
-            pass  # where cron is all that delivers, nobody else does
-        runtime.paid_orders.look(patience=300.0)  # nor this
+            pass
+        runtime.paid_orders.look(patience=300.0)
         click.echo(f"{settled} settled, {_left(runtime)}")
     else:
         missing = runtime.settings.missing
         to = safe_url(runtime.settings.api_url)
         why = f" ({' and '.join(missing)} not set)" if missing else ""
-        # Not on stdout, which may be read by whoever starts workers.
+        # Not on stdout, which the program that starts workers may read.
         click.echo(f"Delivers to {to} until Ctrl-C or SIGTERM{why}.", err=True)
         click.echo(_reads(runtime), err=True)
         runtime.deliverer.run(stop)
@@ -70,7 +71,7 @@ def worker(once: bool, health_file: Path | None) -> None:
 
 
 def _reads(runtime: Runtime) -> str:
-    """Where it reads events: a worker beside a shop that writes elsewhere waits for ever."""
+    """Where the worker reads events: if the shop writes elsewhere, it waits for ever."""
     place = runtime.outbox.place
     journal = _as_it_is(runtime.outbox.folder)
     outbox = _as_it_is(place) if isinstance(place, Path) else safe_url(str(place))
@@ -95,7 +96,7 @@ def _left(runtime: Runtime) -> str:
 
 
 def _done(runtime: Runtime) -> str:
-    """What this process did, and what it leaves: for whoever ends it."""
+    """What this process did, and what it leaves."""
     counts: Counter[str] = Counter()
     for name, count in runtime.counters.snapshot().items():
         counts[name.partition(":")[0]] += count
@@ -122,10 +123,10 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
 
     def run() -> None:
         while not stop.wait(HEALTH_EVERY) and threading.main_thread().is_alive():
-            # A file that stays young over a worker whose loop hangs would lie.
+            # While the loop hangs, the file has to grow old.
             is_well = time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER
             if is_well and (why := fault()):
-                # Its age tells the supervisor; the worker itself is well, and tries again.
+                # The file's age tells the supervisor. The worker itself is well, and tries again.
                 logger.error("%s [health-file]", why)
 
     if why := fault():
