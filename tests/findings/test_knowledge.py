@@ -210,7 +210,7 @@ def test_with_another_key_an_order_of_who_said_no_is_unknown_not_missing(
     for order, hours in (("1001", 3.1), ("1002", 3.1), ("1003", 2.0)):
         shop.pay(order, ago=hours * HOUR)
     shop.runtime.paid_orders.compare(14)
-    told = shop.runtime.paid_orders.told()
+    told = shop.runtime.paid_orders.sums_by_kind()
     is_other = key != "former key"
     unknown, missing = (sum(one.events for one in told[kind]) for kind in ("unknown", "missing"))
     assert (unknown, missing) == ((2, 1) if is_other else (0, 2))
