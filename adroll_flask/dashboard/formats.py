@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from adroll_flask.findings import sums
 from adroll_flask.redaction import csv_safe
 
 
@@ -49,8 +50,10 @@ def percent(share: float | None) -> str:
 
 
 def money(value: Decimal, currency: str) -> str:
-    """An amount: ``1,234.50 EUR``; large ones without the fraction."""
-    return f"{value:,.{0 if abs(value) >= 100_000 else 2}f} {currency}".rstrip()
+    """An amount with its currency's decimals; large ones without the fraction."""
+    if abs(value) >= 100_000:
+        return f"{value:,.0f} {currency}".rstrip()
+    return sums.amount(value, currency)
 
 
 def change(share: float) -> str:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any, TypeAlias, TypeVar
 
+from adroll_flask.events.fields import DECIMALS
 from adroll_flask.outbox.history import amount_of, as_decimal
 from adroll_flask.outbox.model import HistorySum, Row
 from adroll_flask.outbox.schema import DELAYS
@@ -30,6 +31,15 @@ def worth_of(rows: Iterable[HistorySum]) -> Values:
     for row in rows:
         sums[row.currency] = sums.get(row.currency, Decimal()) + row.value
     return tuple(sorted((item for item in sums.items() if item[1]), key=lambda item: -item[1]))
+
+
+def amount(value: Decimal, currency: str) -> str:
+    """An amount with its currency's decimals.
+
+    >>> amount(Decimal("1234.5"), "EUR"), amount(Decimal(980), "JPY"), amount(Decimal(9), "KWD")
+    ('1,234.50 EUR', '980 JPY', '9.000 KWD')
+    """
+    return f"{value:,.{DECIMALS.get(currency, 2)}f} {currency}".rstrip()
 
 
 def total(rows: Iterable[HistorySum]) -> dict[str, Any]:

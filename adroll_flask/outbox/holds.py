@@ -187,7 +187,10 @@ def _less(digest: str, changes: Mapping[str, Any]) -> str:
     value, new_currency = history.amount_of(new)
     if new_currency != currency or not 0 <= value < before:
         return ""
-    return f"{history.as_decimal(before - value):.2f} {currency}"
+    refund = history.as_decimal(before - value)
+    # Some currencies have three decimals.
+    decimals = 2 if refund == round(refund, 2) else 3
+    return f"{refund:.{decimals}f} {currency}"
 
 
 def take_verdict(tx: Tx, id: str) -> model.Verdict | None:

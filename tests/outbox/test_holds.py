@@ -205,6 +205,7 @@ def test_a_cancellation_once_it_is_sent_counts_if_it_returns(
         ([release(value="40.00"), release(value="9.90")], "50.00 EUR", [50.0]),
         ([release(value="40.00"), cancel()], "59.90 EUR", [59.9]),
         ([cancel(), release(value="40.00")], "59.90 EUR", [59.9]),
+        ([release(value="40.005")], "19.895 EUR", [19.895]),  # as a Kuwaiti dinar has
         # The next payment of a subscription, the same again, more, another currency.
         ([release(value="9.90", timestamp=1.8e9)], "", []),
         ([release(), release(value="59.90"), release(value="70.00")], "", []),
