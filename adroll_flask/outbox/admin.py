@@ -5,7 +5,6 @@ And what is done with an outbox now and then: old rows go, holds that nobody rel
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from adroll_flask.times import span
 from . import destination, erasure, history, knowledge, model, schema, transitions
 from .holds import take_verdict
 from .ingest import PATIENCE, Ingest, Intake
-from .lookups import Lookups, is_id
+from .lookups import Lookups, is_id, wire_of
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .older_copy import OlderCopy, let_some_rest
 from .queue import bring_near
@@ -119,9 +118,7 @@ class Admin:
 
         Their keys stay, so that a reload does not report the visitor again.
         """
-        matching = [
-            row.id for row in self.lookups.open_events() if match(json.loads(row.payload or b"{}"))
-        ]
+        matching = [row.id for row in self.lookups.open_events() if match(wire_of(row.payload))]
 
         def erase(ids: Sequence[str], tx: Tx) -> int:
             return erasure.erase_events(tx, ids, "cancelled", "forgotten")

@@ -499,11 +499,20 @@ def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]
     )
 
 
+def wire_of(payload: bytes) -> dict[str, Any]:
+    """The JSON object of an event; empty where its content is gone or damaged."""
+    try:
+        wire = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return wire if isinstance(wire, dict) else {}
+
+
 def order_id_of(payload: bytes) -> str | None:
     """The order's id in an event's JSON, as a text."""
     try:
-        order = json.loads(payload)["event_attributes"]["order_id"]
-    except (ValueError, KeyError, TypeError):
+        order = wire_of(payload)["event_attributes"]["order_id"]
+    except (KeyError, TypeError):
         return None
     return None if order is None else str(order)
 

@@ -102,6 +102,16 @@ def test_a_visitor_can_be_forgotten(bench: Bench, outbox: Outbox) -> None:
     assert [event.payload for event in claim.events] == [other, other]
 
 
+@pytest.mark.parametrize("damaged", [b"not JSON", b"[]", b"[" * 100_000])
+def test_a_damaged_event_keeps_nobody_from_being_forgotten(sqlite: Bench, damaged: bytes) -> None:
+    outbox = sqlite.open()
+    sqlite.report(outbox, "1", None, payload=damaged)
+    sqlite.report(outbox, "2", payload=wire())
+    bury(outbox)
+    assert outbox.admin.forget(lambda event: "identifiers" in event) == (1, 0)
+    assert list(outbox.lookups.without_key("purchase")) == []
+
+
 def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> None:
     """Run *action* while *statement* is not committed yet, and commit that once it waits for it."""
     blocked = {
