@@ -143,8 +143,10 @@ class Admin:
 
         def rest(tx: Tx, intake: Intake) -> int:
             # In the transaction that takes it in: else a worker might send it.
-            taken = self.ingest.write(tx, intake)
-            return taken + sum(iter(partial(let_some_rest, tx), 0))
+            done = self.ingest.write(tx, intake)
+            while number := let_some_rest(tx):
+                done += number
+            return done
 
         with self.ingest.reading(PATIENCE) as files:
             if not files and self.lookups.bytes_waiting():

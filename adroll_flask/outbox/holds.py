@@ -49,8 +49,9 @@ class Holds:
             # Between the look and the insert another process may make the row, and remove it
             # before the next look.
             for _ in range(3):
-                if rows := [*schema.of_orders(tx, [verdict.order], "{lock}", full=True).values()]:
-                    self._apply(tx, verdict, rows[0])
+                by_order = schema.of_orders(tx, [verdict.order], "{lock}", full=True)
+                if by_order:
+                    self._apply(tx, verdict, next(iter(by_order.values())))
                     break
                 if self._keep(tx, verdict):
                     break

@@ -131,7 +131,7 @@ class Inbox:
         connection = session.connection()
         if isinstance(self.place, Path):
             is_ours: bool | None = _is_of_file(connection, self.place)
-            _id_in(connection)
+            _id_in(connection)  # which raises where the table is missing
         else:
             theirs = _id_in_savepoint(connection)
             is_ours = self._is_this.setdefault(theirs, None) if theirs else None

@@ -299,9 +299,7 @@ class Journal:
         # The names that a process makes sort by age, even where the clock is set back.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, os.getpid())
-        descriptor = local_files.make_file(
-            path, os.O_RDWR | os.O_APPEND | local_files.BINARY | local_files.NO_FOLLOW
-        )
+        descriptor = local_files.make_file(path, os.O_RDWR | os.O_APPEND | local_files.FLAGS)
         try:
             local_files.hold(descriptor)
             identity = os.fstat(descriptor)
@@ -406,7 +404,7 @@ def read_part(
     """
     part = Part(end=offset)
     try:
-        descriptor = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
+        descriptor = os.open(file.path, os.O_RDONLY | local_files.FLAGS)
     except FileNotFoundError:  # another reader was done with it
         return part
     with os.fdopen(descriptor, "rb", buffering=0) as source:
@@ -447,7 +445,7 @@ def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file of no writer may be removed."""
     try:
-        descriptor = os.open(file.path, os.O_RDONLY | local_files.BINARY | local_files.NO_FOLLOW)
+        descriptor = os.open(file.path, os.O_RDONLY | local_files.FLAGS)
     except FileNotFoundError:
         return False
     try:
@@ -490,7 +488,7 @@ def keep_aside(folder: Path, name: str, data: bytes, what: str) -> None:
     """
     local_files.make_folder(folder)  # bytes from the inbox may come before any journal file
     path = folder / f"{name}.corrupt"
-    flags = os.O_WRONLY | os.O_TRUNC | local_files.BINARY | local_files.NO_FOLLOW
+    flags = os.O_WRONLY | os.O_TRUNC | local_files.FLAGS
     with os.fdopen(local_files.open_file(path, flags), "wb") as file:
         file.write(data)
         file.flush()
@@ -542,7 +540,7 @@ def read_note(path: Path) -> Any:
 def write_note(path: Path, note: Any) -> None:
     """Write *note*, which JSON can hold, in the place of the one before."""
     line = line_of(json.dumps(note).encode())
-    flags = os.O_WRONLY | local_files.BINARY | local_files.NO_FOLLOW
+    flags = os.O_WRONLY | local_files.FLAGS
     with suppress(OSError):  # on a full disk the last note stays
         descriptor = local_files.open_file(path, flags)
         try:
@@ -568,9 +566,7 @@ def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]
     """
     lock = folder / _TURN
     try:
-        descriptor = local_files.open_file(
-            lock, os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW
-        )
+        descriptor = local_files.open_file(lock, os.O_RDWR | local_files.FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         yield ()
         return

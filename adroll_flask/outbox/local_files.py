@@ -26,8 +26,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+#: Flags with which each file of ours is opened: its bytes as they are, for no program that this
+#: process starts, and not through a link. Each where the platform has it.
+FLAGS: Final = (
+    getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+)
 
 
 # -- locks ---------------------------------------------------------------------------------------

@@ -384,7 +384,8 @@ class Lookups:
             schema.insert(tx, "adroll_meta", name=name, value="0")
             value = schema.meta(tx, name) or "0"
             now = int(tx.now)
-            is_due = not 0 <= now - int(value) < seconds
+            age = now - int(value)
+            is_due = age >= seconds or age < 0  # then the clock was set back
             return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
 
         return self.database.write(take_it)

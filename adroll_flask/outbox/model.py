@@ -65,9 +65,10 @@ ERROR_LENGTH: Final = 1000
 #: Seconds by which a clock may be corrected without a lease or a pause ending early.
 SKEW: Final = 1.0
 
-#: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
+#: Reasons of dead letters that AdRoll may have. They are sent again only where somebody names the
+#: reason or their ids.
 RISKY: Final = ("restored", "moved", "unsure", "before_outbox")
-#: Reasons of dead letters that nobody decided on in time: they were never sent, or may have been.
+#: Reasons of dead letters that nobody decided on in time: AdRoll never had them, or may have them.
 GIVEN_UP: Final = ("given_up", "given_up_unsure")
 
 

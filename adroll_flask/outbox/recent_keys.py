@@ -1,6 +1,6 @@
 """What this process reported lately, for a receipt's ``duplicate``.
 
-How a deduplication key is kept is told by :func:`adroll_flask.events.names.kept_key`.
+:func:`adroll_flask.events.names.kept_key` tells in which form a deduplication key is kept.
 """
 
 from __future__ import annotations

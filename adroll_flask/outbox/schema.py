@@ -273,7 +273,10 @@ class Database(Protocol):
 
     def repeat(self, step: Callable[[Tx], int], /) -> int:
         """Write *step* again and again until it does nothing more; how much it did in all."""
-        return sum(iter(lambda: self.write(step), 0))
+        done = 0
+        while number := self.write(step):
+            done += number
+        return done
 
     def create_tables(self) -> None:
         """Make the tables that are missing, whatever was done before."""

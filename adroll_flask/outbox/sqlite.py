@@ -310,7 +310,7 @@ class SqliteDatabase(schema.Database):
                 raise self._foreign("log")
             for path in beside:
                 path.unlink(missing_ok=True)
-            os.close(local_files.make_file(self.path, os.O_RDWR | local_files.BINARY))
+            os.close(local_files.make_file(self.path, os.O_RDWR | local_files.FLAGS))
 
     def create_tables(self) -> None:
         self.write(_make_tables)
@@ -318,7 +318,7 @@ class SqliteDatabase(schema.Database):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Lock out other processes that would make or replace the file."""
-        flags = os.O_RDWR | local_files.BINARY | local_files.NO_FOLLOW
+        flags = os.O_RDWR | local_files.FLAGS
         lock = local_files.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
             until = time.monotonic() + PATIENCE
