@@ -39,6 +39,7 @@ MAX_BATCH = 100
 _TOKEN = re.compile("[!-~]{1,4096}")
 #: Seconds for which we heed a ``Retry-After`` at most.
 MAX_RETRY_AFTER = 3600.0
+#: Errors of an answer that are read, and characters of its words that are kept.
 _MAX_ERRORS = 20
 _MAX_WORDS = 300
 _HEADERS = {
@@ -65,7 +66,7 @@ _KINDS_BY_HUNDRED: dict[int, Kind] = {2: "accepted", 3: "denied", 4: "denied"}
 
 def kind_of(status: int) -> Kind:
     """What an answer with this HTTP status came to; the kinds are those of :class:`Answer`."""
-    return _KINDS.get(status) or _KINDS_BY_HUNDRED.get(status // 100, "unsure")
+    return _KINDS.get(status, _KINDS_BY_HUNDRED.get(status // 100, "unsure"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,8 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if until is None:
         return None
     date = _date(headers.get("date", ""))
-    return min(max(until - (now if date is None else date), 0.0), MAX_RETRY_AFTER)
+    answered_at = now if date is None else date
+    return min(max(until - answered_at, 0.0), MAX_RETRY_AFTER)
 
 
 def _clock_ahead(response: Response, sent_at: float, received_at: float) -> float | None:
@@ -263,8 +265,10 @@ def _date(text: str) -> float | None:
 
 
 def _errors_in(body: bytes, secrets: Callable[[], Iterable[str]]) -> tuple[str, ...]:
-    """The entries of ``{"errors": [{"message", "code"?, "field"?}]}``, or of the list alone, each
-    in a few words."""
+    """What a body says is wrong, each error in a few words.
+
+    It is ``{"errors": [{"message", "code"?, "field"?}]}``, or the list alone.
+    """
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -287,4 +291,6 @@ def _words_of(entry: Any, secrets: Iterable[str]) -> str:
 
     words = ": ".join(filter(None, (text_of("field"), text_of("message"))))
     code = text_of("code")
-    return f"{words} ({code})" if words and code else words or code
+    if words and code:
+        return f"{words} ({code})"
+    return words or code

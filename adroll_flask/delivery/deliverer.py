@@ -1,7 +1,7 @@
 """From the outbox to AdRoll: claim, send, settle.
 
 One :class:`Deliverer` does one step after another, in a thread of the shop's process
-(:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number
+(:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number can
 share an outbox. Each account has its own gate (:mod:`.pauses_and_stops`), which knows whether a
 request may go, and its own turn (:mod:`.turns`); :mod:`.batch` knows what becomes of its events.
 """
@@ -196,9 +196,9 @@ class Deliverer:
     def _advance(
         self, stop: threading.Event, until: float = 0.0, *, waits: bool = True
     ) -> Progress:
-        """Do each account's steps until nothing is left to do, or until *until*; at least one each.
+        """Let each account do its steps until nothing is left to do.
 
-        :param until: by ``time.monotonic()``.
+        :param until: by ``time.monotonic()``: after that no account begins another step.
         :param waits: ``False``: where there are several accounts, begin their turns and wait for
             none of them.
         :raises OutboxFailed: the outbox cannot be worked with. All accounts were tried.
