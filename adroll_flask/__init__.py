@@ -36,7 +36,7 @@ if typing.TYPE_CHECKING:
     from .events.event import Event as Event
     from .middleware import AdRollMiddleware as AdRollMiddleware
 
-#: Loaded when somebody asks: no matter of most programs' start.
+#: Imported at the first use: most programs need not wait for them at their start.
 _LATE = {
     "AdRollASGIMiddleware": ".asgi",
     "AdRollMiddleware": ".middleware",

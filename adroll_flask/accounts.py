@@ -51,7 +51,7 @@ def is_of_sandbox(eid: str) -> bool:
 
 
 class AccountsOfHosts:
-    """What the settings say of accounts: :class:`.settings.Settings` has the values."""
+    """What follows from the settings for accounts; :class:`.settings.Settings` has the values."""
 
     advertisable_eid: str | None
     pixel_eid: str | None
@@ -76,13 +76,13 @@ class AccountsOfHosts:
 
         Where no account is set, it sends all.
         """
-        return eid in ("", *(self.served_accounts or [eid]))
+        return eid == "" or not self.served_accounts or eid in self.served_accounts
 
     @cached_property
     def shops(self) -> dict[str, tuple[str, ...]]:
         """The hosts of each account that this process serves, by advertisable EID.
 
-        The account of all other hosts has no host here.
+        The account that is set for all other hosts has none.
         """
         shops: dict[str, tuple[str, ...]] = dict.fromkeys(self.served_accounts, ())
         for host, account in self.accounts.items():
@@ -93,7 +93,8 @@ class AccountsOfHosts:
 
     @cached_property
     def shop_names(self) -> dict[str, str]:
-        """The shop's name of each account, by advertisable EID: its hosts; empty: one account."""
+        """What people call the shop of each account, by advertisable EID: its hosts. Empty where
+        there is one account."""
         if len(self.shops) < 2:
             return {}
         rest = [host for host in self.hosts if self.account_of(host) == self.account]

@@ -8,8 +8,8 @@
     adroll.init_app(app)
     deliver_with(celery_app, app)
 
-The outbox stays the only place where events wait: a task that is lost, doubled or killed costs
-and doubles nothing, since leases in the outbox decide who sends what.
+The outbox stays the only place where events wait, and its leases decide who sends what. So a task
+that is lost, or that runs twice, loses no event and sends none twice.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ TASK = "adroll_flask.drain"
 #: shutdown and broker's acknowledgement time-outs are met.
 LONGEST_RUN = 55.0
 #: The task's own limits, in the place of those of all of a shop's tasks: seconds until Celery
-#: interrupts it, and until it kills it. A limit that ends a request under way leaves open whether
-#: AdRoll took it, so that up to 100 orders would be sent twice. They are longer than the longest
-#: run with its last request and what is written after it.
+#: interrupts it, and until it kills it. They are longer than the longest run with its last request
+#: and what is written after it: if a limit ends a request, nobody knows whether AdRoll took it, and
+#: up to 100 orders may be sent twice.
 LIMITS = {"soft_time_limit": 300, "time_limit": 330}
 
 
@@ -58,7 +58,8 @@ def deliver_with(
     runtime = request_state.runtime_of(app, "deliver_with")
     if runtime.settings.delivery != "worker":
         raise ConfigurationError("ADROLL_DELIVERY", "takes 'worker' where Celery delivers")
-    # Its one task delivers the first's. By the runtime: *app* may be Flask's proxy of the same app.
+    # The Celery app's one task delivers the first app's events. Runtimes are compared and not apps:
+    # *app* may be Flask's proxy of the same app.
     if vars(celery).setdefault("_adroll", runtime) is not runtime:
         raise ConfigurationError("deliver_with", "takes one Flask app with each Celery app")
 

@@ -1,4 +1,4 @@
-"""Counts of what happened and of each reason of loss, one set per app."""
+"""Counts of what happened, and for which reasons; each app has its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import deque
 from itertools import count, islice
 from typing import TypeAlias
 
-#: What is counted: its name, the reason, and the account where that is told apart.
-Counted: TypeAlias = tuple[str, str, str]
+#: A count's name, its reason, and the account where accounts are counted apart.
+CounterKey: TypeAlias = tuple[str, str, str]
 
 
 class Counters:
-    """Named counts with a reason each; cheap, for any number of threads, in this process only.
+    """Counts by name and reason, in this process only; cheap, and for any number of threads.
 
     Each count is an ``itertools.count``, whose step is one call of C. So there is no lock, which a
     signal's handler or a time limit that raises could leave taken for ever.
@@ -24,19 +24,19 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[Counted, count[int]] = {}
+        self._counts: dict[CounterKey, count[int]] = {}
 
     def add(self, name: str, reason: str = "", amount: int = 1, account: str = "") -> bool:
-        """Count *amount* more of *name*; whether it is the first time, for what is told once.
+        """Count *amount* more of *name*. True the first time, for what is logged only once.
 
-        *reason* comes from a fixed set, never from a visitor.
+        :param reason: one of a fixed set, never anything that a visitor sent.
         """
         key = (name, reason, account)
         number = self._counts.get(key)
         is_first = False
         if number is None:
             new = count()
-            number = self._counts.setdefault(key, new)  # of two threads one is the first
+            number = self._counts.setdefault(key, new)  # another thread may have been first
             is_first = number is new
         if amount == 1:
             next(number)
@@ -48,11 +48,10 @@ class Counters:
         """The present count of *name* with *reason*."""
         return self.snapshot().get(f"{name}:{reason}" if reason else name, 0)
 
-    def items(self) -> list[tuple[Counted, int]]:
+    def items(self) -> list[tuple[CounterKey, int]]:
         """All counts, sorted by name, reason and account."""
-        # What comes next is how many steps were made. ``count(3)`` is what Python's documentation
-        # of ``repr`` asks of it: the expression that makes the same; no other way to look takes no
-        # step.
+        # Only ``repr`` shows a count without a step of it. It is the expression that makes the same
+        # count, as Python's documentation of ``repr`` asks: ``count(3)`` after three steps.
         return [
             (key, int(repr(number).removeprefix("count(").removesuffix(")")))
             for key, number in sorted(self._counts.copy().items())

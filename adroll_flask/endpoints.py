@@ -21,7 +21,7 @@ from .visitor.tracked_request import TrackedRequest
 LONGEST_BODY = 2048
 #: ``X-AdRoll-Check``, with which ``flask adroll check --url`` asks whose address the app sees.
 CHECK_HEADER = "HTTP_X_ADROLL_CHECK"
-#: Seconds for which a browser need not ask again; Chromium's own most.
+#: Seconds for which a browser need not ask again; Chromium takes no more.
 _PREFLIGHT_AGE = 7200
 
 
@@ -44,7 +44,7 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     ``ADROLL_ORIGINS`` may ask (CORS, preflight) and gets a token where it wants one.
     """
     origins = tracked.visitors.settings.origins
-    # Listed to the letter, or none.
+    # An origin that is not listed exactly so counts as none.
     origin = tracked.environ.get("HTTP_ORIGIN")
     if origin not in origins:
         origin = None
@@ -84,7 +84,7 @@ def _sender(tracked: TrackedRequest) -> str:
     chain = tracked.environ.get("HTTP_X_FORWARDED_FOR", "").strip()
     if not address or not chain:
         return tracked.sender
-    if chain == address:  # private by right, where it is in the proxy's own network
+    if chain == address:  # it may be private: in the proxy's own network
         return "visitor"
     return tracked.sender if address in chain else "proxy"
 
@@ -96,18 +96,18 @@ def _take_message(
     before = tracked.seen.record
     recorded = before.consent if before is not None and message.consent is None else message.consent
     decision = decide(visitors, tracked.environ, recorded)
-    answer: dict[str, bool | str | None] = {}
+    content: dict[str, bool | str | None] = {}
     if visitors.settings.consent is not None:
-        answer["consent"] = decision.granted
+        content["consent"] = decision.granted
     granted = False if message.consent is False else decision.granted
     record = message.record_of(tracked) if granted else Record()
     if message.token:
-        # As the front end hands it on; of a visitor who said no it holds nothing but the no.
+        # For the front end to hand on. Of a visitor who said no it holds nothing but the no.
         visitor = tracked.visitor_of(record, granted)
         if origin:
             visitor = replace(visitor, host=urlsplit(origin).netloc)
-        answer["token"] = visitor.token() if visitors.can_sign else None
-    response = _json_response(answer, 200) if answer else _json_response(None, 204)
+        content["token"] = visitor.token() if visitors.can_sign else None
+    response = _json_response(content, 200) if content else _json_response(None, 204)
     if granted is False and tracked.seen.any:
         delete_cookies(tracked, response.headers)
     tracked.forgotten |= granted is False
@@ -143,7 +143,7 @@ def _body(tracked: TrackedRequest) -> bytes:
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Refused(400, "length", "Content-Length is malformed")
-    # Of a body in chunks, one byte more than is taken tells that it is longer.
+    # A body in chunks is too long if one byte more than is taken can be read.
     in_chunks = LONGEST_BODY + 1 if environ.get("wsgi.input_terminated") else 0
     size = int(length[:9]) if length else in_chunks
     too_large = Refused(413, "too_large", f"at most {LONGEST_BODY} bytes")
@@ -151,7 +151,8 @@ def _body(tracked: TrackedRequest) -> bytes:
         raise too_large
     if not size:
         return b""
-    # Flask's request keeps what is read, by the site's functions before us, or for those after us.
+    # Flask's request keeps what is read: the site's functions before us may have read it, and those
+    # after us may want it.
     request: Any = environ.get("werkzeug.request")
     stream: Any = getattr(request, "stream", environ["wsgi.input"])
     get_data = getattr(request, "get_data", bytes)

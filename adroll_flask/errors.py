@@ -10,8 +10,10 @@
     │       ├── TokenForgedError     not signed with any of our keys, or cut
     │       └── TokenEmptyError      an empty text
     ├── DeliveryError           a request to AdRoll had no token or no answer; stays in delivery
+    │   └── NoAnswer                 no answer came (delivery.transport)
     ├── ReconcileError          a list of orders cannot be read (reporting.lists)
     └── OutboxFailed            the outbox cannot be worked with (outbox.model)
+        └── ForeignFile              its file may not be ours (also a ConfigurationError)
 
 No message holds a visitor's value: texts name the field and what it takes. Each error says where it
 is explained, in the last line of its traceback and as ``help``.
@@ -28,7 +30,7 @@ from typing import Any
 
 from ._version import DOCS_ARE_PUBLISHED, DOCS_URL
 
-#: What explains the errors of one field, or of one setting (in upper case, however that is spelt);
+#: What explains the errors of a field, or of a setting (in upper case and without ``ADROLL_``). The
 #: others have their class's explanation.
 _ABOUT: Mapping[str, str] = {
     "visitor": "visitor-needed",
@@ -77,12 +79,12 @@ class AdRollError(Exception):
         super().__init__(text)
         if slug is not None:
             self.slug = slug
-        # Tracebacks end in it, and the text itself stays short where it is logged or kept.
+        # Tracebacks end in a note, and the text itself stays short where it is logged or kept.
         self.add_note(self.help)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Between processes (Celery, a pool) an exception is made again with its text for arguments,
-        # which is not what ours take.
+        # An exception that goes to another process (Celery, a pool) is made again there with its
+        # text as the argument. Ours take other arguments.
         return Exception.__new__, (type(self), *self.args), vars(self)
 
     @property
@@ -190,7 +192,7 @@ class TokenError(EventError):
     """A visitor token cannot be used."""
 
     slug = "visitor-token"
-    #: What is told of every error of this class.
+    #: The text of an error that is raised without one.
     problem: str = "the token cannot be used"
 
     def __init__(self, field: str = "visitor", expected: str = "") -> None:
@@ -225,7 +227,7 @@ class DeliveryError(AdRollError):
     """AdRoll did not take a request.
 
     :param reason: a short name such as ``"refused"`` or ``"read_timeout"``.
-    :param text: what is told of it; without one, the reason.
+    :param text: the error's text; empty: the reason.
     """
 
     slug = "request-failed"
@@ -244,7 +246,7 @@ class DeliveryError(AdRollError):
 
 
 def let_through(problem: BaseException) -> None:
-    """Raise the exception from outside that *problem* is, or that led to it, if any.
+    """Raise the exception from outside that *problem* is, or that led to it; else do nothing.
 
     To be called in the ``except`` clause that would otherwise handle *problem*.
 
@@ -283,5 +285,5 @@ def _is_handler(frame: FrameType, below: FrameType) -> bool:
     others = values.get(rest) if rest is not None else None
     if type(others) is tuple:
         arguments += others
-    # Of a value of the shop's nothing is asked, not even its class: it may raise.
+    # Nothing is asked of a value of the shop's, not even its class: that may raise.
     return any(value is below for value in arguments)

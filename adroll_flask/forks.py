@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 _T = TypeVar("_T")
 
-#: Seconds that a fork waits at most for what a thread is importing.
+#: Seconds that a fork waits at most for what a thread does under a :class:`StillAtForks`.
 FORK_WAIT: Final = 5.0
 
 
 class PerProcess(Generic[_T]):
     """A thing of which each process has its own, made when that process first asks.
 
-    A forked child asks again and gets another one. What its parent had made stays untouched and is
-    kept, with its locks, which a thread may hold that the child does not have, and with its files
-    and connections, which are the parent's to close.
+    A forked child asks again and gets another one. What its parent made is kept untouched: a thread
+    that the child does not have may hold its locks, and its files and connections are the parent's
+    to close.
 
-    :param make: makes one; of what several threads make at once, all take the same one.
-    :param left: what a child does with each that it inherited: closes its files, say. Without it
-        they are kept as they are.
+    :param make: makes one. If several threads make one at once, all take the same.
+    :param left: called in a child with each that it inherited, in the place of keeping it: to close
+        its files, say.
 
     >>> own_list = PerProcess(list)
     >>> own_list.own() is own_list.own()
@@ -69,16 +69,16 @@ class PerProcess(Generic[_T]):
         weakref.finalize(owner, _close_own, self._made, close).atexit = False
 
     def made(self) -> list[_T]:
-        """All that this process knows of: its own, and what it inherited and has not left."""
+        """All that this process has: its own, and those that it inherited and keeps."""
         return list(self._made.values())
 
 
 class made_once(cached_property[_T]):
     """A property that is made when it is first asked for, and then is a plain value.
 
-    Of what several threads make at once all take the same one; without a lock (3.11's has one),
-    which a fork may leave locked. Another thing may be set in its place. What raised is asked
-    again.
+    If several threads make it at once, all take the same. It has no lock, which a fork may leave
+    locked (``cached_property`` of Python 3.11 has one). Another thing may be set in its place. If
+    making it raises, the next one who asks tries again.
     """
 
     if not TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _close_own(made: Mapping[int, _T], close: Callable[[_T], object]) -> None:
 def at_fork(**methods: Callable[[], object]) -> None:
     """Call methods around each fork of this process, for as long as their object lives.
 
-    :param methods: by when: ``before`` (in the parent), ``in_parent`` and ``in_child`` (after it).
+    :param methods: ``before`` (in the parent), ``in_parent`` and ``in_child`` (both after it).
     """
     calls = {name.replace("in_", "after_in_"): weakly(method) for name, method in methods.items()}
     if hasattr(os, "register_at_fork"):  # not on Windows
@@ -119,7 +119,7 @@ def at_fork(**methods: Callable[[], object]) -> None:
 
 
 def weakly(method: Any) -> Callable[[], None]:
-    """*method* for a place where it stays for good, and the object of a dropped app must not."""
+    """A function that calls *method* as long as its object lives, and does not keep it alive."""
     this = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -131,7 +131,7 @@ def weakly(method: Any) -> Callable[[], None]:
 
 
 class StillAtForks:
-    """A lock for which a fork waits: no child inherits what is done under it half done.
+    """A lock for which a fork waits, so that no child inherits half of what is done under it.
 
     For work in C code that has locks of its own for the whole process, as SQLite has.
     """
@@ -155,7 +155,7 @@ class StillAtForks:
 
 @contextmanager
 def block_exit_signals() -> Iterator[None]:
-    """Signals that end a process are not taken by this thread, nor ever by one started meanwhile.
+    """Keep signals that end a process from this thread, and for good from those started meanwhile.
 
     Python's own handlers run in the main thread wherever a signal arrives. uWSGI's run where it
     arrives and end the interpreter from there: seen to hang in a thread of ours, until uWSGI's
@@ -175,7 +175,7 @@ def block_exit_signals() -> Iterator[None]:
 # -- threads under uWSGI ---------------------------------------------------------------------------
 #
 # Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
-# ``threads``, which brings it; since then they always do, and the option is left without effect.
+# ``threads``, which brings it. Since then they always run, and the option has no effect.
 
 
 def may_start_threads() -> bool:
@@ -208,7 +208,7 @@ def threads_are_on() -> bool:
 
 #: Seconds for which the interpreter is held at a time.
 _SLICE: Final = 0.0005
-#: Seconds of a moment: less, and who waits has not woken up when it ends.
+#: Seconds of a moment. After a shorter one, a thread that waits has not woken up yet.
 _MOMENT: Final = 0.00005
 
 

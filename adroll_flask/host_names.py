@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from wsgiref.types import WSGIEnvironment
 
 #: A host's name as browsers send it, or an IPv4 address: labels of at most 63 characters, 253 in
-#: all (RFC 1035, section 2.3.4). One with an underscore is a server's of a proxy, and no site's.
+#: all (RFC 1035, section 2.3.4). Names with an underscore are a proxy's for servers, and no site's.
 NAME = r"(?![a-z0-9.-]{254})[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\.?"
-#: Something where a text is a host's name, in ASCII and any case.
+#: Gives a match where a text is a host's name, in ASCII and any case.
 is_name: Callable[[str], re.Match[str] | None] = re.compile(NAME, re.IGNORECASE).fullmatch
 
 
@@ -34,8 +34,8 @@ def is_listed(host: str, listed: Collection[str]) -> bool:
 
 
 def in_ascii(host: str) -> str:
-    """A host's name as settings have it: in lower case, without a dot at its end (RFC 1034, section
-    3.1), and as browsers send it (RFC 5890, A-labels).
+    """A host's name as settings have it and browsers send it: in lower case, without a dot at its
+    end (RFC 1034, section 3.1), in ASCII (A-labels of RFC 5890).
 
     >>> in_ascii("Müller.Example.")
     'xn--mller-kva.example'
@@ -47,7 +47,7 @@ def in_ascii(host: str) -> str:
 
 
 def host_of(url: object) -> str:
-    """The host of *url* without its port, or an empty text where there is none."""
+    """The host of *url* without its port; empty: there is none."""
     try:
         return urlsplit(url).hostname or "" if isinstance(url, str) else ""
     except ValueError:
@@ -57,7 +57,7 @@ def host_of(url: object) -> str:
 def is_ip(host: str) -> bool:
     """True for an IPv4 or IPv6 address, without brackets."""
     if ":" not in host and not host[-1:].isdigit():
-        return False  # as nearly every name, told without an error being raised and caught
+        return False  # nearly every name: ip_address() would raise, which costs more
     with suppress(ValueError):
         ip_address(host)
         return True

@@ -1,8 +1,9 @@
-"""The package's loggers: each record has a name that stays, ``adroll_event``.
+"""The package's loggers: each record has a lasting name, ``adroll_event``.
 
-It is the part of ``docs/errors.md`` that explains it. The code writes it at the end of the text,
-``"… pauses for %g s: %s [delivery-paused]"``, and the line ends in where that is read: who writes
-JSON, or alarms, need not read texts. No handler is set, and no level.
+Programs that read logs go by the name, and need not read texts. It is that of the part of
+``docs/errors.md`` that explains the record. The code writes it at the end of the text, ``"… pauses
+for %g s: %s [delivery-paused]"``. In the record the address of the explanation is there in its
+place. No handler is set, and no level.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _NAME = re.compile(r" \[([a-z-]+)\]\Z")
 
 
 class _Named(logging.Filter):
-    """Gives a record its name, and its text the place of its explanation; lets all pass."""
+    """Gives a record its name, and its text the address of its explanation; lets all pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "adroll_event"):
@@ -36,8 +37,9 @@ _NAMED = _Named()
 class _NeverDisabled(logging.Logger):
     """A logger that ``dictConfig`` and ``fileConfig`` do not disable.
 
-    By default they disable every logger that exists and is not named, and Django calls the former
-    after it has imported us: a refused token would leave no line. A level silences it.
+    By default they disable every logger that exists and that they do not name. Django calls
+    ``dictConfig`` after it has imported us, and a refused token would leave no line. A level
+    silences the logger.
     """
 
     disabled = property(lambda _self: False, lambda _self, _value: None)
@@ -48,9 +50,9 @@ def get_logger(name: str) -> Logger:
     logger = logging.getLogger(name)
     if type(logger) is Logger:
         logger.__class__ = _NeverDisabled
-    logger.addFilter(_NAMED)  # once, however often
+    logger.addFilter(_NAMED)  # which is added once, however often this is called
     return logger
 
 
-#: For what no part of the package alone is about.
+#: For records that are about no single part of the package.
 logger: Logger = get_logger("adroll_flask")

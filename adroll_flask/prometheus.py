@@ -103,7 +103,7 @@ class AdRollCollector:
 def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
     outbox = moment.outbox
     shops = _Shops(moment)
-    waiting = outbox.lookups.bytes_waiting()  # before a question takes it in
+    journal_bytes = outbox.lookups.bytes_waiting()  # before the next question takes them in
     sums = outbox.lookups.totals()
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
@@ -118,7 +118,7 @@ def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
     labels = ("event", "outcome", "currency", *shops.label)
     yield _counter("adroll_event_value", text, values, *labels)
     yield _delay_histogram(sums, shops)
-    # Of an account that is not served here, such as one that was left, a stop may never end.
+    # Accounts that are not served here, such as a former one, are left out: a stop may never end.
     destinations = {
         shops.of(next(iter(shop.accounts), "")): shop.destination for shop in moment.shops
     }
@@ -130,12 +130,12 @@ def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
         for event in moment.watched
         if event.level == "silent"
     }
-    text = "Events that could be sent now, up to 10,000."
+    text = "Events that could be sent now, of each account counted up to 10,000."
     yield _gauge("adroll_outbox_due_events", text, {(): outbox.lookups.due()})
     text = "Seconds since the oldest of them became due; 0: none is."
     yield _gauge("adroll_outbox_oldest_due_seconds", text, {(): outbox.queue.oldest_due() or 0.0})
     text = "What this host's journal holds that is not in the outbox yet."
-    yield _gauge("adroll_outbox_journal_bytes", text, {(): waiting})
+    yield _gauge("adroll_outbox_journal_bytes", text, {(): journal_bytes})
     text = "Requests to AdRoll that failed since the last that did not."
     yield _gauge("adroll_destination_failures", text, failures, *shops.label)
     text = "Seconds until AdRoll is asked again; 0: it is asked."
@@ -147,15 +147,15 @@ def _of_outbox(moment: Moment) -> Iterator[core.Metric]:
 
 
 class _Shops:
-    """The label ``shop``, which is there where there are several accounts."""
+    """The label ``shop``, which metrics have if there are several accounts."""
 
     def __init__(self, moment: Moment) -> None:
         self._names = moment.settings.shop_names
         self.label: tuple[str, ...] = ("shop",) if self._names else ()
 
     def of(self, eid: str) -> tuple[str, ...]:
-        """Its value for the account *eid*: the shop's hosts; of an account that is not served here
-        its EID."""
+        """The label's value for the account *eid*: the shop's hosts, or the EID of an account that
+        is not served here. Nothing where there is no such label."""
         return (self._names.get(eid, eid),) if self._names else ()
 
 

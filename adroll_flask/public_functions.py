@@ -137,7 +137,8 @@ def _decide(
 
 
 def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
-    """Where *call* was made; or, where there is no AdRoll, what it gives in production."""
+    """The app's AdRoll and the request in which *call* was made. Where there is no AdRoll: what
+    *call* returns in production."""
     try:
         return request_state.find(call)
     except ConfigurationError as problem:
@@ -179,9 +180,9 @@ def identify(
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
 
-    # The user first: another one's address goes, and then comes their own.
+    # The user id first: with another user's id the former user's address is removed.
     identifiers = {"user_id": user_id, "email": email, "device_id": device_id}
-    del email, user_id, device_id  # an error's frames hold nobody's
+    del email, user_id, device_id  # so that this frame holds no values if an error is raised
 
     def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
         if tracked.refusal:
@@ -193,7 +194,7 @@ def identify(
                     "report, after the consent [identify-before-consent]"
                 )
             return
-        # Each by itself: a wrong one costs none of the others.
+        # One at a time: if one is wrong, the others are kept.
         for name, value in identifiers.items():
             try:
                 if value not in (None, ""):

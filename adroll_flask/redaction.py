@@ -23,7 +23,7 @@ _REACH = 65_536
 #: Characters of a deduplication key in a list.
 _KEY_SHOWN = 36
 
-#: Half a surrogate pair, too: no database and no log keeps one.
+#: Characters that no line shows; also half of a surrogate pair, which no database and no log keeps.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>\\]+")
 _QUERY = re.compile(r"\?[^\s\"'<>=?]{1,100}=[^\s\"'<>]*")
@@ -58,7 +58,7 @@ _HEX = re.compile(r"[0-9A-Fa-f]+")
 
 
 def forget_values(problem: BaseException, fields: object) -> None:
-    """Take a caller's values out of our frames: error trackers send each frame's variables along.
+    """Take a caller's values out of our frames: error trackers send the variables of each frame.
 
     :param problem: is raised to the caller.
     :param fields: theirs; frames that still run have them as well.
@@ -121,8 +121,8 @@ def _hide_address(match: re.Match[str]) -> str:
 def _is_opaque(part: str) -> bool:
     digits = any(c.isdigit() for c in part)
     mixed = any(c.islower() for c in part) and any(c.isupper() for c in part)
-    # A long word of one case is a name (`sqlalchemy_something_2`); EIDs, 22 capitals, are public
-    # and go all the same where they hold a digit: a token could look like one.
+    # A long word of one case is a name (`sqlalchemy_something_2`). EIDs, 22 capitals, are public,
+    # but those with a digit are hidden all the same: a token could look like one.
     if re.search("[0-9]{12}", part) or (mixed and len(part) >= 32):
         return True
     if len(part) < 16:
@@ -146,14 +146,14 @@ def safe_url(url: str) -> str:
         rest = rest.rpartition("@")[2]
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-        _ = parts.port  # of a password with a slash in it: none
+        _ = parts.port  # raises, if what is left of a password with a slash stands there
     except ValueError:
         return f"{scheme}://[url]"
     path = _EMAIL.sub("[email]", _CONTROL.sub("", parts.path))
     return f"{scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
 
-#: What of an event says nothing of its visitor.
+#: The parts of an event that say nothing of its visitor.
 PLAIN = (
     "advertisable_eid",
     "pixel_eid",
@@ -184,8 +184,8 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
     shown: dict[str, object] = {}
     for key, value in wire.items():
         name = redact_text(str(key), limit=60)
-        # Damaged ones may have anything anywhere.
-        text = isinstance(value, str) and len(value) <= 64 and "@" not in value
+        # A damaged event may have anything anywhere.
+        is_plain_text = isinstance(value, str) and len(value) <= 64 and "@" not in value
         some = f"present ({len(value)})" if isinstance(value, list | tuple) else "present"
         shown[name] = "absent" if value in (None, "") else some
         if isinstance(value, Mapping) and name in ("identifiers", "event_attributes"):
@@ -194,13 +194,13 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
             shown[name] = len(value)
         elif name == "page_location" and isinstance(value, str):
             shown[name] = redact_text(safe_url(value))
-        elif name in PLAIN and (text or isinstance(value, bool | int | float)):
+        elif name in PLAIN and (is_plain_text or isinstance(value, bool | int | float)):
             shown[name] = value
     return shown
 
 
 def short_key(key: str) -> str:
-    """An order's id, or what else tells events apart, as lists show it: no address, no long one.
+    """An order's id or another key of an event, as lists show it: no e-mail address, and cut short.
 
     >>> short_key("1001"), short_key("trial:ann@example.com")
     ('1001', '[email]')
@@ -242,7 +242,7 @@ def describe(exc: BaseException) -> str:
 def database_words(problem: BaseException, *secrets: str | None) -> str:
     """What a database said of a connection or a right, on one line and redacted.
 
-    Only for those: what is said of a statement may hold its values.
+    Not for errors of a statement: their words may hold its values.
 
     :param secrets: user and password of the database's URL.
 

@@ -76,7 +76,7 @@ class Runtime:
     clock: Callable[[], float] = time.time
     counters: Counters = field(default_factory=Counters)
     _collecting: bool = False
-    #: The process that has begun, see :meth:`begin`.
+    #: The id of the process in which :meth:`begin` has run.
     _begun_in: int | None = None
 
     def __post_init__(self, sender: object) -> None:
@@ -194,7 +194,8 @@ class Runtime:
         )
 
     def conclude(self, tracked: TrackedRequest) -> None:
-        """Tell of a visitor's record that the response carries, and of cookies that it deletes."""
+        """Send the signal for a record that the response writes, and erase the waiting events of a
+        visitor who says no."""
         if tracked.withdrawn:
             self.of_visitor(lambda: self.reporter.withdraw(tracked.record_id), None)
         if tracked.written is not None and visitor_identified.receivers:
@@ -292,7 +293,7 @@ class Runtime:
     def resume(self) -> None:
         """Begin as a server starts up, also after an :meth:`end`.
 
-        It loads what the first request and the first report need: nobody waits for it yet.
+        What the first request and the first report need is made now, while nobody waits for it.
         """
         self.thread.resume()
         self.begin()
@@ -303,17 +304,17 @@ class Runtime:
             self.visitors  # noqa: B018 - made at its first use
 
     def end(self) -> None:
-        """Send what lingers, and end the delivery thread, as a server shuts down."""
+        """Send what waits for its batch, and end the delivery thread, as a server shuts down."""
         if self._begun_in == os.getpid():
             self._begun_in = None
             self.thread.stop()
 
     def _queued(self) -> None:
         if self.settings.delivery == "sync":
-            self.thread.measure()  # no thread is there to do it
+            self.thread.measure()  # no thread does it here
             self.deliverer.flush(timeout=10.0)
             if self.outbox.lookups.take_turn("housekeeping", 60.0):
-                self.outbox.admin.keep_house()  # which nobody else does
+                self.outbox.admin.keep_house()  # which nobody else does here
             return
         self.thread.nudge()
 

@@ -1,8 +1,7 @@
 """Signals (blinker) that say what became of a visitor or an event.
 
-Each is sent with the app as sender, after the append to the journal or the commit, and never with a
-visitor's values beyond those named here. A receiver that raises is logged and counted; it stops
-nobody.
+Each is sent with the app as sender, after the append to the journal or the commit. None has values
+of a visitor but those named here. A receiver that raises is logged and counted, and stops nobody.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ event_queued: NamedSignal = _signals.signal("adroll-event-queued")
 #: AdRoll took an event: ``id``, ``name``, ``unsure`` (it may have been sent twice).
 event_delivered: NamedSignal = _signals.signal("adroll-event-delivered")
 
-#: An event became a dead letter, at the call or after AdRoll refused it: ``id``, ``name``,
-#: ``reason``.
+#: An event became a dead letter, at the call or as it was sent: ``id``, ``name``, ``reason``.
 event_rejected: NamedSignal = _signals.signal("adroll-event-rejected")
 
 #: An event was not reported, by consent, ``before_report`` or as a duplicate: ``name``, ``reason``.

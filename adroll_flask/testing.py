@@ -37,7 +37,7 @@ from .outbox.model import Entry, NewEvent, OrderKey, Verdict, Withdrawal
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 
-#: What may leave was decided before; here nothing is taken away.
+#: Which forms may leave was decided at the report; here none is taken away.
 _ALL_FORMS = ("sha256", "md5", "plain")
 
 
@@ -62,7 +62,7 @@ class _Kept:
 
 
 class Reported:
-    """What was reported while it was looking, oldest first; duplicates are not in it.
+    """What was reported meanwhile, oldest first, without duplicates.
 
     >>> reported = Reported()
     >>> len(reported)
@@ -72,13 +72,13 @@ class Reported:
     def __init__(self) -> None:
         #: By order, or by id where there is none.
         self._kept: dict[OrderKey | str, _Kept] = {}
-        #: What was decided; also before the hold comes.
+        #: Releases and cancellations by order, also those that came before the hold.
         self._verdicts: dict[OrderKey | str, Verdict] = {}
         #: Order ids that were cancelled, oldest first.
         self.cancelled: list[str] = []
         #: Events that were invalid.
         self.dead_letters: list[DeadLetter] = []
-        self.oldest_cookie: float = 0.0  # of which nothing is asked
+        self.oldest_cookie: float = 0.0  # so that no cookie counts as older
 
     def __iter__(self) -> Iterator[Event]:
         return (kept.event for kept in self._kept.values() if kept.state == "queued")
@@ -94,7 +94,7 @@ class Reported:
 
     @property
     def held(self) -> list[Event]:
-        """What is held and neither released nor cancelled; released it is among the others."""
+        """What is held, and neither released nor cancelled."""
         return [kept.event for kept in self._kept.values() if kept.state == "held"]
 
     def named(self, name: str) -> list[Event]:
@@ -131,7 +131,7 @@ class Reported:
             name = json.loads(event.payload).get("event_name")
             self.dead_letters.append(DeadLetter(name, event.dead[1]))
             return event.id
-        # Not ahead of its own time, whatever clock the app under test has.
+        # By its own time, whatever clock the app under test has: it must not lie in the future.
         defaults = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)
         parsed = rebuilt(event.payload, defaults).event
         place = event.order or event.id
@@ -143,13 +143,14 @@ class Reported:
             if place in self._verdicts:
                 self._apply(self._verdicts[place], kept)
         elif kept.state == "held" and not is_held:
-            self._free(place, kept)
+            self._release(place, kept)
         else:
             return kept.id
         return event.id
 
     def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
-        if verdict.order not in self._verdicts or verdict.kind == "cancel":  # which is the stronger
+        # A cancellation is the stronger of the two.
+        if verdict.order not in self._verdicts or verdict.kind == "cancel":
             self._verdicts[verdict.order] = verdict
         kept = self._kept.get(verdict.order)
         if kept is None:
@@ -159,16 +160,16 @@ class Reported:
 
     def _apply(self, verdict: Verdict, kept: _Kept) -> None:
         if verdict.kind == "release" and kept.state == "held":
-            self._free(verdict.order, kept, verdict.changes)
+            self._release(verdict.order, kept, verdict.changes)
         elif verdict.kind == "cancel" and kept.state != "cancelled":
             kept.state = "cancelled"
             self.cancelled.append(verdict.order.key)
 
-    def _free(self, place: OrderKey | str, kept: _Kept, changes: Any = None) -> None:
+    def _release(self, place: OrderKey | str, kept: _Kept, changes: Any = None) -> None:
         if changes:
             kept.event = checked({**asdict(kept.event), **changes})
         kept.state = "queued"
-        self._kept[place] = self._kept.pop(place)  # the last that was reported
+        self._kept[place] = self._kept.pop(place)  # it is now the newest
 
     def note_failure(self, name: str, reason: str, account: str = "") -> None:
         """Forget it."""

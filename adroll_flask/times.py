@@ -18,13 +18,13 @@ def iso(at: float | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """How long, in one unit: below ten of it to a tenth, halves up.
+    """A length of time in one unit. Fewer than ten minutes, hours or days have a decimal.
 
     >>> span(5), span(7200), span(6.5 * 3600), span(10.5 * 3600), span(86_400)
     ('5 seconds', '2 hours', '6.5 hours', '11 hours', '1 day')
     """
     units = ((DAY, "day"), (HOUR, "hour"), (60, "minute"), (1, "second"))
-    # What is rounded up to the next unit is told in that: no 60 minutes.
+    # What would be rounded up to 60 minutes is 1 hour.
     size, unit = next((pair for pair in units if seconds >= 0.99 * pair[0]), units[-1])
     parts = 10 if size > 1 and seconds < 10 * size else 1
     number = max(1, int(seconds / size * parts + 0.5)) / parts
@@ -32,7 +32,8 @@ def span(seconds: float) -> str:
 
 
 def written(form: str, at: float, zone: tzinfo) -> str:
-    """*at* in *zone* by a form of ``strftime``; ``%-d``, a day without a zero, on every platform.
+    """The time *at* in *zone*, as ``strftime`` writes *form*; with ``%-d``, the day without a zero,
+    on every platform.
 
     >>> from datetime import UTC
     >>> written("%-d %b %Y", 1_730_764_800, UTC)

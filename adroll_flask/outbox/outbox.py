@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adroll_flask.counters import Counted, Counters
+from adroll_flask.counters import CounterKey, Counters
 from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess, StillAtForks, made_once
 from adroll_flask.times import DAY
@@ -84,7 +84,7 @@ class Outbox:
         #: Failed reports by name, reason and account; a fork's parent writes its own down.
         self._failures: PerProcess[Counters] = PerProcess(Counters)
         #: How many of each are written down.
-        self._failures_kept: PerProcess[dict[Counted, int]] = PerProcess(dict)
+        self._failures_kept: PerProcess[dict[CounterKey, int]] = PerProcess(dict)
         #: Bytes that wait in the database; and those with the journal's, as a share of the bound.
         self._weight = 0
         self._used = 0.0
