@@ -265,7 +265,7 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
         for spelling in spellings(order):
             possible = {reporter.order_key(spelling, host) for host in accounts}
             # It may be held as a dry run, of a page that ADROLL_HOSTS does not list.
-            possible.add(reporter.order_key(spelling)._replace(dry_run=True))
+            possible |= {key._replace(dry_run=True) for key in possible}
             if rows := lookups.of_orders([*possible]):
                 break
     except EventError as problem:

@@ -57,6 +57,13 @@ def test_an_order_is_released_by_hand_in_the_account_that_holds_it(shop: Flask) 
     assert "several accounts have" in invoke(shop, "outbox", "release", "2", code=1).output
 
 
+def test_a_dry_run_is_released_by_hand_in_the_account_that_holds_it(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_HOSTS=["shop.example"], ADROLL_ACCOUNTS={".shop.fr": FRENCH})
+    with app.test_request_context("/", base_url="https://staging.shop.fr/"):
+        assert report_conversion(**ORDER, **CLICKED, hold=True).status == "held"
+    assert "Released" in invoke(app, "outbox", "release", "1001", code=0).output
+
+
 def test_an_account_is_known_by_its_host(make_app: AppMaker) -> None:
     nested = {".shop.fr": FRENCH | {"access_token": "s3cret"}, ".b2b.shop.fr": MULLER}
     app = make_app(ADROLL_ACCOUNTS=nested, ADROLL_ACCESS_TOKEN=None)
