@@ -170,7 +170,7 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
             leave_out(problem, "timestamp")
             values["timestamp"] = accept_time(defaults.now)
         else:
-            # An identifier or the time is missing, and nothing can take its place.
+            # There is no event without an identifier, and nothing takes its place.
             raise problem
     round_amounts(values)
     key = values.pop("deduplication_key", None)
