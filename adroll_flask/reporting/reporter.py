@@ -27,7 +27,6 @@ from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import model
 from adroll_flask.outbox.inbox import after_commit, is_database_error
-from adroll_flask.outbox.knowledge import Knowledge
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.redaction import describe, describe_lines, forget_values
 from adroll_flask.signals import event_queued, event_rejected, event_suppressed
@@ -42,6 +41,7 @@ from .site_functions import SiteFunctions
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
     from adroll_flask.events.build import Built
+    from adroll_flask.outbox.knowledge import Knowledge
     from adroll_flask.settings import Settings
     from adroll_flask.visitor.tracked_request import TrackedRequest
 
