@@ -21,7 +21,7 @@ from .holds import take_verdict
 from .ingest import PATIENCE, Ingest, Intake
 from .lookups import Lookups, is_id, wire_of
 from .model import LEASED, UNSENT, OutboxFailed, State
-from .older_copy import OlderCopy, let_some_rest
+from .older_copy import let_some_rest
 from .queue import bring_near
 from .retention import DEAD_LETTER_KEPT, HISTORY_KEPT, waits_for_people
 from .schema import STEP, Tx
@@ -51,7 +51,6 @@ class Admin:
     database: schema.Database
     ingest: Ingest
     lookups: Lookups
-    older_copy: OlderCopy
     _remove_at: float = float("-inf")
 
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> Changed:
@@ -139,7 +138,7 @@ class Admin:
         written last, the outbox knows nothing from now on.
         """
         before = self._resting()
-        self.database.write(self.older_copy.let_rest)
+        self.database.write(self.ingest.older_copy.let_rest)
 
         def rest(tx: Tx, intake: Intake) -> int:
             # In the transaction that takes it in: else a worker might send it.
@@ -161,7 +160,7 @@ class Admin:
 
         :raises OutboxFailed: it cannot be done at present.
         """
-        self.older_copy.note()
+        self.ingest.older_copy.note()
         ended = self._end()
         self.database.write(bring_near)
         if time.monotonic() >= self._remove_at:

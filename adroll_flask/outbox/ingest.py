@@ -28,6 +28,7 @@ from adroll_flask.plurals import counted
 
 from . import holds, journal, local_files, model, schema
 from .model import BATCH, NewEvent, OutboxFailed, State
+from .older_copy import OlderCopy
 from .rows import RowWriter, Written
 from .schema import T, Tx, first_value
 
@@ -90,6 +91,11 @@ class Ingest:
     _positions: dict[str, int] = field(default_factory=dict)
     _clean_at: float = float("-inf")
     _complain_at: float = float("-inf")
+    #: Notices that an older copy has taken the outbox's place.
+    older_copy: OlderCopy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.older_copy = OlderCopy(self.database, self.folder, self._take_in_inbox)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -223,6 +229,7 @@ class Ingest:
         def begin(tx: Tx) -> T:
             nonlocal intake
             intake = Intake(files)  # the transaction may have to run again
+            self.older_copy.look(tx)
             return function(tx, intake)
 
         while True:
@@ -245,6 +252,11 @@ class Ingest:
         intake.entries += entries
         self.rows.write(tx, entries, intake.written)
         return max(len(entries), int(has_moved))
+
+    def _take_in_inbox(self, tx: Tx) -> None:
+        inbox = Intake(())
+        while self.write(tx, inbox):
+            pass
 
     def _from_inbox(self, tx: Tx, intake: Intake) -> Iterator[model.Entry]:
         """Take the next entries out of the inbox."""

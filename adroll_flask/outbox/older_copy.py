@@ -10,7 +10,7 @@ back as well, nor a copy of the last minutes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,8 @@ from typing import Final
 from adroll_flask.logs import Logger, get_logger
 
 from . import journal, knowledge, local_files, schema, transitions
-from .ingest import Ingest, Intake
 from .model import UNSENT, State
-from .schema import STEP, Tx
+from .schema import STEP, Database, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
@@ -40,16 +39,25 @@ _RESTS: Final = {
 class OlderCopy:
     """Notices that an older copy has taken the outbox's place.
 
-    :param ingest: of the outbox.
+    :param database: the outbox's.
+    :param folder: of this host's journal.
+    :param take_in_inbox: takes in what the inbox holds.
     """
 
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
+    def __init__(
+        self, database: Database, folder: Path, take_in_inbox: Callable[[Tx], None]
+    ) -> None:
+        self._database = database
+        self._path = folder / _FILE
+        self._take_in_inbox = take_in_inbox
         #: The outbox's id and its last note, as this host knows them.
         self._last: tuple[str, float] | None = None
 
     def look(self, tx: Tx) -> None:
-        """Let what waits rest where an older copy has taken the outbox's place."""
+        """Let what waits rest where an older copy has taken the outbox's place.
+
+        Called before anything is taken in or claimed: what is reported to the copy is sent.
+        """
         id, at = _note_in(tx)
         known_id, known_at = self._known()
         if id == known_id and at < known_at - _LOST:
@@ -62,9 +70,7 @@ class OlderCopy:
     def let_rest(self, tx: Tx) -> None:
         """Let rest what waits in a copy. Of the time since its last write it knows nothing."""
         knowledge.add_gap(tx)
-        inbox = Intake(())
-        while self._ingest.write(tx, inbox):
-            pass
+        self._take_in_inbox(tx)
         while let_some_rest(tx):
             pass
         self._note(tx)
@@ -79,9 +85,9 @@ class OlderCopy:
             self.look(tx)
             return self._note(tx)
 
-        self._last = self._ingest.database.write(note)
+        self._last = self._database.write(note)
         with suppress(OSError):  # a disk that only reads: this process alone knows it
-            local_files.make_folder(self._ingest.folder)
+            local_files.make_folder(self._path.parent)
         journal.write_note(self._path, self._last)
 
     def _note(self, tx: Tx) -> tuple[str, float]:
@@ -99,10 +105,6 @@ class OlderCopy:
                 case [str(id), float(at)]:
                     self._last = id, at
         return self._last
-
-    @property
-    def _path(self) -> Path:
-        return self._ingest.folder / _FILE
 
 
 def _note_in(tx: Tx) -> tuple[str, float]:

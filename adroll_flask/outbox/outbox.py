@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .holds import Amend
     from .ingest import Ingest
     from .lookups import Lookups
-    from .older_copy import OlderCopy
     from .queue import Queue
 
 #: Bytes of one event; AdRoll's are about one thousand.
@@ -251,7 +250,7 @@ class Outbox:
         """The way of events to AdRoll."""
         from .queue import Queue
 
-        return Queue(self.database, self.ingest, self._older_copy, self._settings.on_unsure)
+        return Queue(self.database, self.ingest, self._settings.on_unsure)
 
     @made_once
     def lookups(self) -> Lookups:
@@ -279,13 +278,7 @@ class Outbox:
         """What people and commands change."""
         from .admin import Admin
 
-        return Admin(self.database, self.ingest, self.lookups, self._older_copy)
-
-    @made_once
-    def _older_copy(self) -> OlderCopy:
-        from .older_copy import OlderCopy
-
-        return OlderCopy(self.ingest)
+        return Admin(self.database, self.ingest, self.lookups)
 
     @made_once
     def _inbox(self) -> Inbox:

@@ -16,7 +16,6 @@ from .holds import take_verdict
 from .ingest import Ingest, Intake, has_inbox_entries
 from .journal import waiting_bytes
 from .model import Claim, OutboxFailed, Outcome, State
-from .older_copy import OlderCopy
 from .retention import KEYLESS_KEPT
 from .schema import STEP, Tx, of_account
 
@@ -54,7 +53,6 @@ class Queue:
 
     database: schema.Database
     ingest: Ingest
-    older_copy: OlderCopy
     on_unsure: str
 
     # -- claiming ---------------------------------------------------------------------------
@@ -77,7 +75,6 @@ class Queue:
                 return Claim("")
 
             def take(tx: Tx, intake: Intake) -> Claim:
-                self.older_copy.look(tx)
                 is_more = self._take_in_for(tx, intake, account, limit)
                 return take_due(tx, is_more=is_more)
 
@@ -88,7 +85,7 @@ class Queue:
                     raise
 
         def take_what_is_in(tx: Tx) -> Claim:
-            self.older_copy.look(tx)
+            self.ingest.older_copy.look(tx)
             return take_due(tx, is_more=True)
 
         # Somebody else's lock; what is due need not wait for that.

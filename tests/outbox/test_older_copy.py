@@ -48,13 +48,15 @@ def put_back(bench: Bench, outbox: Outbox) -> Callable[[float], None]:
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-@pytest.mark.parametrize("by", ["claim", "housekeeping", "command"])
+@pytest.mark.parametrize("by", ["claim", "intake", "housekeeping", "command"])
 def test_what_waits_in_an_older_copy_rests_whoever_put_it_there(
     bench: Bench, outbox: Outbox, put_back: Callable[[float], None], is_new: bool, by: str
 ) -> None:
     put_back(600.0)
     process = bench.open() if is_new else outbox
     bench.report(process, "3")
+    if by == "intake":
+        assert process.queue.waiting() == 1
     if by == "housekeeping":
         process.admin.keep_house()
     if by == "command":
