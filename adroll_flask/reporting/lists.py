@@ -134,14 +134,17 @@ class Lines:
 def read_orders(file: IO[str]) -> Iterator[Mapping[str, Any]]:
     """The orders of a list: CSV with a line of names, or JSON lines.
 
-    :raises ReconcileError: while iterating: a line is neither.
+    :raises ReconcileError: while iterating: a line is neither, or has more cells than names.
 
     >>> from io import StringIO
     >>> [dict(order) for order in read_orders(StringIO("order;total\\n1001;59,90\\n"))]
     [{'order': '1001', 'total': '59,90'}]
     """
-    for line in Lines(file):
-        if not isinstance(line.values, dict):
+    lines = Lines(file)
+    for line in lines:
+        # Its cells may stand one column further right: a name with a comma, say, without quotes.
+        has_more = any(cell.strip() for cell in line.cells[len(lines.columns) :])
+        if has_more or not isinstance(line.values, dict):
             raise ReconcileError(f"line {line.number}: {line.problem}")
         yield line.values
 
