@@ -89,7 +89,7 @@ class Admin:
                 order = model.OrderKey(row.advertisable_eid, row.dry_run, event.name, key)
                 for other in schema.of_orders(tx, [order]).values():
                     if other.id != id:
-                        # An invalid event has no key, by which a decision would have found it.
+                        # An invalid event has no key, by which a verdict would have found it.
                         verdict = take_verdict(tx, other.id)
                         if verdict is None:
                             return False
@@ -214,8 +214,8 @@ def _drop(ids: Sequence[str], tx: Tx) -> int:
 
 def _drop_of_account(account: str, tx: Tx) -> int:
     states = schema.in_states(State.waiting, State.dead, State.held)
-    those = f"advertisable_eid = :account AND {states} LIMIT {STEP} {{skip_locked}}"
-    return _drop(schema.ids_of(tx, those, account=account), tx)
+    where = f"advertisable_eid = :account AND {states} LIMIT {STEP} {{skip_locked}}"
+    return _drop(schema.ids_of(tx, where, account=account), tx)
 
 
 # -- from one database into another ----------------------------------------------------------------
@@ -357,8 +357,8 @@ def _what_is_over(tx: Tx, now: float) -> Iterator[tuple[State, list[str]]]:
     """What is over at *now*: a step of events of each account and state."""
     for account in destination.accounts_of(tx):
         for state in (State.held, State.decided, State.delivered, State.dead, State.cancelled):
-            those = f"{schema.of_account(state)} AND due_at <= :now ORDER BY due_at LIMIT {STEP}"
-            if ids := schema.ids_of(tx, f"{those} {{skip_locked}}", account=account, now=now):
+            where = f"{schema.of_account(state)} AND due_at <= :now ORDER BY due_at LIMIT {STEP}"
+            if ids := schema.ids_of(tx, f"{where} {{skip_locked}}", account=account, now=now):
                 yield state, ids
 
 

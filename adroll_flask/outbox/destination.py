@@ -88,7 +88,8 @@ class DestinationState:
     def stop(self, reason: str, fingerprint: str) -> bool:
         """Stop sending until :meth:`resume`. Ends a probe. Call :meth:`failed` after it.
 
-        :returns: whether that is new: nothing was stopped, or by another reason or configuration.
+        :returns: whether that is new: sending was not stopped, or for another reason or under
+            another configuration.
         """
 
         def begin(tx: Tx) -> bool:

@@ -39,9 +39,8 @@ def withdraw(tx: Tx, visitor: str, at: float, kept: float) -> int:
     """
     at += _MOMENT
     schema.mark(tx, visitor, "withdrawn", at, kept)
-    theirs = "record_hash = :visitor AND coalesce(learnt_at, queued_at) <= :at"
-    theirs += " AND payload IS NOT NULL"
-    ids = schema.ids_of(tx, theirs, visitor=visitor, at=at)
+    where = "record_hash = :visitor AND coalesce(learnt_at, queued_at) <= :at"
+    ids = schema.ids_of(tx, f"{where} AND payload IS NOT NULL", visitor=visitor, at=at)
     return erase_events(tx, ids, "suppressed", "consent_withdrawn")
 
 

@@ -557,7 +557,7 @@ def oldest_due(
 
     ``None``: none is due.
     """
-    those = accounts_of(tx) if accounts is None else accounts
-    firsts = (tx.rows(first_due(*states), account=account) for account in those)
+    eids = accounts_of(tx) if accounts is None else accounts
+    firsts = (tx.rows(first_due(*states), account=eid) for eid in eids)
     due = min((due for rows in firsts for (due,) in rows if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due

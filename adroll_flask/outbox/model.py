@@ -323,7 +323,7 @@ class HistorySum(NamedTuple):
     :param outcome: of events: ``delivered``, ``dead``, ``expired`` (its hold, its time as a dead
         letter, or the time for which AdRoll is asked was over), ``cancelled`` (by the shop, or it
         was dropped or forgotten). Of reports: ``suppressed``, ``duplicate``, ``invalid``,
-        ``failed``. Of decisions: ``unused``, ``too_late``. Of what is counted apart: :data:`APART`.
+        ``failed``. Of verdicts: ``unused``, ``too_late``. Of what is counted apart: :data:`APART`.
         Of what is not over: ``waiting``, ``held``.
     :param identifiers: mask of those that the events carry (:attr:`.Coverage.mask`).
     :param value: the sum of the events' values in *currency*.

@@ -119,6 +119,6 @@ def let_some_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UN
 
     :param reason: of :data:`_RESTS`.
     """
-    those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
-    ids = schema.ids_of(tx, those)
+    where = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
+    ids = schema.ids_of(tx, where)
     return transitions.move(tx, "rest", ids, reason=reason, error=_RESTS[reason])

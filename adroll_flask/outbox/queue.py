@@ -139,11 +139,11 @@ class Queue:
 
     def is_leased(self, account: str) -> bool:
         """Whether a worker has events of *account* at the moment."""
-        theirs = (
+        where = (
             f"{schema.in_states(*model.LEASED)} AND advertisable_eid = :account"
             " AND due_at > :now LIMIT 1"
         )
-        return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs, account=account)))
+        return bool(self.database.read(lambda tx: schema.ids_of(tx, where, account=account)))
 
     def waiting_by_account(self, until: float = float("inf")) -> dict[str, int]:
         """How many events of each account are waiting, claimed or sending.
@@ -151,9 +151,9 @@ class Queue:
         :param until: as of :meth:`.Ingest.take_in_all`: what is not taken in is not counted.
         """
         self.ingest.take_in_all(until)
-        those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid ORDER BY 1"
-        by = "advertisable_eid, count(*)"
-        rows = self.database.read(lambda tx: schema.events(tx, by, those))
+        where = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid ORDER BY 1"
+        columns = "advertisable_eid, count(*)"
+        rows = self.database.read(lambda tx: schema.events(tx, columns, where))
         return {eid: int(count) for eid, count in rows}
 
     def waiting(self, accounts: Sequence[str] | None = None, until: float = float("inf")) -> int:
@@ -200,10 +200,10 @@ class Queue:
 
         None where it has ended.
         """
-        ours = f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now"
+        extend = f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now"
         places = [event.place for event in claim.events]
         return self.database.write(
-            lambda tx: tx.execute(ours, until=tx.now + lease, ids=places, claim=claim.token)
+            lambda tx: tx.execute(extend, until=tx.now + lease, ids=places, claim=claim.token)
         )
 
     # -- settling ---------------------------------------------------------------------------
@@ -329,28 +329,28 @@ class Queue:
         """Give some of the rows without an account to *account*; how many there were."""
         rows: list[model.Row] = []
         for state in State:
-            those = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
-            rows += schema.rows(tx, those, account="")
+            where = f"{of_account(state)} LIMIT {STEP - len(rows)} {{skip_locked}}"
+            rows += schema.rows(tx, where, account="")
         destination.know(tx, [account])
         history.adopt(tx, account)
         holds = self.ingest.rows.holds
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
-            met = schema.of_orders(tx, [order]).get(order) if row.key else None
+            other = schema.of_orders(tx, [order]).get(order) if row.key else None
             verdict = None
-            if met is not None and "decided" in (row.state, met.state):
+            if other is not None and "decided" in (row.state, other.state):
                 # One of the two rows is the verdict on the other: the EID was set between the
                 # report and the decision.
-                verdict = take_verdict(tx, row.id if row.state == "decided" else met.id)
-            elif met is not None:
+                verdict = take_verdict(tx, row.id if row.state == "decided" else other.id)
+            elif other is not None:
                 # The order was reported again under the EID: one of the two events is enough. A
                 # second report without a hold says that the held event is to be sent.
-                if (row.state, met.state) == ("waiting", "held"):
+                if (row.state, other.state) == ("waiting", "held"):
                     holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
                 self.ingest.counters.add("event_duplicate", "adopted")
-            theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id"
-            tx.execute(theirs, account=account, id=row.id)
+            adopt = "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id"
+            tx.execute(adopt, account=account, id=row.id)
             if verdict is not None:
                 holds.decide(tx, [replace(verdict, order=order)])
         return len(rows)
@@ -358,8 +358,8 @@ class Queue:
 
 def _places_of(claim: Claim, ids: Collection[str]) -> list[int | str]:
     """The places (:class:`.model.BriefRow`) of those events of *claim* that *ids* name."""
-    those = set(ids)
-    return [event.place for event in claim.events if event.id in those]
+    wanted = set(ids)
+    return [event.place for event in claim.events if event.id in wanted]
 
 
 def bring_near(tx: Tx) -> None:
@@ -369,13 +369,13 @@ def bring_near(tx: Tx) -> None:
     """
     far = tx.now + LONGEST_DELAY + model.SKEW
     for account, state in product(destination.accounts_of(tx), model.UNSENT):
-        those = of_account(state)
+        where = of_account(state)
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
-        furthest = f"{those} ORDER BY due_at DESC LIMIT 1"
+        furthest = f"{where} ORDER BY due_at DESC LIMIT 1"
         times = schema.events(tx, "due_at", furthest, account=account)
         if (schema.first_value(times) or 0.0) > far:
-            nearer = f"UPDATE adroll_event SET due_at = :near WHERE {those} AND due_at > :far"
+            nearer = f"UPDATE adroll_event SET due_at = :near WHERE {where} AND due_at > :far"
             tx.execute(nearer, near=tx.now + _NEAR, far=far, account=account)
 
 

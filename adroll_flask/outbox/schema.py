@@ -264,8 +264,8 @@ class Database(Protocol):
     def read(self, function: Callable[[Tx], T], /) -> T:
         """Run *function* in a transaction that only reads.
 
-        It finds empty tables where there are none yet. In a SQLite file they are not made for it;
-        on a server they are.
+        Where there is no SQLite file it finds empty tables, and makes no file. In a file or on a
+        server that is there, missing tables are made.
         """
 
     def write(self, function: Callable[[Tx], T], /) -> T:

@@ -36,8 +36,8 @@ class Transition:
     :param sets: what it sets beside the state; parameters are the caller's.
     :param counts: the outcome that the history counts; its reason is the caller's. Empty: none.
     :param leased: only under a claim of ours.
-    :param over: those of *sources* in which an event has ended before. The history has counted such
-        an event already, and does not count it again.
+    :param over: those of *sources* in which an event is over. The history has counted such an event
+        already, and does not count it again.
     """
 
     sources: tuple[State, ...]
@@ -160,11 +160,11 @@ def move(
     ids = list(ids)
     counted = outcome or rule.counts
     if counted and rows is None:
-        those = schema.rows(tx, f"{where} {{lock}}", ids=ids, **values)
-        if not those:
+        locked = schema.rows(tx, f"{where} {{lock}}", ids=ids, **values)
+        if not locked:
             return 0
-        ids = [row.id for row in those]
-        rows = [row for row in those if State[row.state] not in rule.over]
+        ids = [row.id for row in locked]
+        rows = [row for row in locked if State[row.state] not in rule.over]
     if rule.target is None:
         moved = tx.execute(f"DELETE FROM adroll_event WHERE {where}", ids=ids, **values)
     else:
