@@ -38,7 +38,7 @@ ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 _SCOPE: Final = "asgi.scope"
 #: Where it has what an ``async def`` for ``ADROLL_CONSENT`` answered, or raised.
 _CONSENT: Final = "adroll_flask.consent"
-#: Bytes of a header's name that is remembered.
+#: Bytes that a header's name may have to be remembered (:data:`_key_of_usual`).
 _USUAL: Final = 64
 #: Bodies that the server takes from a file: extensions of ASGI.
 _FILES: Final = ("http.response.pathsend", "http.response.zerocopysend")
@@ -143,7 +143,7 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
     async def _serve(
         self, tracked: TrackedRequest, name: str, receive: Receive, send: Send
     ) -> None:
-        """Answer at our endpoint *name*; nobody who has left."""
+        """Answer at our endpoint *name*, unless the client has left."""
         body = b""
         is_more = tracked.method == "POST"
         # One byte more than is taken tells that it is longer.
@@ -164,7 +164,7 @@ class AdRollASGIMiddleware(BaseMiddleware[ASGIApp]):
 
 @dataclass(eq=False, repr=False, slots=True)
 class _AsgiResponse:
-    """One response on its way: the headers of what may be a page wait for the body's first part."""
+    """One response. The headers of what may be a page wait for the first part of its body."""
 
     _middleware: AdRollASGIMiddleware
     _tracked: TrackedRequest
@@ -188,7 +188,7 @@ class _AsgiResponse:
         """The ``send`` that the wrapped app sees."""
         kind = message["type"]
         if kind == "http.response.start":
-            # Looked at here and sent on: they may be of a kind that can be read once.
+            # Read here and sent on: an app may give an iterator, which can be read once.
             message = {**message, "headers": list(message.get("headers", ()))}
             content_type = _content_type(message)
             if not self._middleware._concerns(self._tracked, message["status"], content_type):
@@ -216,7 +216,11 @@ class _AsgiResponse:
         await self._server(message)
 
     async def _leave(self, body: bytes, *, is_last: bool, is_buffered: bool = True) -> bytes:
-        """Send the headers, as the *body* or its first part asks; what that becomes."""
+        """Send the headers that wait.
+
+        :param body: the response's, or its first part.
+        :returns: *body*, with the snippet where it takes one.
+        """
         start = self._start
         self._start = None
         assert start is not None  # noqa: S101 - the callers looked
