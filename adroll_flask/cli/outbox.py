@@ -17,6 +17,7 @@ from adroll_flask.findings.finding import in_words, meaning, texts, why_of
 from adroll_flask.findings.rules import Moment
 from adroll_flask.outbox import admin, model
 from adroll_flask.outbox.location import locate
+from adroll_flask.outbox.lookups import wire_of
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import short_key
@@ -164,7 +165,7 @@ def export(state: Any, full: bool) -> None:
 
 def _whole(row: model.Row, full: bool) -> dict[str, Any]:
     """*row* and the event in it; without *full* it has no values of the visitor."""
-    event = json.loads(row.payload) if full and row.payload else kept_events.carried(row)
+    event = wire_of(row.payload) if full and row.payload else kept_events.carried(row)
     return row.as_dict() | {"event": event}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -14,7 +13,7 @@ from adroll_flask.events.event import matcher
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.admin import Changed
-from adroll_flask.outbox.lookups import order_id_of
+from adroll_flask.outbox.lookups import order_id_of, wire_of
 from adroll_flask.outbox.model import GIVEN_UP, Row, SuppressedOrder
 from adroll_flask.outbox.retention import DEAD_LETTER_KEPT
 from adroll_flask.plurals import counted
@@ -166,7 +165,7 @@ def value_in(digest: str) -> str:
 
 def carried(row: Row) -> dict[str, Any] | None:
     """What the event carried, redacted; ``None``: its content is not kept any more."""
-    return None if not row.payload else redact_event(json.loads(row.payload))
+    return None if not row.payload else redact_event(wire_of(row.payload))
 
 
 # -- dead letters that are to be sent --------------------------------------------------------------

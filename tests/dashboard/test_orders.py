@@ -51,6 +51,21 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     assert "click123" not in page
 
 
+@pytest.mark.parametrize("content", [b"\xffnot JSON", b"[" * 9999, b"[1]"])
+def test_an_order_whose_content_is_damaged_breaks_no_page_or_command(
+    shop: DashboardShop, content: bytes
+) -> None:
+    shop.bury("1001")
+    damage = "UPDATE adroll_event SET payload = :content"
+    shop.runtime.outbox.database.write(lambda tx: tx.execute(damage, content=content))
+    assert "1001" in find(shop, "1001")
+    for page in ("", "orders", "problems", "match-quality"):
+        shop.html(page)
+    [row] = shop.runtime.outbox.lookups.list()
+    for command in ("find 1001 --json", f"show {row.id}", f"show {row.id} --full", "export"):
+        assert row.id in invoke(shop.app, "outbox", *command.split(), code=0).output
+
+
 @pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])
 def test_the_list_goes_on_page_by_page(
     shop: DashboardShop, monkeypatch: Patch, chosen: dict[str, str], orders: str
