@@ -17,6 +17,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 
 from . import destination, history, model, schema
+from .lookups import wire_of
 from .model import OutboxFailed, State
 from .schema import Tx
 from .transitions import CANCELLED, DEAD, DECIDED, DELIVERED, HELD, SENDING, move
@@ -201,5 +202,6 @@ def take_verdict(tx: Tx, id: str) -> model.Verdict | None:
         return None
     row: Any = rows[0]
     order = model.OrderKey(row.advertisable_eid, row.dry_run, row.name, row.key)
-    changes = json.loads(row.payload) if row.payload else None
+    # Damaged ones are none: the order was paid all the same.
+    changes = wire_of(row.payload or b"") or None
     return model.Verdict(row.queued_at, row.reason, order, changes, row.error)

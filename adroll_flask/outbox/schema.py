@@ -18,6 +18,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
@@ -382,9 +383,15 @@ def _whole_row(row: Any) -> Row:
     """*row* with Python's types for what only a :class:`.Row` has."""
     row.state = _NAMES[row.state]
     row.whole = row.whole > 0
-    log = row.attempt_log
-    row.attempt_log = tuple(map(Attempt._make, json.loads(log))) if log else ()
+    row.attempt_log = _attempts(row.attempt_log) if row.attempt_log else ()
     return cast(Row, row)
+
+
+def _attempts(log: str) -> tuple[Attempt, ...]:
+    """The attempts of a row's log; none of one that is damaged."""
+    with suppress(ValueError, TypeError, RecursionError):
+        return tuple(map(Attempt._make, json.loads(log)))
+    return ()
 
 
 def of_orders(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +103,8 @@ class _OfProcess:
         self.inode: tuple[int, int] | None = None
         #: Whether the file that was open last was ours alone.
         self.was_ours = False
+        #: A text that is no UTF-8 was met: a fault of the disk, which SQLite does not notice.
+        self.has_damaged_text = False
 
     def close_connection(self) -> None:
         old = self.connection
@@ -196,6 +199,8 @@ class SqliteDatabase(schema.Database):
                     # SQLite itself does not wait for the lock to begin a log (journal_mode = WAL).
                     may_wait = reason == "locked" and time.monotonic() <= until
                     if not may_wait:
+                        is_damaged = str(exc).startswith("Could not decode to UTF-8")
+                        process.has_damaged_text = process.has_damaged_text or is_damaged
                         if has_recovered or not self._recover(reason, process):
                             raise self._failure(exc) from exc
                         has_recovered = True
@@ -274,6 +279,9 @@ class SqliteDatabase(schema.Database):
         connection = sqlite3.connect(
             self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
+        if process.has_damaged_text:
+            # Else one damaged text would keep all events from being sent.
+            connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")

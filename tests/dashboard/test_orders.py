@@ -66,6 +66,26 @@ def test_an_order_whose_content_is_damaged_breaks_no_page_or_command(
         assert row.id in invoke(shop.app, "outbox", *command.split(), code=0).output
 
 
+_TEXTS = "id event_name advertisable_eid dedupe_key digest sender refund record_hash attempt_log"
+
+
+@pytest.mark.parametrize("column", _TEXTS.split())
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"{", b"[1]"])
+def test_one_damaged_text_keeps_no_other_order_from_adroll(
+    shop: DashboardShop, column: str, text: bytes
+) -> None:
+    """SQLite does not notice what a disk has changed within a text."""
+    shop.report("1001")
+    shop.report("1002")
+    damage = f"UPDATE adroll_event SET {column} = CAST(:text AS TEXT) WHERE dedupe_key = '1001'"
+    shop.runtime.outbox.database.write(lambda tx: tx.execute(damage, text=text))
+    shop.runtime.deliverer.drain()
+    assert {"1001", "1002"} - {*shop.adroll.taken} <= ({"1001"} if "eid" in column else set())
+    for page in ("", "orders", "problems", "match-quality"):
+        shop.html(page)
+    assert len(shop.runtime.outbox.lookups.list()) == 2
+
+
 @pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])
 def test_the_list_goes_on_page_by_page(
     shop: DashboardShop, monkeypatch: Patch, chosen: dict[str, str], orders: str

@@ -197,6 +197,16 @@ def test_a_cancellation_once_it_is_sent_counts_if_it_returns(
     assert bench.counters.get("hold_too_late", "cancelled") == (kind == "delivered")
 
 
+def test_a_release_whose_changes_are_damaged_releases_what_was_held(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.decide(release(value="40.00"))
+    outbox.ingest.take_in()
+    outbox.database.write(lambda tx: tx.execute("UPDATE adroll_event SET payload = :p", p=b"{"))
+    hold(bench, outbox)
+    assert deliver(outbox) == ["1001"]
+
+
 @pytest.mark.parametrize(
     ("said", "refund", "counted"),
     [
