@@ -1,6 +1,7 @@
 """Files that are not ours stay as they are, to the byte; what is ours and damaged goes aside."""
 
 import json
+import re
 import shutil
 import sqlite3
 import threading
@@ -81,11 +82,18 @@ def test_a_damaged_page_of_ours_leaves_the_shop_s_own_database_where_it_is(
     finding = foreign(app)
     assert str(shop) in finding["sentence"]
     assert ".recover" in finding["todo"]
-    assert "outbox-foreign" in caplog.text
+    told = re.compile(r"is damaged \(sqlite3\.DatabaseError.+\): .+; it is left as it is")
+    assert len(told.findall(caplog.text)) == 1
     assert list(tmp_path.glob("*corrupt*")) == []
-    app.extensions["adroll"].outbox.close()
+    outbox = app.extensions["adroll"].outbox
+    outbox.close()
     shop.write_bytes(good)
-    assert app.extensions["adroll"].outbox.queue.waiting() == 3, "nothing is lost"
+    assert outbox.queue.waiting() == 3, "nothing is lost"
+    outbox.close()
+    damage(shop, table)
+    with pytest.raises(OutboxFailed):
+        outbox.queue.waiting()
+    assert len(told.findall(caplog.text)) == 2, "what was mended and breaks again is told again"
 
 
 @pytest.mark.parametrize(
