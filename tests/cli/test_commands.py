@@ -231,12 +231,14 @@ def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, san
 @pytest.mark.parametrize("reason", ["restored", "unsure"])
 def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: str) -> None:
     refused, doubtful, other = *bury(app, "1"), *bury(app, "2", "3", reason=reason)
+    arrived = report(app, order_id="4").id
+    settle(app, o4={"kind": "delivered"})
     all_dead = run("outbox", "retry", "--all-dead", code=0)
     assert "2 dead letters restored, moved or unsure: not sent unless an id or" in all_dead.output
     assert all_dead.output.endswith("\n1 event will be sent again\n")
     assert meaning("dead", reason).title in run("outbox", "list", "--dead").output
-    by_id = run("outbox", "retry", "ffff", doubtful, code=1)
-    assert "ffff: is no dead letter" in by_id.output
+    by_id = run("outbox", "retry", arrived, doubtful, code=1)
+    assert f"{arrived}: is no dead letter any more" in by_id.output
     assert "what it has is counted twice if it is sent again" in by_id.output
     by_reason = run("outbox", "retry", "--reason", reason)
     assert "what it has is counted twice if it is sent again" in by_reason.output
@@ -246,12 +248,12 @@ def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: st
 
 
 def test_a_reason_is_named_whole_or_by_its_first_word(app: Flask, run: Run) -> None:
-    bury(app, "1", reason="refused")
+    bury(app, "1", "3", reason="refused")
     report(app, order_id="2", value="much")
     for reason in ("invalid", "invalid:value"):
         assert "fix it first" in run("outbox", "retry", "--reason", reason).output
     unknown = run("outbox", "retry", "--reason", "no such", code=2)
-    assert "there are invalid:value, refused" in unknown.output
+    assert "there are invalid:value, refused\n" in unknown.output
     for wrong in ([], ["--all-dead", "--reason", "refused"], ["0123", "--all-dead"]):
         run("outbox", "retry", *wrong, code=2)
 

@@ -145,6 +145,8 @@ def test_each_code_that_is_printed_is_explained(app: Flask) -> None:
         assert run("explain", code, code=0).output, code
     told = " ".join(run("explain", "http_401").output.split())
     assert "compare ADROLL_API_URL, ADROLL_ADVERTISABLE_EID and ADROLL_ACCESS_TOKEN" in told
+    for code, of_all in {"http_422": False, "http_422_to_everything": True}.items():
+        assert ("answered so to every event" in run("explain", code).output) == of_all
 
 
 def test_what_events_died_of_is_explained_and_nothing_else(app: Flask) -> None:
