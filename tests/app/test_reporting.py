@@ -184,9 +184,10 @@ def test_names_that_a_shop_makes_up_make_no_counters_without_end(make_app: AppMa
     for number in range(5):
         made_up: dict[str, Any] = {f"colour_{number}": "red"}
         assert report(app, str(number), **made_up).status == "queued"
+    assert report(app, "products", products=[{"product_id": "1", "price": "much"}])
     counted = app.extensions["adroll"].counters.snapshot()
     dropped = {name: n for name, n in counted.items() if name.startswith("field_dropped")}
-    assert dropped == {"field_dropped:unknown": 5}
+    assert dropped == {"field_dropped:products": 1, "field_dropped:unknown": 5}
 
 
 ADDRESS = "jo.bloggs@example.com"

@@ -275,7 +275,8 @@ def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Benc
     sqlite.path.mkdir()  # the database cannot be worked with, which hinders nothing
     outbox.measure()  # as the thread beside the requests does
     sqlite.path.rmdir()
-    assert told(outbox, "outcome", "reason") == {("failed", "too_large"): 1}
+    failed = told(outbox, "outcome", "reason", "advertisable_eid")
+    assert failed == {("failed", "too_large", EID): 1}
 
 
 # -- what is sent again counts once, and a dry run apart ------------------------------------------
