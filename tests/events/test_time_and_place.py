@@ -175,6 +175,8 @@ def test_an_apps_location_is_a_url_on_a_domain_of_the_owners() -> None:
 )
 def test_keywords_are_a_text_or_words(given_: Any, kept: str | None) -> None:
     assert strictly("productSearch", keywords=given_).event.keywords == kept
+    with pytest.raises(EventError, match=r"^keywords: takes a text or a list of texts"):
+        strictly("productSearch", keywords=[*given_, 7])
 
 
 # -- external data ---------------------------------------------------------------------------

@@ -161,6 +161,7 @@ IDFA = "EA7583CD-A667-48BC-B806-42ECB2B48606"
         (normalise_ip, "fe80::1%eth0", "fe80::1"),
         (normalise_ip, "[fe80::1%25eth0]:80", "fe80::1"),
         (normalise_ip, "[::ffff:203.0.113.9]:443", "203.0.113.9"),
+        (normalise_ip, "[2001:0db8:0001:0002:0003:0004:0005:0006]:65535", "2001:db8:1:2:3:4:5:6"),
     ],
 )
 def test_ids_and_addresses_have_one_form(accept: Any, value: object, kept: str | None) -> None:
