@@ -347,7 +347,8 @@ def test_an_app_of_the_other_protocol_is_refused_with_what_takes_it(wsgi_wrap: W
     with takes:
         adroll_flask.AdRoll(Asgi())  # type: ignore[arg-type]
     for app in (plain, Flask("shop"), lambda scope: function):
-        with pytest.raises(adroll_flask.ConfigurationError, match=r"AdRollMiddleware.* Flask"):
+        told = rf"none \({type(app).__module__}\): a WSGI app takes AdRollMiddleware.* Flask"
+        with pytest.raises(adroll_flask.ConfigurationError, match=told):
             adroll_flask.AdRollASGIMiddleware(app)
     middleware: Any = wsgi_wrap(plain)
     for called in ((), (object(), object())):  # as servers of ASGI 2 and 3 call

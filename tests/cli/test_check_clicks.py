@@ -71,6 +71,18 @@ def test_it_arrives(serve: Serve, hops: dict[str, str], path: str, over: str) ->
     assert (finding.severity, finding.sentence) == ("ok", f"a click id arrives{over}")
 
 
+def test_an_address_that_is_sent_in_utf_8_is_the_next_one() -> None:
+    def site(environ: Any, start_response: Any) -> list[bytes]:
+        letter = "/d\u00c3\u00a9"  # é, as WSGI has its bytes
+        targets = {"/c": f"{letter}?{environ['QUERY_STRING']}", letter: ""}
+        target = targets.get(environ["PATH_INFO"], "/lost")
+        start_response("302 Found" if target else "200 OK", [("Location", target)])
+        return []
+
+    with serving(site) as port:
+        assert look(f"http://127.0.0.1:{port}/c").sentence == "a click id arrives over 1 redirect"
+
+
 # -- it gets lost ------------------------------------------------------------------------------
 
 
