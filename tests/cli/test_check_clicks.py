@@ -115,7 +115,7 @@ def test_a_click_id_that_arrives_otherwise_is_said_to(serve: Serve, target: str,
     [
         ("https://127.0.0.1/c", "from http to https", "https://$host$request_uri"),
         ("/c/", "a trailing slash", "$uri/$is_args$args"),
-        ("/en/c", "a choice of language", "/en$request_uri"),
+        ("/en/mugs", "a choice of language", "/en$request_uri"),
         ("/pt-BR/c", "a choice of language", "request.query_string"),
         ("/cookie-consent?back=/c", "a consent page", "request.query_string"),
         ("http://consent.shop.example/c", "a consent page", "request.query_string"),

@@ -115,6 +115,10 @@ HIDDEN = "proxy_set_header Host app.internal;"
             {"identity": "proxy_hide_header Set-Cookie;", "ADROLL_CACHED_PATHS": ["/*"]},
             ["cookies do not arrive"],
         ),
+        (
+            {"identity": "add_header Set-Cookie '__adroll_fpc=a;domain=27.0.0.1';"},
+            ["sets __adroll_fpc for 27.0.0.1: browsers refuse it here"],
+        ),
     ],
 )
 def test_what_a_proxy_takes_or_adds_is_an_error(

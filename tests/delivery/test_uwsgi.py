@@ -11,6 +11,7 @@ import pytest
 
 from adroll_flask import report_conversion
 from tests.conftest import AppMaker, Caplog, Patch
+from tests.support.visits import invoke
 
 
 class Uwsgi(ModuleType):
@@ -47,3 +48,5 @@ def test_where_threads_are_off_events_wait(
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(said) == ("threads" in process), "who runs threads is told nothing"
     assert all("enable-threads = true, or run flask adroll worker" in line for line in said)
+    checked = invoke(app, "check").output
+    assert ("no delivery thread is started" in checked) == ("threads" in process)
