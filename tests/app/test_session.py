@@ -323,6 +323,15 @@ def test_a_session_that_is_pickled_is_of_its_own_class(make_app: AppMaker, conse
         assert visit(client, "/copied").json == [{"cart": "mug"}] * 2
 
 
+def test_a_session_that_is_kept_as_it_is_has_one_view(make_app: AppMaker) -> None:
+    app, kept = add_views(make_app()), Kept()
+    app.session_interface = sessions = OnServer()
+    sessions.kind = lambda: kept
+    for _ in range(3):
+        visit(app.test_client(), "/?adct=click123")
+    assert type(kept).__bases__ == (Kept,)
+
+
 def test_other_apps_sessions_are_none_of_ours(make_app: AppMaker) -> None:
     usual = Flask.session_interface
     mine, bare, shared = add_views(make_app()), add_views(Flask("bare")), OnServer()

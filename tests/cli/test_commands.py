@@ -273,7 +273,8 @@ def test_a_retry_asks_before_report_as_reports_do_and_sends_an_order_once(
     @adroll.before_report
     def hook(event: Event) -> Event | None:
         if is_broken:
-            raise LookupError("no such table: staff")
+            # A cause that was never raised has no traceback.
+            raise LookupError("no such table: staff") from ValueError()
         if event.order_id in staff:
             return None
         assert event.value is not None
