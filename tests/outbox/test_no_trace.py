@@ -91,6 +91,17 @@ def test_nothing_of_a_visitor_is_left_in_any_byte(
     eventually(lambda: is_gone(sqlite.folder, sqlite.journal))
 
 
+def test_a_step_soon_after_another_leaves_the_log_for_the_next(
+    sqlite: Bench, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.sqlite._EMPTY_EVERY", float("inf"))
+    outbox = sqlite.open()
+    for order in ("1", "2"):
+        sqlite.insert(outbox, order)
+        Deliverer(outbox, Settings(), sqlite.counters).step(threading.Event())
+    assert Path(f"{sqlite.path}-wal").stat().st_size
+
+
 def test_a_command_leaves_none_either(sqlite: Bench) -> None:
     outbox, other = sqlite.open(), sqlite.open()
     sqlite.insert(outbox, "1", "2", payload=event_of(6))
