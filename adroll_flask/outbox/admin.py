@@ -373,12 +373,13 @@ def _slow_clock(tx: Tx) -> float:
             tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1")
         )
     now = tx.now
-    if before is not None and now - float(before) > _LEAP:
-        leapt_at = float(schema.meta(tx, _LEAPT) or "-inf")
+    last = schema.number(before, now)
+    if now - last > _LEAP:
+        leapt_at = schema.number(schema.meta(tx, _LEAPT), 0.0)
         if 0 <= now - leapt_at < _LEAP_EVERY:
-            return float(before)
+            return last
         schema.set_meta(tx, _LEAPT, repr(now))
-        now = float(before) + _LEAP
+        now = last + _LEAP
     schema.set_meta(tx, _CLOCK, repr(now))
     return now
 

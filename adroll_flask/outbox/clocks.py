@@ -113,7 +113,7 @@ def wrong_clocks(tx: Tx) -> tuple[WrongClock, ...]:
     wrong = []
     for name, value in schema.metas(tx, _PREFIX).items():
         _, other, host = name.split(":", 2)
-        ahead, noted_at = map(float, value.split())
+        ahead, noted_at = (schema.number(text, 0.0) for text in value.partition(" ")[::2])
         if abs(tx.now - noted_at) < _COUNTS_FOR:
             kind: Other = "adroll" if other == "adroll" else "database"
             wrong.append(WrongClock(kind, host, ahead))

@@ -117,14 +117,17 @@ def knowledge_of(tx: Tx, eids: Iterable[str] = (), tag: str = "") -> Knowledge:
     """
     began = schema.meta(tx, _BEGAN)
     notes = schema.metas(tx, _GAP).items()
-    gaps = [(float(name.removeprefix(_GAP)), float(end)) for name, end in notes]
+    gaps = [
+        (schema.number(name.removeprefix(_GAP), 0.0), schema.number(end, tx.now))
+        for name, end in notes
+    ]
     former = [0.0]
     for eid in eids:
         notes_of_keys = schema.metas(tx, f"{_KEY}{eid}:")
         notes_of_keys.pop(f"{_KEY}{eid}:{tag}", None)
-        former += map(float, notes_of_keys.values())
+        former += [schema.number(at, tx.now) for at in notes_of_keys.values()]
     return Knowledge(
-        began=tx.now if began is None else float(began),
+        began=schema.number(began, tx.now),
         gaps=tuple(sorted(gaps)),
         kept=tx.kept_until - tx.now,
         has_older_cookies=schema.meta(tx, OLDER) is not None,
@@ -139,7 +142,7 @@ def note_key(tx: Tx, eid: str, order: str, at: float) -> None:
     """
     name = f"{_KEY}{eid}:{order[:_TAG_LENGTH]}"
     # Files are read in any order.
-    if at > float(schema.meta(tx, name) or 0.0):
+    if at > schema.number(schema.meta(tx, name), 0.0):
         schema.set_meta(tx, name, repr(at))
 
 
@@ -158,7 +161,7 @@ def _last_write(tx: Tx) -> float:
         "SELECT max(seen_at) FROM adroll_account",
     ):
         times.append(schema.first_value(tx.rows(newest)))
-    past = (at for at in map(float, filter(None, times)) if at <= tx.now)
+    past = [at for at in (schema.number(time, 0.0) for time in times) if 0.0 < at <= tx.now]
     return max(past, default=tx.now)
 
 

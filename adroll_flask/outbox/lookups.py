@@ -384,7 +384,7 @@ class Lookups:
             schema.insert(tx, "adroll_meta", name=name, value="0")
             value = schema.meta(tx, name) or "0"
             now = int(tx.now)
-            age = now - int(value)
+            age = now - schema.number(value, 0.0)
             is_due = age >= seconds or age < 0  # then the clock was set back
             return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
 

@@ -111,7 +111,7 @@ def _note_in(tx: Tx) -> tuple[str, float]:
     """The outbox's id, and its note."""
     names = f"('outbox_id', '{knowledge.NOTED}')"
     notes = dict(tx.rows(f"SELECT name, value FROM adroll_meta WHERE name IN {names}"))
-    return notes.get("outbox_id", ""), float(notes.get(knowledge.NOTED, 0.0))
+    return notes.get("outbox_id", ""), schema.number(notes.get(knowledge.NOTED, 0.0), tx.now)
 
 
 def let_some_rest(tx: Tx, reason: str = "restored", states: Sequence[State] = UNSENT) -> int:

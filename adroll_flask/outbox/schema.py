@@ -331,6 +331,14 @@ def meta(tx: Tx, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+def number(text: object, otherwise: float) -> float:
+    """The number that a shared text says; *otherwise* where a disk has damaged it."""
+    try:
+        return float(str(text))
+    except ValueError:
+        return otherwise
+
+
 def set_meta(tx: Tx, name: str, value: str) -> None:
     """Let all processes share a text, whatever there was before."""
     values = {"name": name, "value": value}

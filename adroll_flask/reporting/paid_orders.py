@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import schema
 from adroll_flask.outbox.lookups import is_id
 from adroll_flask.outbox.model import HistorySum
 from adroll_flask.redaction import describe
@@ -186,9 +187,11 @@ class PaidOrders:
         for (_, noted, day, id), text in notes.items():
             kind = _KINDS.get(now.get(id, ("", ""))) if is_id(id) else noted
             if kind in by_kind:
-                (number, value, currency), end = json.JSONDecoder().raw_decode(text)
-                sums = {"reason": text[end:], "currency": currency, "value": Decimal(value)}
-                by_kind[kind].append(HistorySum(int(day), EVENT_NAME, kind, events=number, **sums))
+                with suppress(ValueError):  # a disk may damage a note
+                    (events, value, currency), end = json.JSONDecoder().raw_decode(text)
+                    sums = {"reason": text[end:], "currency": currency, "value": Decimal(value)}
+                    one = HistorySum(int(day), EVENT_NAME, kind, events=events, **sums)
+                    by_kind[kind].append(one)
         return by_kind
 
     def trouble(self) -> str:
@@ -196,11 +199,11 @@ class PaidOrders:
         lookups = self.reporter.outbox.lookups
         state = lookups.notes(_STATE).get(_STATE, "")
         if state.startswith("begun "):
-            takes = self.reporter.clock() - float(state.removeprefix("begun "))
+            takes = self.reporter.clock() - schema.number(state.removeprefix("begun "), 0.0)
             return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
         if state or self.reporter.settings.delivery != "sync":
             return state
-        done = float(lookups.notes(_DONE).get(_DONE, 0))
+        done = schema.number(lookups.notes(_DONE).get(_DONE), 0.0)
         return _NOBODY if self.reporter.clock() - done > 2 * DAY else ""
 
     def compared_at(self) -> float | None:
@@ -209,7 +212,7 @@ class PaidOrders:
         if not self.is_known or not outbox.exists() or self.trouble():
             return None
         done = outbox.lookups.notes(_DONE).get(_DONE)
-        return float(done) if done else None
+        return schema.number(done, 0.0) or None
 
     def compared_until(self) -> float:
         """Up to when the list tells what is missing, seconds since the epoch; 0: it does not."""

@@ -7,12 +7,15 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adroll_flask import cancel_conversion, release_conversion
+from adroll_flask.outbox import schema
 from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 from tests.support.outbox_engines import Attempt
@@ -84,6 +87,29 @@ def test_one_damaged_text_keeps_no_other_order_from_adroll(
     for page in ("", "orders", "problems", "match-quality"):
         shop.html(page)
     assert len(shop.runtime.outbox.lookups.list()) == 2
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"no number"])
+def test_one_damaged_note_keeps_no_order_from_adroll(shop: DashboardShop, text: bytes) -> None:
+    database = shop.runtime.outbox.database
+    shop.extension.paid_orders(lambda since, until: [{"order_id": "1001"}])
+    shop.report("1001", gpc=True)
+    shop.runtime.outbox.admin.let_rest()
+    shop.runtime.outbox.admin.keep_house()
+    shop.runtime.paid_orders.compare(14)
+    notes: dict[str, str] = database.read(lambda tx: schema.metas(tx, ""))
+    assert {"began", "noted", "housekeeping_at", "outbox_id"} < notes.keys()
+    damage = "UPDATE adroll_meta SET value = CAST(:text AS TEXT) WHERE name = :name"
+    for name in notes:
+        database.write(methodcaller("execute", damage, text=text, name=name))
+        shop.now += 1
+        shop.report(name, timestamp=shop.now)
+        shop.runtime.deliverer.drain()
+        shop.runtime.outbox.admin.keep_house()
+        for page in ("", "orders", "problems"):
+            shop.html(page)
+        database.write(partial(schema.set_meta, name=name, value=notes[name]))
+    assert shop.adroll.taken == [*notes]
 
 
 @pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])
