@@ -98,7 +98,7 @@ def _history_table(groups: Mapping[str, Sequence[HistorySum]], by: str) -> str:
 
 def _money(rows: Sequence[HistorySum], outcome: str) -> str:
     money = sorted(sums.worth_of(row for row in rows if row.outcome == outcome))
-    return ", ".join(sums.amount(value, currency) for currency, value in money)
+    return ", ".join(sums.amount_text(value, currency) for currency, value in money)
 
 
 # -- the shop's list ------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def money(value: Decimal, currency: str) -> str:
     """An amount with its currency's decimals; large ones without the fraction."""
     if abs(value) >= 100_000:
         return f"{value:,.0f} {currency}".rstrip()
-    return sums.amount(value, currency)
+    return sums.amount_text(value, currency)
 
 
 def change(share: float) -> str:

@@ -33,11 +33,11 @@ def worth_of(rows: Iterable[HistorySum]) -> Values:
     return tuple(sorted((item for item in sums.items() if item[1]), key=lambda item: -item[1]))
 
 
-def amount(value: Decimal, currency: str) -> str:
+def amount_text(value: Decimal, currency: str) -> str:
     """An amount with its currency's decimals.
 
-    >>> amount(Decimal("1234.5"), "EUR"), amount(Decimal(980), "JPY"), amount(Decimal(9), "KWD")
-    ('1,234.50 EUR', '980 JPY', '9.000 KWD')
+    >>> amount_text(Decimal("1234.5"), "EUR"), amount_text(Decimal(9), "KWD")
+    ('1,234.50 EUR', '9.000 KWD')
     """
     return f"{value:,.{DECIMALS.get(currency, 2)}f} {currency}".rstrip()
 
