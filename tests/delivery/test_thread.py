@@ -287,7 +287,11 @@ def test_the_loop_survives_everything(
             raise failures.pop()
         return really(*args, **how)
 
+    def no_new_file() -> None:
+        raise OutboxFailed("disk_full")
+
     replace_method(monkeypatch, part, work, flaky)
+    replace_method(monkeypatch, shop.outbox, "measure", no_new_file)
     monkeypatch.setattr("adroll_flask.delivery.deliverer.TROUBLE_LASTS", 0.02)
     shop.report("o001")
     thread.start()
@@ -295,6 +299,7 @@ def test_the_loop_survives_everything(
     assert thread.stop(PATIENCE)
     errors = shop.counters.get("delivery_error", "error")
     assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)
+    assert shop.counters.get("delivery_error", "disk_full")
     assert caplog.text.count("Delivery to AdRoll pauses") == 2, "once for each kind of fault"
     assert "canary" not in caplog.text
     assert "OSError(ENOSPC)" in caplog.text

@@ -47,6 +47,13 @@ def test_only_the_owner_may_read_the_files(sqlite: Bench, scheme: str) -> None:
         assert not stat.S_IMODE(folder.stat().st_mode) & 0o022, "others put no file there"
 
 
+def test_a_link_where_its_lock_should_be_is_not_followed(sqlite: Bench, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").touch()
+    Path(f"{sqlite.path}-adroll.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutboxFailed, match="unavailable"):
+        sqlite.open().database.create_tables()
+
+
 @pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
 def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int) -> None:
     outbox = sqlite.open(outbox_sync=sync)
