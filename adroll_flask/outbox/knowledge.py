@@ -135,15 +135,20 @@ def knowledge_of(tx: Tx, eids: Iterable[str] = (), tag: str = "") -> Knowledge:
     )
 
 
-def note_key(tx: Tx, eid: str, order: str, at: float) -> None:
-    """Note under which key an order of the account *eid* was suppressed.
+def note_keys(tx: Tx, suppressed: Iterable[tuple[str, str, float]]) -> None:
+    """Note under which keys orders were suppressed.
 
-    :param order: its hash.
+    :param suppressed: of each order its account, its hash, and when it was suppressed.
     """
-    name = f"{_KEY}{eid}:{order[:_TAG_LENGTH]}"
-    # Files are read in any order.
-    if at > schema.number(schema.meta(tx, name), 0.0):
-        schema.set_meta(tx, name, repr(at))
+    last: dict[str, float] = {}
+    for eid, order, at in suppressed:
+        name = f"{_KEY}{eid}:{order[:_TAG_LENGTH]}"
+        last[name] = max(at, last.get(name, at))
+    # In one order: hosts that write the same notes do not wait in a circle.
+    for name, at in sorted(last.items()):
+        # Files are read in any order.
+        if at > schema.number(schema.meta(tx, name), 0.0):
+            schema.set_meta(tx, name, repr(at))
 
 
 def add_gap(tx: Tx) -> None:

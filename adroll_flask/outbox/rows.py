@@ -76,11 +76,13 @@ class RowWriter:
             written.erased += erasure.stop_withdrawn(tx, [event.id for event in events])
         self.holds.decide(tx, _entries_of(entries, model.Verdict))
         counted = _entries_of(entries, model.Counted)
+        suppressed = []
         for entry in counted:
             if entry.order:  # nothing else of it is kept
                 at = self._time(tx, entry.at)
                 schema.mark(tx, entry.order, entry.reason[:40], at, retention.HISTORY_KEPT)
-                knowledge.note_key(tx, entry.advertisable_eid, entry.order, at)
+                suppressed.append((entry.advertisable_eid, entry.order, at))
+        knowledge.note_keys(tx, suppressed)
         history.add(tx, [replace(entry, at=self._time(tx, entry.at)) for entry in counted])
 
     def _time(self, tx: Tx, at: float) -> float:

@@ -199,8 +199,14 @@ class SqliteDatabase(schema.Database):
                     # SQLite itself does not wait for the lock to begin a log (journal_mode = WAL).
                     may_wait = reason == "locked" and time.monotonic() <= until
                     if not may_wait:
-                        is_damaged = str(exc).startswith("Could not decode to UTF-8")
-                        process.has_damaged_text = process.has_damaged_text or is_damaged
+                        if str(exc).startswith("Could not decode to UTF-8"):
+                            process.has_damaged_text = True
+                            logger.critical(
+                                "AdRoll: a text in the outbox's database is damaged, as by a "
+                                "faulty disk: %s; it is read as far as it can be "
+                                "[outbox-text-damaged]",
+                                self.path,
+                            )
                         if has_recovered or not self._recover(reason, process):
                             raise self._failure(exc) from exc
                         has_recovered = True
