@@ -145,7 +145,8 @@ def read_orders(file: IO[str]) -> Iterator[Mapping[str, Any]]:
         # Its cells may stand one column further right: a name with a comma, say, without quotes.
         has_more = any(cell.strip() for cell in line.cells[len(lines.columns) :])
         if has_more or not isinstance(line.values, dict):
-            raise ReconcileError(f"line {line.number}: {line.problem}")
+            hint = f": put quotes around a cell with {lines.delimiter!r} in it" if has_more else ""
+            raise ReconcileError(f"line {line.number}: {line.problem}{hint}")
         yield line.values
 
 

@@ -291,7 +291,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
     [
         (b"", "no column is known to hold the order"),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
-        (b"name,order,total\nMiller, Ann,1001,5\n", "line 2: has 4 cells, and the header has 3"),
+        (b"name,order,total\nMiller, Ann,1001,5\n", "and the header has 3: put quotes around"),
         (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
         (b"PK\x03\x04" + b"\0" * 200, "an Excel file: save it as CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
