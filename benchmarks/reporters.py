@@ -278,10 +278,14 @@ class Visitors:
         from adroll_flask.counters import Counters
         from adroll_flask.settings import Settings
         from adroll_flask.visitor.record import Record
+        from adroll_flask.visitor.request_cookies import record_cookie
         from adroll_flask.visitor.visitors import Visitors as Keeper
 
+        settings = Settings()
+        # Over HTTPS, as all that is asked here.
+        self._name = record_cookie(settings, secure=True)
         # Not the app's own, which would know what it has signed.
-        self._records = Keeper(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
+        self._records = Keeper(settings, Counters(), keys=(SECRET_KEY,), clock=time.time)
         self._nobody = Record()
 
     def cookies(self, number: int) -> str:
@@ -289,7 +293,7 @@ class Visitors:
         cookie = f"{number:032x}{COOKIE[32:]}"
         record = self._nobody.with_adct(f"click-{number}", time.time(), "url")
         signed = self._records.sign(record.with_cookie(cookie, "pixel"))
-        return f"session=none; __adroll_fpc={cookie}; theme=dark; adroll_visitor={signed}"
+        return f"session=none; __adroll_fpc={cookie}; theme=dark; {self._name}={signed}"
 
 
 # -- a process -----------------------------------------------------------------------------
