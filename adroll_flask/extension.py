@@ -16,7 +16,7 @@ from . import request_state, session_mirror
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .page.cookies import give_up_cookies
-from .page.response import content_type, is_concerned
+from .page.response import OutgoingPage, content_type, is_concerned
 from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
@@ -329,40 +329,33 @@ class _Adapter:
             kind = content_type(response.headers)
             may_change = is_concerned(environ, tracked, response.status_code, kind)
             if may_change and not (request.endpoint or "").startswith(_OWN):
-                # A site may send one response to everybody, made as it started or kept in a dict.
-                # What one visitor's has of ours is in a copy.
-                response = _copy_of(response)
-                response.headers = _copy_of(response.headers)
-                self._prepare(tracked or request_state.tracked_in(environ, runtime), response)
+                tracked = tracked or request_state.tracked_in(environ, runtime)
+                response = self._prepared(tracked, response)
             request_state.tell_middleware(runtime)
         except Exception as problem:
             runtime.leave_alone(problem)
         return response
 
-    def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
+    def _prepared(self, tracked: TrackedRequest, response: Response) -> Response:
+        """*response* with what it takes of ours, or as it is where it takes nothing.
+
+        A site may send one response to everybody, made as it started or kept in a dict. What one
+        visitor's has of ours is in a copy.
+        """
         tracked.is_last = not self.looks_again
+        headers = _copy_of(response.headers)
         page = self._runtime.prepare(
-            tracked,
-            response.status_code,
-            response.headers,
-            is_buffered=not response.direct_passthrough,
+            tracked, response.status_code, headers, is_buffered=not response.direct_passthrough
         )
         if tracked.is_last:
-            session_mirror.keep(tracked, response.headers)
-        if page is None:
-            return
-        body: Any = response.response
-        if isinstance(body, list | tuple):
-            # Flask makes nearly all bodies of one part.
-            html = body[0] if len(body) == 1 else None
-            if not isinstance(html, bytes):
-                html = b"".join(response.iter_encoded())
-            response.response = [page.whole(html)]
-            return
-        page.begin()
-        placed = page.stream(response.iter_encoded())
-        response.response = ClosingIterator(placed, getattr(body, "close", None))
-        response.call_on_close(page.count)
+            session_mirror.keep(tracked, headers)
+        if page is None and list(headers) == list(response.headers):
+            return response
+        response = _copy_of(response)
+        response.headers = headers
+        if page is not None:
+            _place_snippet(page, response)
+        return response
 
     def after_all(self, response: Response) -> Response:
         """A function after ours may have let caches keep the response: its cookies go then.
@@ -399,6 +392,21 @@ class _Adapter:
             # The site's csp_nonce failed, or there is no request, as in a mail.
             runtime.leave_alone(problem)
         return Markup(tag.decode("ascii"))  # noqa: S704 - ours
+
+
+def _place_snippet(page: OutgoingPage, response: Response) -> None:
+    body: Any = response.response
+    if isinstance(body, list | tuple):
+        # Flask makes nearly all bodies of one part.
+        html = body[0] if len(body) == 1 else None
+        if not isinstance(html, bytes):
+            html = b"".join(response.iter_encoded())
+        response.response = [page.whole(html)]
+        return
+    page.begin()
+    placed = page.stream(response.iter_encoded())
+    response.response = ClosingIterator(placed, getattr(body, "close", None))
+    response.call_on_close(page.count)
 
 
 def _private_with_cookies(response: WerkzeugResponse, environ: dict[str, Any]) -> Headers:

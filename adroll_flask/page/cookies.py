@@ -122,8 +122,9 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
         if tracked.carries_cookies:
             keep_private(tracked, headers)
         return False
-    _, others = _by_whose(tracked, headers)
-    headers.setlist("Set-Cookie", others)
+    ours, others = _by_whose(tracked, headers)
+    if ours:
+        headers.setlist("Set-Cookie", others)
     return True
 
 
