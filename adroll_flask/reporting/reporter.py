@@ -350,7 +350,8 @@ class Reporter:
         """What the request says of the visitor; the site's identity function fills *fields*."""
         refusal = tracked.refusal
         if refusal:
-            context = self.bare(fields)
+            # Its account is counted, too: the page's.
+            context = self.bare(fields, tracked.page_url)
             context.refusal = refusal
             return context
         try:

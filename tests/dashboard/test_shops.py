@@ -103,6 +103,15 @@ def test_a_site_with_one_shop_has_no_choice_of_shops(shop: DashboardShop) -> Non
     assert 'aria-label="Shop"' not in shop.html()
 
 
+def test_an_order_of_who_said_no_counts_for_the_shop_of_its_page(shops: Shops) -> None:
+    visit = visits.VISIT | {"base_url": "https://shop.fr", "headers": {"Sec-GPC": "1"}}
+    with shops.app.test_request_context("/buy", **visit):
+        assert not report_conversion(**visits.ORDER | {"order_id": "5"})
+    for shop, suppressed in (("", 1), ("shop.test", 0), ("shop.fr", 1)):
+        way = {step["name"]: step["events"] for step in shops.json(shop=shop)["way"]}
+        assert way["suppressed"] == suppressed, shop
+
+
 def test_an_order_is_found_in_the_shop_that_is_looked_at(shops: Shops) -> None:
     """Two shops that count from 1 have an order 1 each."""
     assert len(shops.command("outbox", "find", "1")["events"]) == 2
