@@ -2,7 +2,8 @@
 
 A fork waits until the delivery thread has imported what it needs (:mod:`.delivery.thread`), and
 until no statement runs in the SQLite file (:mod:`.outbox.sqlite`), nor in the temporary one of a
-comparison (:mod:`.reporting.reconciliation`).
+comparison (:mod:`.reporting.reconciliation`). What a child does whose parent had the SQLite file
+open is told in :mod:`.outbox.sqlite`.
 """
 
 from __future__ import annotations

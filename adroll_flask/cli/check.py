@@ -1,5 +1,6 @@
 """``flask adroll check``, ``go-live``, ``verify``: what is wrong with a site, and what to do.
 
+What ``check`` looks at is told in :mod:`adroll_flask.findings.site_settings`.
 ``verify`` buys at the running shop.
 """
 

@@ -1,10 +1,10 @@
-"""One claim's way to AdRoll: its requests, and which event is to blame for a refusal.
+"""One claim's way to AdRoll: its requests, and what becomes of its events after each answer.
 
 A request that AdRoll refuses for its content (400, 422) or its size (413) is sent again in two
 halves, down to single events. An event is blamed only while AdRoll is known to take others: it
 accepted one of the same claim, or a trial event. Otherwise AdRoll refuses everything: the
-destination is stopped, and no event is blamed. What the body of a request looks like is told in
-:mod:`.client`.
+destination is stopped, and no event is blamed. What was not taken (429, 503), or is unsure, waits
+again (:meth:`BatchSender._again`). What the body of a request looks like is told in :mod:`.client`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ transaction that takes in the entries writes it. The reader also leaves the file
 ``adroll-reader.note`` (how far, and in which boot of the host). From it the next reader sees
 whether its database is another one.
 
-A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``.
+A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``. The form of its lines is told in
+:mod:`.model`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """What this process reported lately, for a receipt's ``duplicate``.
 
+It decides nothing: a second report is dropped in :mod:`.rows`, whichever process took it.
+
 :func:`adroll_flask.events.names.kept_key` tells in which form a deduplication key is kept.
 """
 

@@ -1,10 +1,11 @@
 """What wakes delivery in this process, which rests between two steps.
 
-Each report wakes it while it waits, and so do a flush, the end of a stop, and the signal that ends
-a worker; after that delivery lingers, for other reports to come along. The thread has another
-:class:`WakeUp` of its own, which ends a rest at once: for a flush, at the exit, and at each
-hundredth report. What another process reports wakes nobody: delivery looks again after ``poll``
-seconds.
+A report that goes into the journal wakes it while it waits, and so do a flush, the end of a stop,
+and the signal that ends a worker; after that delivery lingers, for other reports to come along. The
+thread has another :class:`WakeUp` of its own, which ends a rest at once: for a flush, at the exit,
+and at each hundredth report. What another process reports wakes nobody, nor does what goes straight
+into the database (``session=``, ``ADROLL_OUTBOX_COMMIT="database"``): delivery looks again after
+``poll`` seconds.
 """
 
 from __future__ import annotations

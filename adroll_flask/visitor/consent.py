@@ -1,6 +1,7 @@
 """May this visitor be tracked? The server's decision, from plain values.
 
-Unknown counts as no. The browser's half of the decision is the kit's.
+Unknown counts as no. The browser's half of the decision is the kit's. A no takes the cookies back;
+what is remembered of it, and erased, is told in :mod:`adroll_flask.outbox.erasure`.
 """
 
 from __future__ import annotations

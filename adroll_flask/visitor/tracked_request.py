@@ -1,4 +1,8 @@
-"""One request and what we know of its visitor, worked out only when somebody asks."""
+"""One request and what we know of its visitor, worked out only when somebody asks.
+
+No proxy's header is believed here. The address is the server's ``REMOTE_ADDR``, which ProxyFix
+makes the visitor's.
+"""
 
 from __future__ import annotations
 
