@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reporters import ADVERTISABLE_EID, SECRET_KEY, Visitors
 from flask import Flask
 
 from adroll_flask import AdRoll, report_conversion
+from benchmarks.reporters import ADVERTISABLE_EID, SECRET_KEY, Visitors
 
 
 def test_the_visitors_of_the_benchmarks_have_seen_the_shop_before(tmp_path: Path) -> None:
