@@ -233,7 +233,7 @@ class Runtime:
             folder=self.folder,
             clock=self.clock,
             counters=self.counters,
-            amend=lambda event, changes: amend(event, changes, self.reporter.bare({})),
+            amend=lambda event, changes: amend(event, changes, self.reporter.defaults_at({})),
         )
 
     @made_once

@@ -405,7 +405,7 @@ class EventMaker:
         name = values.pop("name", "purchase")
         token = values.pop("visitor", None)
         if token is None:
-            defaults = reporter.bare(values)
+            defaults = reporter.defaults_at(values)
         else:
             defaults = reporter.of_token(token, values, None, strict=True)
         if defaults.refusal:

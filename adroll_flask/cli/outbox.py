@@ -398,7 +398,7 @@ def restored() -> None:
     sent them since, too.
     """
     store = current_runtime().outbox
-    count = store.admin.let_rest() if store.exists() else 0
+    count = store.admin.restored() if store.exists() else 0
     click.echo(f"{counted(count, 'event')} will not be sent until retried")
 
 

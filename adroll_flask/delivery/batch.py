@@ -156,7 +156,7 @@ class BatchSender:
             self._accepted(events, answer)
             return
         if answer.kind not in ("content", "too_large"):
-            self._troubled(events, answer)
+            self._not_taken(events, answer)
         # AdRoll took none of them: they must not count as unsure if we die now.
         self._settle_alike(events, "claimed")
         if len(events) == 1:
@@ -213,7 +213,7 @@ class BatchSender:
         self._taken.add(events[0].dry_run)
         self._judge(leave=1)
 
-    def _troubled(self, events: Sequence[BriefRow], answer: Answer) -> NoReturn:
+    def _not_taken(self, events: Sequence[BriefRow], answer: Answer) -> NoReturn:
         """AdRoll takes nothing at the moment: these events and the rest of the claim wait.
 
         :raises _Halt: always.

@@ -130,7 +130,7 @@ class Admin:
         """How many of these are delivered."""
         return sum(row.state == State.delivered.name for row in self.lookups.those(ids))
 
-    def let_rest(self) -> int:
+    def restored(self) -> int:
         """Make dead letters, ``restored``, of all that could be sent; how many.
 
         For an outbox that came back from a copy: the original may have sent them since. What lies

@@ -217,7 +217,7 @@ def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retrie
     if not row.payload:
         return "has no content any more"
     try:
-        built = rebuilt(row.payload, reporter.bare({}), row.key, **changes)
+        built = rebuilt(row.payload, reporter.defaults_at({}), row.key, **changes)
         passed = reporter.functions.passed(built)
     except EventError as problem:
         if problem.field == "before_report":
@@ -242,7 +242,7 @@ def fix_dead(reporter: Reporter, row: Row, payload: bytes) -> str:
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
-    built = rebuilt(payload, reporter.bare({}))
+    built = rebuilt(payload, reporter.defaults_at({}))
     order = order_id_of(row.payload) or ""
     # A key that is not just the order's id is the shop's own: two orders may have one id.
     if row.key and row.key != names.kept_key(order, reporter.visitors.dedupe_secret):

@@ -127,28 +127,28 @@ class Reporter:
         # value of the event is taken from it. visitor=None says that there is no visitor.
         own = None if "visitor" in fields else tracked
         page: object = arguments.get("page_location")
-        context: EventDefaults | None = None
+        defaults: EventDefaults | None = None
         built: Built | None = None
         try:
             if subject is not None:
-                context = self.of_token(subject, arguments, tracked, strict=strict)
+                defaults = self.of_token(subject, arguments, tracked, strict=strict)
             elif own is not None:
-                context = self._of_request(own, arguments, strict)
+                defaults = self._of_request(own, arguments, strict)
             else:
-                context = self.bare(arguments)
-            page = page or context.page_location
+                defaults = self.defaults_at(arguments)
+            page = page or defaults.page_location
             passed: Built | None = None
-            if not context.refusal:
-                built = self._built(name, arguments, context, strict)
+            if not defaults.refusal:
+                built = self._built(name, arguments, defaults, strict)
                 if name == "purchase":
                     self.check_purchase(arguments, strict=strict, by_token=subject is not None)
                 passed = built
                 if self.functions.before_report:
                     passed = self.functions.passed(built, strict=strict)
             if passed is None:
-                why = context.refusal or "before_report"
+                why = defaults.refusal or "before_report"
                 key = arguments.get("deduplication_key") or arguments.get("order_id")
-                account = context.advertisable_eid or ""
+                account = defaults.advertisable_eid or ""
                 return self.suppressed(name, why, key, account, self.is_dry_run(page, tracked))
             built = passed
             if built.dropped or built.hidden:
@@ -165,7 +165,7 @@ class Reporter:
             if built is not None:
                 new = self.new_event(built)
             else:
-                new = self._draft(name, arguments, context)
+                new = self._draft(name, arguments, defaults)
             # Nobody knows whether an event with hold= was paid. The reason of its dead letter
             # begins with "held:", and no retry sends it.
             reason = problem.field if hold is False else f"held:{problem.field}"
@@ -178,7 +178,7 @@ class Reporter:
         return self._put(name, new, built, session)
 
     def _built(
-        self, name: str, arguments: dict[str, Any], context: EventDefaults, strict: bool
+        self, name: str, arguments: dict[str, Any], defaults: EventDefaults, strict: bool
     ) -> Built:
         """The event of a call's *arguments*."""
         products: Any = arguments.get("products")
@@ -186,9 +186,9 @@ class Reporter:
         # not asked: hasattr() would raise and catch an AttributeError.
         if type(products) is not list and hasattr(type(products), "__next__"):
             arguments["products"] = listed(products)
-        built = self._build(name, arguments, context, strict=strict)
-        if context.token_problem:
-            built.dropped = (("visitor", context.token_problem), *built.dropped)
+        built = self._build(name, arguments, defaults, strict=strict)
+        if defaults.token_problem:
+            built.dropped = (("visitor", defaults.token_problem), *built.dropped)
         return built
 
     def _put(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
@@ -330,19 +330,19 @@ class Reporter:
             raise EventError("visitor", "takes a Visitor or the text of Visitor.token()")
         if problem is not None and not any(map(fields.get, names.IDENTIFIERS)):
             raise problem
-        context = self.bare(fields, f"https://{visitor.host}/" if visitor.host else None)
-        context.ip = visitor.ip
-        context.user_agent = visitor.user_agent
-        context.record_id = visitor.record_id
-        context.known_since = made_at
+        defaults = self.defaults_at(fields, f"https://{visitor.host}/" if visitor.host else None)
+        defaults.ip = visitor.ip
+        defaults.user_agent = visitor.user_agent
+        defaults.record_id = visitor.record_id
+        defaults.known_since = made_at
         if problem is None:
-            context.adct = visitor.adct
-            context.first_party_cookie = visitor.first_party_cookie
+            defaults.adct = visitor.adct
+            defaults.first_party_cookie = visitor.first_party_cookie
         else:
-            context.token_problem = problem.expected
+            defaults.token_problem = problem.expected
         refusal = browser.refusal_by_now(visitor) if browser is not None else ""
-        context.refusal = refusal or decide_later(self.visitors, visitor.consent).refusal
-        return context
+        defaults.refusal = refusal or decide_later(self.visitors, visitor.consent).refusal
+        return defaults
 
     def _of_request(
         self, tracked: TrackedRequest, fields: dict[str, Any], strict: bool
@@ -351,9 +351,9 @@ class Reporter:
         refusal = tracked.refusal
         if refusal:
             # Its account is counted, too: the page's.
-            context = self.bare(fields, tracked.page_url)
-            context.refusal = refusal
-            return context
+            defaults = self.defaults_at(fields, tracked.page_url)
+            defaults.refusal = refusal
+            return defaults
         try:
             if self.functions.identity is not None:
                 for name, value in self.functions.who(tracked).items():
@@ -369,24 +369,24 @@ class Reporter:
             if self.counters.add("identity_failed", why) or why == "raised":
                 detail = describe_lines(problem)
                 logger.error("The identity function failed: %s [identity-function-failed]", detail)
-        context = self.bare(fields, tracked.page_url)
-        context.identity = self.functions.identified()
-        context.ip = tracked.ip
-        context.user_agent = tracked.user_agent
+        defaults = self.defaults_at(fields, tracked.page_url)
+        defaults.identity = self.functions.identified()
+        defaults.ip = tracked.ip
+        defaults.user_agent = tracked.user_agent
         record = tracked.reported_record(assume_cookie=self.assume_cookie)
         cookie = tracked.seen.record
         if cookie is not None and 0 < cookie.signed_at < self.outbox.oldest_cookie:
             self.outbox.oldest_cookie = cookie.signed_at
-        context.adct = record.adct
-        context.first_party_cookie = record.first_party_cookie
-        context.record_id = record.record_id
-        if context.now - tracked.began_at > _LONG_REQUEST:
+        defaults.adct = record.adct
+        defaults.first_party_cookie = record.first_party_cookie
+        defaults.record_id = record.record_id
+        if defaults.now - tracked.began_at > _LONG_REQUEST:
             # A WebSocket or a stream: the visitor may have said no after it began.
-            context.known_since = tracked.began_at
-        context.is_checked = True
-        return context
+            defaults.known_since = tracked.began_at
+        defaults.is_checked = True
+        return defaults
 
-    def bare(self, fields: Mapping[str, Any], location: str | None = None) -> EventDefaults:
+    def defaults_at(self, fields: Mapping[str, Any], location: str | None = None) -> EventDefaults:
         """The defaults of an event without a visitor: the account, the clock, the site's settings.
 
         :param location: the page's URL, where *fields* have none.
@@ -476,28 +476,28 @@ class Reporter:
         return self.outbox.lookups.knowledge([*self.settings.served_accounts, ""], tag)
 
     def _draft(
-        self, name: str, fields: dict[str, Any], context: EventDefaults | None
+        self, name: str, fields: dict[str, Any], defaults: EventDefaults | None
     ) -> model.NewEvent:
         """An invalid event, as the outbox keeps it: a draft without a key.
 
-        :param context: ``None``: the visitor's token cannot be read.
+        :param defaults: ``None``: the visitor's token cannot be read.
         """
         from adroll_flask.events.fix import draft
 
-        if context is None:
+        if defaults is None:
             if self.settings.consent is not None:  # the visitor's answer in the token may be a no
                 fields = {field: fields[field] for field in _NOT_PERSONAL & fields.keys()}
-            context = self.bare(fields)
+            defaults = self.defaults_at(fields)
         return model.NewEvent(
             id=model.new_id(self.clock()),
             name=_kept_name(name),
-            advertisable_eid=context.advertisable_eid or "",
+            advertisable_eid=defaults.advertisable_eid or "",
             dry_run=False,
             key=None,
-            payload=draft(name, fields, context),
-            occurred_at=context.now,
-            known_since=context.known_since,
-            record_id=context.record_id,
+            payload=draft(name, fields, defaults),
+            occurred_at=defaults.now,
+            known_since=defaults.known_since,
+            record_id=defaults.record_id,
         )
 
     def not_kept(

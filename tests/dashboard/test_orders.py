@@ -97,7 +97,7 @@ def test_one_damaged_note_keeps_no_order_from_adroll(shop: DashboardShop, text: 
     database = shop.runtime.outbox.database
     shop.extension.paid_orders(lambda since, until: [{"order_id": "1001"}])
     shop.report("1001", gpc=True)
-    shop.runtime.outbox.admin.let_rest()
+    shop.runtime.outbox.admin.restored()
     shop.runtime.outbox.admin.keep_house()
     shop.runtime.paid_orders.compare(14)
     notes: dict[str, str] = database.read(lambda tx: schema.metas(tx, ""))

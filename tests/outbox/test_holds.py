@@ -109,7 +109,7 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     outbox.decide(release())
     outbox.put(bench.event("1003"))
 
-    assert outbox.admin.let_rest() == 2
+    assert outbox.admin.restored() == 2
 
     assert deliver(outbox) == []
     row = shown(outbox, id)

@@ -129,7 +129,7 @@ def test_the_times_of_which_an_outbox_knows_move_with_it(benches: list[Bench]) -
     outbox.put(old.event("1"))
     assert deliver(outbox) == ["1"]
     old.clock.now += 3600
-    outbox.admin.let_rest()  # it came back from a copy
+    outbox.admin.restored()  # it came back from a copy
     known = outbox.lookups.knowledge()
     assert outbox.lookups.has_reports()
     assert len(known.gaps) == 1

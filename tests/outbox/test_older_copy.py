@@ -60,7 +60,7 @@ def test_what_waits_in_an_older_copy_rests_whoever_put_it_there(
     if by == "housekeeping":
         process.admin.keep_house()
     if by == "command":
-        assert process.admin.let_rest() == 3, "the site reported before it was said"
+        assert process.admin.restored() == 3, "the site reported before it was said"
 
     assert deliver(process) == ([] if by == "command" else ["3"])
 

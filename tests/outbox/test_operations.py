@@ -235,7 +235,7 @@ def test_of_what_adroll_may_have_nobody_says_that_it_was_never_sent(
     outbox.put(bench.event("1"))
     bury(outbox, "unsure", unsure=True)
     bench.insert(outbox, "2")
-    outbox.admin.let_rest()
+    outbox.admin.restored()
     bench.pass_time(90.1 * DAY)
     assert outbox.admin.keep_house() == 2
     assert {row.reason for row in outbox.lookups.list("dead")} == {"given_up_unsure"}
@@ -245,7 +245,7 @@ def test_a_copy_rests_where_the_clock_is_behind_all_that_it_has(sqlite: Bench) -
     outbox = sqlite.open()
     sqlite.insert(outbox, "1")
     sqlite.clock.now -= 60
-    assert outbox.admin.let_rest() == 1
+    assert outbox.admin.restored() == 1
     assert outbox.lookups.knowledge().gaps == ()
 
 
