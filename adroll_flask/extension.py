@@ -267,6 +267,15 @@ def _copy_of(thing: Any) -> Any:
     return copied
 
 
+def _with_headers(response: Response, headers: Headers) -> Response:
+    """A copy of *response* with *headers*, or itself where it has the same."""
+    if list(headers) == list(response.headers):
+        return response
+    copied: Response = _copy_of(response)
+    copied.headers = headers
+    return copied
+
+
 class _Adapter:
     """Flask's hooks of one app."""
 
@@ -349,12 +358,11 @@ class _Adapter:
         )
         if tracked.is_last:
             session_mirror.keep(tracked, headers)
-        if page is None and list(headers) == list(response.headers):
-            return response
+        if page is None:
+            return _with_headers(response, headers)
         response = _copy_of(response)
         response.headers = headers
-        if page is not None:
-            _place_snippet(page, response)
+        _place_snippet(page, response)
         return response
 
     def after_all(self, response: Response) -> Response:
@@ -364,9 +372,11 @@ class _Adapter:
         """
         tracked: Any = request_state.request().environ.get(request_state.TRACKED_REQUEST)
         try:
-            is_prepared = tracked is not None and tracked.refused is not None
-            if is_prepared and not give_up_cookies(tracked, response.headers):
-                session_mirror.keep(tracked, response.headers)
+            if tracked is not None and tracked.refused is not None:
+                headers = _copy_of(response.headers)
+                if not give_up_cookies(tracked, headers):
+                    session_mirror.keep(tracked, headers)
+                response = _with_headers(response, headers)
         except Exception as problem:
             self._runtime.leave_alone(problem)
         return response

@@ -122,9 +122,8 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
         if tracked.carries_cookies:
             keep_private(tracked, headers)
         return False
-    ours, others = _by_whose(tracked, headers)
-    if ours:
-        headers.setlist("Set-Cookie", others)
+    _, others = _by_whose(tracked, headers)
+    headers.setlist("Set-Cookie", others)
     return True
 
 

@@ -374,6 +374,30 @@ def test_a_response_that_a_site_sends_to_everybody_carries_nobody_s_cookie(
     assert (sent_to_all.data, "Set-Cookie" in sent_to_all.headers) == (PAGE.encode(), False)
 
 
+def test_what_one_visitor_takes_back_is_on_no_response_that_everybody_gets(
+    make_app: AppMaker,
+) -> None:
+    """The session alone knows the visitor, who says no; the redirect itself takes nothing."""
+    app = make_app(Later(lambda app: app.after_request(lambda same: same)))
+    sent_to_all = Response(status=303, headers={"Location": "/"}, content_type="text/html")
+    app.add_url_rule("/go", "go", lambda: sent_to_all)
+
+    @app.get("/cart")
+    def cart() -> str:
+        session["cart"] = "mug"
+        return PAGE
+
+    client = app.test_client()
+    client.get("/cart?adct=click1")
+    for name in ("adroll_visitor", "__adroll_fpc"):
+        client.delete_cookie(name)
+    said_no = client.get("/go", headers={"Sec-GPC": "1"})
+    assert said_no.headers["Cache-Control"] == "private"
+    assert "Set-Cookie" in said_no.headers, "the session is saved without the copy"
+    assert "Cache-Control" not in sent_to_all.headers
+    assert "Set-Cookie" not in sent_to_all.headers
+
+
 def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
     after = Later(lambda app: app.after_request(lambda response: response))
     app = make_app(after, ADROLL_STRICT=False)
