@@ -332,7 +332,7 @@ class _Adapter:
         runtime = self._runtime
         request = request_state.request()
         environ = request.environ
-        tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
+        tracked: TrackedRequest | None = environ.get(runtime.environ_key)
         try:
             runtime.begin()
             kind = content_type(response.headers)
@@ -370,7 +370,7 @@ class _Adapter:
 
         Flask saves the session after this.
         """
-        tracked: Any = request_state.request().environ.get(request_state.TRACKED_REQUEST)
+        tracked: Any = request_state.tracked_before(self._runtime)
         try:
             if tracked is not None and tracked.refused is not None:
                 headers = _copy_of(response.headers)

@@ -23,8 +23,6 @@ _T = TypeVar("_T")
 
 #: The key of ``app.extensions``.
 EXTENSION = "adroll"
-#: Where the tracked request waits in the environ.
-TRACKED_REQUEST = "adroll_flask.request"
 #: Where ``identify()`` keeps hashes in the session.
 _IDENTITY = "adroll_identity"
 _HASHES = frozenset({"email_sha256", "email_md5"})
@@ -181,17 +179,21 @@ def tracked(runtime: Runtime) -> TrackedRequest:
 
 
 def tracked_in(environ: WSGIEnvironment, runtime: Runtime) -> TrackedRequest:
-    """The request of *environ* as it is tracked."""
-    before: TrackedRequest | None = environ.get(TRACKED_REQUEST)
+    """The request of *environ* as *runtime*'s app tracks it.
+
+    In one request there may be two apps with an AdRoll each: a view enters the other app's context,
+    or lets the other app answer. Each has its own consent and its own keys.
+    """
+    before: TrackedRequest | None = environ.get(runtime.environ_key)
     if before is not None:
         return before
-    environ[TRACKED_REQUEST] = new = TrackedRequest(runtime.visitors, environ)
+    environ[runtime.environ_key] = new = TrackedRequest(runtime.visitors, environ)
     return new
 
 
-def tracked_before() -> TrackedRequest | None:
-    """Flask's current request, where something of ours has looked at its visitor."""
-    return request().environ.get(TRACKED_REQUEST) if has_request_context() else None
+def tracked_before(runtime: Runtime) -> TrackedRequest | None:
+    """Flask's current request, where something of *runtime*'s has looked at its visitor."""
+    return request().environ.get(runtime.environ_key) if has_request_context() else None
 
 
 def tell_middleware(runtime: Runtime) -> None:

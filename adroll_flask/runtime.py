@@ -82,6 +82,8 @@ class Runtime:
     def __post_init__(self, sender: object) -> None:
         settings = self.settings
         self._sender = weakref.ref(sender)
+        #: Where the environ of a request has it as this app tracks it.
+        self.environ_key: str = f"adroll_flask.request.{id(self)}"
         self.snippet: Snippet = Snippet(settings)
         self._places = Places()
         #: What runs beside the requests.

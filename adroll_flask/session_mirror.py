@@ -178,7 +178,8 @@ def _watching(own: Any) -> type:
                     count = app.extensions[request_state.EXTENSION].counters.add
                     count("session_mirror", "too_large")
                     save()
-            tracked = request_state.tracked_before()
+            runtime = _runtime_of(app)
+            tracked = None if runtime is None else request_state.tracked_before(runtime)
             if tracked is not None and tracked.carries_cookies:
                 put_ours_last(tracked, response.headers)
 

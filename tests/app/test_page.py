@@ -398,6 +398,31 @@ def test_what_one_visitor_takes_back_is_on_no_response_that_everybody_gets(
     assert "Set-Cookie" not in sent_to_all.headers
 
 
+def test_two_apps_in_one_request_have_a_visitor_each(make_app: AppMaker) -> None:
+    """The first to look decided for both: a click was lost, or who had said no was reported."""
+    other = make_app(SECRET_KEY="the other's", ADROLL_CONSENT=lambda _request: False)
+    app = make_app()
+    other.add_url_rule("/buy", "buy", lambda: report_conversion(**ORDER).status)
+
+    def enters_the_other() -> str:
+        with other.app_context():
+            assert report_conversion(**ORDER).status == "suppressed"
+        return PAGE
+
+    def asks_the_other() -> str:
+        assert current_visitor().adct == "click-1"
+        answer = Response.from_app(other, {**request.environ, "PATH_INFO": "/buy"})
+        assert answer.get_data(as_text=True) == "suppressed"
+        return report_conversion(**ORDER).status
+
+    app.add_url_rule("/enters", "enters", enters_the_other)
+    app.add_url_rule("/asks", "asks", asks_the_other)
+    client = app.test_client()
+    client.get("/enters?adct=click-1", **VISIT)
+    assert client.get("/asks", **VISIT).text == "queued"
+    assert [event["identifiers"]["adct"] for event in kept(app)] == ["click-1"]
+
+
 def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
     after = Later(lambda app: app.after_request(lambda response: response))
     app = make_app(after, ADROLL_STRICT=False)
