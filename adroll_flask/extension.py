@@ -15,7 +15,6 @@ from werkzeug.wsgi import ClosingIterator
 from . import request_state, session_mirror
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .page.cookies import give_up_cookies
 from .page.response import OutgoingPage, content_type, is_concerned
 from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime, exempt_from_csrf
@@ -104,7 +103,7 @@ class AdRoll:
                 # Flask calls these functions in reverse order. Those that stand here already run
                 # after ours; the one at the front runs last.
                 earlier.insert(0, adapter.after_all)
-                adapter.looks_again = True
+                adapter.is_followed = True
             app.after_request(adapter.after_request)
             if find_spec("flask_login") is not None:
                 from flask_login import user_logged_out
@@ -281,8 +280,8 @@ class _Adapter:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        #: :meth:`after_all` runs, too.
-        self.looks_again = False
+        #: Functions of the site run after :meth:`after_request`, and :meth:`after_all` after those.
+        self.is_followed = False
 
     # -- the session ---------------------------------------------------------------------
 
@@ -351,12 +350,16 @@ class _Adapter:
         A site may send one response to everybody, made as it started or kept in a dict. What one
         visitor's has of ours is in a copy.
         """
-        tracked.is_last = not self.looks_again
+        is_last = not self.is_followed
         headers = _copy_of(response.headers)
         page = self._runtime.prepare(
-            tracked, response.status_code, headers, is_buffered=not response.direct_passthrough
+            tracked,
+            response.status_code,
+            headers,
+            is_buffered=not response.direct_passthrough,
+            is_last=is_last,
         )
-        if tracked.is_last:
+        if is_last:
             session_mirror.keep(tracked, headers)
         if page is None:
             return _with_headers(response, headers)
@@ -366,16 +369,17 @@ class _Adapter:
         return response
 
     def after_all(self, response: Response) -> Response:
-        """A function after ours may have let caches keep the response: its cookies go then.
+        """The response gets its cookies where none of the site's functions sees them: one may keep
+        the response and send it to others, or may let caches do so.
 
         Flask saves the session after this.
         """
-        tracked: Any = request_state.tracked_before(self._runtime)
+        tracked = request_state.tracked_before(self._runtime)
         try:
-            if tracked is not None and tracked.refused is not None:
+            if tracked is not None and tracked.awaits_cookies:
                 headers = _copy_of(response.headers)
-                if not give_up_cookies(tracked, headers):
-                    session_mirror.keep(tracked, headers)
+                self._runtime.put_cookies(tracked, headers)
+                session_mirror.keep(tracked, headers)
                 response = _with_headers(response, headers)
         except Exception as problem:
             self._runtime.leave_alone(problem)

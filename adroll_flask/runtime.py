@@ -29,7 +29,7 @@ from .logs import logger
 from .outbox.location import tell_of_unwritable_places
 from .outbox.outbox import Outbox
 from .page.placement import Places
-from .page.response import OutgoingPage, left_alone, prepare_response
+from .page.response import OutgoingPage, left_alone, prepare_response, put_cookies
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.receipt import say_outcome
@@ -150,19 +150,40 @@ class Runtime:
     # -- pages ---------------------------------------------------------------------------
 
     def prepare(
-        self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
+        self,
+        tracked: TrackedRequest,
+        status: int,
+        headers: Headers,
+        *,
+        is_buffered: bool,
+        is_last: bool = True,
     ) -> OutgoingPage | None:
         """Change a response's *headers*, see :func:`.prepare_response`, and :meth:`conclude`."""
         page = None
         try:
             page = prepare_response(
-                tracked, status, headers, tag=self.tag, places=self._places, is_buffered=is_buffered
+                tracked,
+                status,
+                headers,
+                tag=self.tag,
+                places=self._places,
+                is_buffered=is_buffered,
+                is_last=is_last,
             )
         except Exception as problem:
             self.leave_alone(problem)
         finally:  # the cookies are sent also where the snippet failed
-            self.conclude(tracked)
+            if is_last:
+                self.conclude(tracked)
         return page
+
+    def put_cookies(self, tracked: TrackedRequest, headers: Headers) -> None:
+        """Give a response the cookies for which it waits, see :func:`.put_cookies`, and
+        :meth:`conclude`."""
+        try:
+            put_cookies(tracked, headers)
+        finally:
+            self.conclude(tracked)
 
     def leave_alone(self, problem: Exception) -> None:
         """The page goes out as the site made it; called in an ``except``.

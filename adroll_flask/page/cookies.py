@@ -54,6 +54,10 @@ def update_cookies(
 
     :param html: the response is an HTML page.
     """
+    # Where the site's own code failed on the response, an error's page comes second.
+    tracked.written = None
+    tracked.carries_cookies = False
+    tracked.refused = html and tracked.decision.granted is False
     clicked = tracked.adct is not None
     if not (html or clicked or tracked.forgotten):
         return
@@ -114,32 +118,13 @@ def write_cookies(
     keep_private(tracked, headers)
 
 
-def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
-    """Take ours off again where what ran after us lets shared caches keep the response; whether it
-    did. Else keep a response with ours out of them."""
-    tracked.is_last = True
-    if not may_be_shared(tracked, read_headers(headers)):
-        if tracked.carries_cookies:
-            keep_private(tracked, headers)
-        return False
-    _, others = _by_whose(tracked, headers)
-    headers.setlist("Set-Cookie", others)
-    return True
-
-
 def put_ours_last(tracked: TrackedRequest, headers: Headers) -> None:
     """Let a site's own cookie be the first one, as it is without us."""
-    ours, others = _by_whose(tracked, headers)
-    headers.setlist("Set-Cookie", others + ours)
-
-
-def _by_whose(tracked: TrackedRequest, headers: Headers) -> tuple[list[str], list[str]]:
-    """The lines of ``Set-Cookie`` that are ours, and the site's."""
     plain = tracked.visitors.settings.cookie_name
     names = (f"{tracked.record_cookie}=", f"{plain}=", "__adroll_", _PIXEL_COOKIE)
     lines = headers.getlist("Set-Cookie")
-    ours = [line for line in lines if line.startswith(names)]
-    return ours, [line for line in lines if not line.startswith(names)]
+    lines.sort(key=lambda line: line.startswith(names))
+    headers.setlist("Set-Cookie", lines)
 
 
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
@@ -167,9 +152,6 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
 def keep_private(tracked: TrackedRequest, headers: Headers) -> None:
     """Keep a response that sets a visitor's cookies, or takes them back, out of shared caches."""
     tracked.carries_cookies = True
-    # What comes after us would add to a "private" of ours, which would be taken for the site's.
-    if not tracked.is_last:
-        return
     control = read_headers(headers).get("cache-control", "")
     if what_is_said(control) is not Said.FORBIDDEN:
         headers["Cache-Control"] = f"{control}, private" if control else "private"

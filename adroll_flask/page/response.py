@@ -38,6 +38,7 @@ def prepare_response(
     tag: Callable[[TrackedRequest], bytes],
     places: Places,
     is_buffered: bool,
+    is_last: bool,
 ) -> OutgoingPage | None:
     """Change a response's headers as the visitor's state asks.
 
@@ -46,16 +47,15 @@ def prepare_response(
     :param tag: returns the snippet for this request.
     :param places: the app's.
     :param is_buffered: False for a body that is to be left alone, such as a file.
+    :param is_last: no code of the site's sees the response after this. Otherwise it gets its
+        cookies later, by :func:`put_cookies`: the site may keep what it sees, for others, too.
     :returns: where the body has to go through for the snippet, if it takes one.
     """
     view = read_headers(headers)
     charset = charset_of_page(view.get("content-type"))
-    html = charset is not None
-    # Where a function after ours failed, an error's page comes second.
-    tracked.written = None
-    tracked.carries_cookies = False
-    update_cookies(tracked, headers, view, html=html)
-    tracked.refused = html and tracked.decision.granted is False
+    tracked.awaits_cookies = not is_last
+    if is_last:
+        update_cookies(tracked, headers, view, html=charset is not None)
     if tracked.viewed:
         vary_by_cookie(headers, view)
     if status == 304:
@@ -72,6 +72,13 @@ def prepare_response(
                 "compressing one [page-compressed]"
             )
     return None
+
+
+def put_cookies(tracked: TrackedRequest, headers: Headers) -> None:
+    """Give a response its cookies, the last thing that is done to it."""
+    view = read_headers(headers)
+    html = charset_of_page(view.get("content-type")) is not None
+    update_cookies(tracked, headers, view, html=html)
 
 
 # -- the snippet ---------------------------------------------------------------------------

@@ -74,13 +74,12 @@ class TrackedRequest:
     snippet_given: bool = False
     #: The record that the response carries, if any.
     written: Record | None = None
-    #: No code after ours can change the response.
-    is_last: bool = True
+    #: The response was looked at, and gets its cookies once no code of the site's sees it any more.
+    awaits_cookies: bool = False
     #: The response sets or deletes cookies of ours.
     carries_cookies: bool = False
     #: A page was prepared for a visitor who said no: what their session keeps has to go, too.
-    #: ``None``: no response was prepared.
-    refused: bool | None = None
+    refused: bool = False
 
     def __init__(self, visitors: Visitors, environ: WSGIEnvironment) -> None:
         self.visitors: Visitors = visitors
