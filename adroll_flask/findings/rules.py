@@ -538,6 +538,24 @@ def _consent_unknown(moment: Moment) -> Iterator[Finding]:
         yield finding_of("consent-unknown", advice=advice, **about)
 
 
+def _all_suppressed(moment: Moment) -> Iterator[Finding]:
+    """Events of which none was to be reported. A shop where it was never otherwise misses nothing
+    (:func:`_too_few`), and all that it sees are suppressed events, which are as they should be."""
+    lately = [row for row in moment.recent if row.at >= moment.now - WEEK]
+    unsettled = {row.event_name for row in moment.unsettled}
+    for name, rows in by(lambda row: row.event_name, lately).items():
+        reasons: Counter[str] = Counter()
+        for row in rows:
+            reasons[row.reason] += row.events
+        [(reason, _)] = reasons.most_common(1)
+        is_all = {row.outcome for row in rows} == {"suppressed"} and name not in unsettled
+        # Of an answer that cannot be read another finding tells.
+        if is_all and reasons.total() >= _TELLING and reason != "consent_error":
+            why = meaning("suppressed", reason).title
+            finding = f"all-suppressed/{reason}"
+            yield finding_of(finding, key=name, name=name, why=why, **total(rows))
+
+
 def _dry_runs(moment: Moment) -> Iterator[Finding]:
     """Orders that AdRoll forgot, since ``ADROLL_HOSTS`` does not list where they came from."""
     rows = [row for row in _lately(moment, DAY, model.DRY_RUN) if row.event_name == "purchase"]
@@ -666,5 +684,13 @@ def what_delays(moment: Moment) -> Finding | None:
 #: Rules that always apply.
 _ALWAYS: Final = (_not_sending, _room, _corrupt)
 #: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
-_OF_SHOP: Final = (_destination, _dead, _ending, _too_few, _consent_unknown, _dry_runs)
+_OF_SHOP: Final = (
+    _destination,
+    _dead,
+    _ending,
+    _too_few,
+    _consent_unknown,
+    _all_suppressed,
+    _dry_runs,
+)
 _OF_SITE: Final = (_failed, _elsewhere, _unserved, _addresses, _paid_orders, _new, _clock, _journal)

@@ -19,6 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import AdRoll, prometheus, report_conversion, signals
+from adroll_flask.events.event import Event
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import ingest, schema
 from adroll_flask.outbox.clocks import this_host
@@ -609,6 +610,32 @@ def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
     answers[0] = lambda: True
     shop.deliver("1002")
     assert is_gone(shop, "consent-unknown")
+
+
+@pytest.mark.parametrize("hears_yes", [False, True])
+def test_a_new_shop_whose_orders_are_all_suppressed_is_told(
+    make_app: AppMaker, hears_yes: bool
+) -> None:
+    """It had no usual number to fall short of: neither check nor the dashboard said anything."""
+    answers = [hears_yes]
+    shop = DashboardShop(make_app, ADROLL_CONSENT=lambda _request: answers[0])
+    lets_through: list[bool] = []
+
+    @shop.extension.before_report
+    def forgets_to_return(event: Event) -> Event | None:
+        return event if lets_through else None
+
+    for order in range(19):
+        shop.report(f"{order}")
+    assert is_gone(shop, "all-suppressed")
+    shop.report("19")
+    found = seen(shop, "all-suppressed", "None of 20 events “purchase”", key="purchase", events=20)
+    assert ("return event" if hears_yes else "hear the yes") in found["todo"]
+    assert shop.json("overview")["verdict"]["level"] == "warn"
+    answers[0] = True
+    lets_through.append(True)
+    shop.report("20")
+    assert is_gone(shop, "all-suppressed")
 
 
 def test_orders_that_go_out_as_dry_runs_are_told_for_a_day(make_app: AppMaker) -> None:
