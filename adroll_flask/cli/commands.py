@@ -153,11 +153,27 @@ _ALL_ARGUMENTS: Final = {"ignore_unknown_options": True, "help_option_names": []
 
 @commands.command("sandbox", with_appcontext=False, context_settings=_ALL_ARGUMENTS)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def sandbox(arguments: tuple[str, ...]) -> None:
+@click.pass_context
+def sandbox(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run AdRoll on this machine."""
     from adroll_flask.sandbox.__main__ import main
 
-    raise SystemExit(main(list(arguments), prog="flask adroll sandbox"))
+    status = main(
+        list(arguments),
+        prog=console.as_typed("flask adroll sandbox"),
+        site_says=lambda: _address_in_site(context.ensure_object(ScriptInfo)),
+    )
+    raise SystemExit(status)
+
+
+def _address_in_site(info: ScriptInfo) -> str:
+    """Return the site's ``ADROLL_SANDBOX`` as a text, or an empty text."""
+    try:
+        runtime: Runtime = info.load_app().extensions[EXTENSION]
+    except Exception:
+        # The sandbox needs no site: there may be none yet, or one that does not start.
+        return ""
+    return str(runtime.settings.sandbox)
 
 
 # -- python -m adroll_flask --app MODULE:OBJECT COMMAND: the commands for any app -------------

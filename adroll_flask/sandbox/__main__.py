@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from .event_checks import Account
 from .local_only import Unsafe
 from .serving import serve
 
+_PORT = 5001
 _TAKEN = (
     "port {0} is taken, perhaps by another sandbox: end it, or choose another port with --port {1}"
     " and tell the shop (ADROLL_SANDBOX={1})"
@@ -18,17 +21,29 @@ _TAKEN = (
 
 
 def main(
-    arguments: Sequence[str] | None = None, *, prog: str = "python -m adroll_flask.sandbox"
+    arguments: Sequence[str] | None = None,
+    *,
+    prog: str = "python -m adroll_flask.sandbox",
+    site_says: Callable[[], str] = str,
 ) -> int:
-    """Run the sandbox; the exit status.
+    """Run the sandbox and return the exit status.
 
     :param prog: the command that was given, for the help.
+    :param site_says: returns the address at which the site looks for the sandbox, or an empty text.
+        It is asked where the environment does not say it.
     """
+    environ = os.environ
+    address = environ.get("FLASK_ADROLL_SANDBOX") or environ.get("ADROLL_SANDBOX") or site_says()
     parser = argparse.ArgumentParser(prog=prog, description="AdRoll on a laptop.")
     account = Account()
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
-    add("--port", type=int, default=5001, help="port to bind (default: %(default)s)")
+    add(
+        "--port",
+        type=_port,
+        default=_port_in(address),
+        help="port to bind (default: %(default)s)",
+    )
     add("--state", metavar="FILE", help="keep the state in this file over restarts")
     add("--keep", type=int, default=5000, help="events kept in full (default: %(default)s)")
     add(
@@ -73,6 +88,21 @@ def main(
     if not options.quiet:
         print(f"Ended: {totals['accepted']} of {totals['events']} events accepted.", flush=True)
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError("takes 0 to 65535")
+    return int(text)
+
+
+def _port_in(address: str) -> int:
+    """Return the port in an address such as ``http://sandbox:5201``, which may be a port alone."""
+    try:
+        return urlsplit(address if "//" in address else f"//:{address}").port or _PORT
+    except ValueError:
+        # Not a port, such as "True".
+        return _PORT
 
 
 def _announce(url: str) -> None:

@@ -162,6 +162,20 @@ def test_check_says_whether_the_sandbox_runs(make_app: AppMaker) -> None:
     assert f"ERROR   ADROLL_SANDBOX: nobody listens at {adroll.api_url}" in away
 
 
+def test_the_sandbox_starts_where_the_site_looks_for_it(
+    make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    with sandbox.running() as adroll, sandbox.running() as other:
+        app = make_app(ADROLL_SANDBOX=adroll.url)
+        assert f"port {adroll.port} is taken" in visits.invoke(app, "sandbox", code=1).output
+        result = visits.invoke(app, "sandbox", "--port", str(other.port), code=1)
+        assert f"port {other.port} is taken" in result.output
+        # A site that does not start, or that has no AdRoll: what the environment says.
+        monkeypatch.setenv("FLASK_ADROLL_SANDBOX", str(other.port))
+        for create_app in (broken, lambda: Flask("bare")):
+            assert f"port {other.port} is taken" in flask(create_app, "sandbox").output
+
+
 # -- did you mean --------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import requests
 
 from adroll_flask.sandbox import RunningSandbox, faults, running, serve
 from adroll_flask.sandbox.__main__ import main
-from tests.conftest import Capsys
+from tests.conftest import Capsys, Patch
 from tests.support import PATIENCE, answers, certificates, eventually
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST, Api, purchase
 
@@ -125,6 +125,37 @@ def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(capsys: Capsys)
         f" or choose another port with --port {adroll.port + 1} and tell the shop"
         f" (ADROLL_SANDBOX={adroll.port + 1})\n"
     )
+
+
+def test_it_starts_where_the_environment_has_it(capsys: Capsys, monkeypatch: Patch) -> None:
+    with running() as adroll, running() as other:
+        for variable, value in (
+            ("ADROLL_SANDBOX", str(adroll.port)),
+            ("FLASK_ADROLL_SANDBOX", f"http://sandbox:{adroll.port}"),
+        ):
+            monkeypatch.setenv("ADROLL_SANDBOX", "1")
+            monkeypatch.setenv(variable, value)
+            assert main([]) == 1
+            assert f"port {adroll.port} is taken" in capsys.readouterr().err
+            assert main(["--port", str(other.port)]) == 1
+            assert f"port {other.port} is taken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["True", "", "0", "65536", "sandbox", "http://sandbox"])
+def test_without_a_port_in_the_environment_it_has_its_own(
+    capsys: Capsys, monkeypatch: Patch, value: str
+) -> None:
+    monkeypatch.setenv("ADROLL_SANDBOX", value)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "port to bind (default: 5001)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_port_that_is_none_is_one_line(capsys: Capsys) -> None:
+    for port in ("65536", "-1", "http"):
+        with pytest.raises(SystemExit):
+            main(["--port", port])
+        assert capsys.readouterr().err.splitlines()[-1].endswith("takes 0 to 65535")
 
 
 # -- faults on demand, over real connections ------------------------------------------------------
