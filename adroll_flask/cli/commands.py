@@ -168,11 +168,15 @@ def sandbox(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 def _address_in_site(info: ScriptInfo) -> str:
     """Return the site's ``ADROLL_SANDBOX`` as a text, or an empty text."""
+    # The sandbox needs no site: there may be none yet, or one that does not start. Nor does anybody
+    # who starts the sandbox ask what the site has to say.
+    logging.disable()
     try:
         runtime: Runtime = info.load_app().extensions[EXTENSION]
     except Exception:
-        # The sandbox needs no site: there may be none yet, or one that does not start.
         return ""
+    finally:
+        logging.disable(logging.NOTSET)
     return str(runtime.settings.sandbox)
 
 
