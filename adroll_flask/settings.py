@@ -453,7 +453,8 @@ class Settings(AccountsOfHosts):
     enabled: bool = True
     #: On: events go to the sandbox on this machine (``flask adroll sandbox``), with the sandbox's
     #: token, and each account has EIDs of its own there. A number is the port at which it starts. A
-    #: text is its address, such as ``"http://sandbox:5001"`` in a compose file; then set ``ADROLL_PIXEL_URL`` to the address by which browsers reach it.
+    #: text is its address, such as ``"http://sandbox:5001"`` in a compose file; then set
+    #: ``ADROLL_PIXEL_URL`` to the address by which browsers reach it.
     #: ``ADROLL_API_URL`` and ``ADROLL_PIXEL_URL`` stay as they are set. Refused in production.
     sandbox: bool | str = False
     #: Programmer errors raise instead of becoming dead letters.
