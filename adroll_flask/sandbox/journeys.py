@@ -13,10 +13,12 @@ _STEPS = 12
 
 
 class _Visitor:
-    __slots__ = ("steps",)
+    __slots__ = ("clicked", "steps")
 
     def __init__(self) -> None:
+        #: The newest steps; :attr:`clicked` stays when the click is none of them any more.
         self.steps: deque[Record] = deque(maxlen=_STEPS)
+        self.clicked: bool = False
 
 
 class Journeys:
@@ -34,7 +36,9 @@ class Journeys:
     def click(self, adct: str, to: str, now: float) -> None:
         """A click on the ad led to ``to``."""
         remember(self.clicks, adct, {"adct": adct, "at": now, "to": to}, self._keep)
-        self._visitor(adct, None).steps.append({"what": "click", "at": now, "detail": _host(to)})
+        visitor = self._visitor(adct, None)
+        visitor.clicked = True
+        visitor.steps.append({"what": "click", "at": now, "detail": _host(to)})
 
     def page(self, cookie: str, adct: str | None, url: str | None, now: float, by: str) -> None:
         """The pixel ran in a page; ``by`` says who made the cookie that it found or made."""
@@ -57,12 +61,13 @@ class Journeys:
         adct = _text(held.get("adct"))
         cookie = _text(held.get("first_party_cookie"))
         steps: list[Record] = []
+        clicked = False
         if adct or cookie:
             visitor = self._visitor(adct, cookie)
+            clicked = visitor.clicked
             steps = sorted(visitor.steps, key=_at)
             visitor.steps.append({"what": what, "at": at, "detail": name})
         click = self.clicks.get(adct) if adct else None
-        clicked = any(step["what"] == "click" for step in steps)
         matched_by = None
         if click:
             matched_by = "click id"
@@ -101,6 +106,7 @@ class Journeys:
                 (step for stranger in known_visitors.values() for step in stranger.steps), key=_at
             )
             visitor.steps = deque(steps, maxlen=_STEPS)
+            visitor.clicked = any(stranger.clicked for stranger in known_visitors.values())
         for key in keys:
             remember(self._visitors, key, visitor, 2 * self._keep)
         return visitor

@@ -96,18 +96,30 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
     cookie = message.get("cookie")
     page = message.get("page")
     attributes = message.get("attributes")
-    page = page if isinstance(page, str) and value_checks.url(page) is None else None
-    click = parse_qs(urlsplit(page).query).get("adct", [None])[0] if page else None
+    click = _click_id_in(page) if isinstance(page, str) else None
+    page = page if value_checks.url(page) is None else None
     return {
         "kind": message["kind"],
         "cookie": cookie if value_checks.cookie(cookie) is None else None,
         "adopted": message.get("adopted") is True,
         "page": page,
-        "adct": click if click and value_checks.click_id(click) is None else None,
+        "adct": click,
         "name": _bounded(message.get("name")),
         "order_id": _bounded(message.get("order_id")),
         "attributes": attributes if isinstance(attributes, dict) else None,
     }
+
+
+def _click_id_in(page: str) -> str | None:
+    """The click id in a page's address, which a browser may have with characters that no event's
+    URL may have, such as a "%" alone."""
+    try:
+        query = urlsplit(page).query
+    except ValueError:
+        return None
+    for click in parse_qs(query).get("adct", []):
+        return click if value_checks.click_id(click) is None else None
+    return None
 
 
 def _bounded(value: Any) -> str | None:

@@ -221,6 +221,23 @@ def test_an_event_is_matched_by_the_cookie_that_the_pixel_saw_after_the_click(ap
     assert [step["detail"] for step in journey["steps"]] == ["shop.test", "/mug", "/cart"]
 
 
+def test_an_event_is_matched_however_many_pages_the_visitor_saw(api: Api) -> None:
+    beacon(api, page=f"http://shop.test/mug?adct={click(api)}")
+    for number in range(20):
+        beacon(api, page=f"http://shop.test/page/{number}")
+    api.post([{**LEAST, IDS: {"first_party_cookie": COOKIE}}])
+    journey = last(api)["journey"]
+    assert journey["matched_by"] == "first-party cookie"
+    assert journey["steps"][-1]["detail"] == "/page/19"
+
+
+@pytest.mark.parametrize("query", ["q=100%", "q=a`b", "q=ü"])
+def test_the_click_id_of_a_page_counts_whatever_else_its_address_has(api: Api, query: str) -> None:
+    beacon(api, page=f"http://shop.test/?{query}&adct={click(api)}")
+    api.post([{**LEAST, IDS: {"first_party_cookie": COOKIE}}])
+    assert last(api)["journey"]["matched_by"] == "first-party cookie"
+
+
 def test_an_event_joins_a_click_and_a_cookie_that_were_strangers(api: Api) -> None:
     api.post([{**LEAST, IDS: {"adct": "invented", "first_party_cookie": "GA1.2.3.4"}}])
     journey = last(api)["journey"]
