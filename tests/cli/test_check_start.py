@@ -128,9 +128,12 @@ def test_another_error_of_an_apps_start_is_left_as_it_is() -> None:
 # -- ADROLL_SANDBOX ------------------------------------------------------------------------
 
 
-def test_the_sandbox_is_refused_in_production(monkeypatch: Patch) -> None:
-    monkeypatch.setenv("DYNO", "web.1")
-    with pytest.raises(ConfigurationError, match="DYNO says that this is production") as caught:
+@pytest.mark.parametrize(
+    ("name", "value"), [("DYNO", "web.1"), ("APP_ENV", "Production"), ("STAGE", "prod")]
+)
+def test_the_sandbox_is_refused_in_production(monkeypatch: Patch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name} says that this is production") as caught:
         Settings.from_mapping({"ADROLL_SANDBOX": True})
     assert caught.value.slug == "sandbox-in-production"
     monkeypatch.setenv(local_only.ALLOW_PRODUCTION, "1")

@@ -510,6 +510,13 @@ def test_the_axis_ends_a_little_above_the_highest_and_has_four_steps() -> None:
         assert formats.axis_end(plot) % 4 == 0
 
 
+def test_an_axis_has_twelve_labels_at_most_and_five_on_a_phone() -> None:
+    for steps, wide, on_a_phone in ((5, 5, 5), (12, 12, 4), (24, 12, 4), (28, 10, 5)):
+        classes = [text.get("class") for text in drawn([1.0] * steps).iter("text")]
+        assert classes.count("major") == on_a_phone
+        assert classes.count("major") + classes.count("minor") == wide
+
+
 def test_a_line_has_a_gap_where_nothing_is_known() -> None:
     plot = drawn([0.5, 0.5, None, 1.0, None], are_lines=True)
     line, dots = (path.get("d") for path in plot.iter("path"))

@@ -60,6 +60,18 @@ def test_too_few_is_told_by_the_shops_own_hours(
     assert (found.level if found else "") == level
 
 
+def test_a_shop_of_good_and_bad_weeks_has_no_alarm_on_a_day_like_those_before() -> None:
+    def days(of_week: tuple[int, int]) -> dict[int, int]:
+        opened = [hour for hour in range(NOON - 35 * 24, NOON) if 8 <= hour % 24 < 20]
+        before = {hour: of_week[(NOON + 11 - hour) // (7 * 24) % 2] for hour in opened}
+        return {hour: 20 if hour >= MIDNIGHT else number for hour, number in before.items()}
+
+    for of_week, level in (((50, 50), "low"), ((20, 80), "")):
+        found = watched("purchase", EID, days(of_week), NOON * HOUR)
+        assert found is not None
+        assert found.level == level, of_week
+
+
 def test_it_is_over_once_the_day_is_no_longer_one_of_few() -> None:
     broken = by_day(until=NOON - 3)  # since nine o'clock
     for hours, level in ((0, "low"), (1, ""), (8, "")):

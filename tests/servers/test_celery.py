@@ -17,13 +17,15 @@ import pytest
 from celery import Celery
 from flask import Flask
 
-from adroll_flask import ConfigurationError
+from adroll_flask import ConfigurationError, report_conversion
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.sandbox import RunningSandbox as Sandbox
+from adroll_flask.sandbox.event_checks import Account
 from tests.findings.test_paid_orders import PayingShop
 from tests.support import PATIENCE, answers, eventually, lacking, started
 from tests.support.outbox_engines import NewEvent
 from tests.support.shops import Shop, orders
+from tests.support.visits import ORDER, VISIT
 
 BROKERS = {
     "RabbitMQ": ("amqp://guest:guest@127.0.0.1:5672//", 5672),
@@ -159,6 +161,24 @@ def test_where_all_is_off_the_task_delivers_nothing(make_app: Callable[..., Flas
     outbox.put(NewEvent("f" * 32, "purchase", "", False, None, b"{}", 0.0))
     deliver_with(Celery("shop", set_as_current=False), app)()
     assert outbox.lookups.bytes_waiting(), "of a copy of the real site's"
+
+
+def test_the_task_tells_how_many_events_ended(
+    make_app: Callable[..., Flask], sandbox: Sandbox
+) -> None:
+    account = Account()
+    app = make_app(
+        ADROLL_DELIVERY="worker",
+        ADROLL_API_URL=sandbox.api_url,
+        ADROLL_ACCESS_TOKEN=account.access_token,
+        ADROLL_ADVERTISABLE_EID=account.advertisable_eid,
+        ADROLL_PIXEL_EID=account.pixel_eid,
+    )
+    with app.test_request_context("/", **VISIT):
+        for number in range(3):
+            assert report_conversion(**ORDER | {"order_id": number})
+    deliver = deliver_with(Celery("shop", set_as_current=False), app)
+    assert (deliver(), deliver()) == (3, 0)
 
 
 def test_a_child_of_one_task_ends_holds_and_asks_for_the_paid_orders(
