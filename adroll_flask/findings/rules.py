@@ -363,7 +363,8 @@ def _destination_of(moment: Moment) -> Iterator[Finding]:
         failures = counted(now.failures, "request").removeprefix("1 ")
         about |= {"since": now.last_error_at, "severity": "error" if late > HOUR else None}
         about |= {"failures": failures, "error": error or "no answer", "again": again} | own
-        yield finding_of("request-failed", **about)
+        answered = "/answered" if error.startswith("http_") else ""
+        yield finding_of(f"request-failed{answered}", **about)
     elif now.paused_for > 0:
         about |= {"since": None, "wait_for": span(now.paused_for)} | own
         yield finding_of("delivery-paused", why=f" ({error})" if error else "", **about)

@@ -214,6 +214,14 @@ def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker, delivery: 
     assert is_gone(shop, "nobody-delivers"), "nothing is due"
 
 
+def test_where_adroll_answers_nobody_is_sent_to_look_at_the_network(shop: DashboardShop) -> None:
+    shop.destination.failed("http_429: too many requests")
+    found = seen(shop, "request-failed", "AdRoll takes nothing at present", severity="warning")
+    assert "(http_429: too many requests)" in found["sentence"]
+    assert "out of reach" not in found["sentence"]
+    assert "Internet" not in found["todo"]
+
+
 def test_an_outage_after_which_nobody_is_there_any_more_is_no_outage(shop: DashboardShop) -> None:
     """It was said for 16 minutes that all is sent within half a minute of AdRoll's return."""
     assert shop.runtime.thread.stop(PATIENCE)
