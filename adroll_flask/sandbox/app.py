@@ -88,7 +88,7 @@ def create_app(
         app.wsgi_app,
         sandbox.faults,
         lambda *told: _witness(sandbox, *told),
-        immune=frozenset({"/", "/faults", "/events", "/requests", "/live", "/tracked", "/totals"}),
+        immune=frozenset({"/", "/faults", "/events", "/requests", "/live", "/totals"}),
     )
     return app
 

@@ -60,7 +60,7 @@ class Fault:
     #: The answer instead of the sandbox's own.
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: Text, or any JSON value, which is then sent as JSON.
+    #: A text; or an object, a list or a number, which is sent as JSON.
     body: Any = None
     content_type: str | None = None
     #: With ``status``, ``body`` or ``hang``: whether the sandbox judges and takes the batch first.
@@ -241,7 +241,8 @@ def _about(fault: Fault, events: Iterable[Any]) -> bool:
     return False
 
 
-#: Told of each request that a fault met: path, fault, what became of the request.
+#: Told of a request that a fault ended or answered: its environ, the fault, what became of it, and
+#: the status of the answer, if any.
 Witness = Callable[["WSGIEnvironment", Fault, str, int | None], None]
 
 
@@ -277,20 +278,18 @@ class FaultyApp:
         if fault.reset or fault.hang is not None or fault.truncate or fault.headers or answers:
             status, headers, body = _run(self._app, environ)
             if fault.reset == "after":
-                self._drop(environ, fault, "reset after taking", status=None)
+                self._drop(environ, fault, "reset after taking")
             if fault.hang is not None:
                 self._faults.wait(fault.hang)
-                self._drop(environ, fault, "hung after taking", status=None)
+                self._drop(environ, fault, "hung after taking")
             if answers:
                 return self._answer(environ, fault, start_response)
             headers = [*headers, *fault.headers.items()]
             return self._send(environ, fault, start_response, status, headers, body)
         return self._app(environ, start_response)
 
-    def _drop(
-        self, environ: WSGIEnvironment, fault: Fault, outcome: str, status: int | None = None
-    ) -> None:
-        self._witness(environ, fault, outcome, status)
+    def _drop(self, environ: WSGIEnvironment, fault: Fault, outcome: str) -> None:
+        self._witness(environ, fault, outcome, None)
         raise Dropped(outcome)
 
     def _answer(

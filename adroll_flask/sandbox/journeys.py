@@ -1,9 +1,10 @@
-"""Who came how: clicks and cookies, joined to the steps of one visitor."""
+"""How visitors came: the clicks and pages of each, joined by click id and cookie."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 Record = dict[str, Any]
@@ -12,13 +13,12 @@ _V = TypeVar("_V")
 _STEPS = 12
 
 
+@dataclass(slots=True)
 class _Visitor:
-    __slots__ = ("clicked", "steps")
-
-    def __init__(self) -> None:
-        #: The newest steps; :attr:`clicked` stays when the click is none of them any more.
-        self.steps: deque[Record] = deque(maxlen=_STEPS)
-        self.clicked: bool = False
+    #: Whether the visitor came by the ad, which may be longer ago than the steps that are kept.
+    clicked: bool = False
+    #: The newest steps, oldest first.
+    steps: deque[Record] = field(default_factory=lambda: deque(maxlen=_STEPS))
 
 
 class Journeys:
@@ -34,14 +34,14 @@ class Journeys:
         self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
 
     def click(self, adct: str, to: str, now: float) -> None:
-        """A click on the ad led to ``to``."""
+        """Keep a click on the ad, which led to ``to``."""
         remember(self.clicks, adct, {"adct": adct, "at": now, "to": to}, self._keep)
         visitor = self._visitor(adct, None)
         visitor.clicked = True
         visitor.steps.append({"what": "click", "at": now, "detail": _host(to)})
 
     def page(self, cookie: str, adct: str | None, url: str | None, now: float, by: str) -> None:
-        """The pixel ran in a page; ``by`` says who made the cookie that it found or made."""
+        """Keep that the pixel ran in a page; ``by`` says who made the cookie: site or pixel."""
         entry = self._cookies.get(cookie) or {"value": cookie, "at": now, "by": by, "pages": 0}
         entry["pages"] += 1
         remember(self._cookies, cookie, entry, self._keep)
@@ -52,7 +52,7 @@ class Journeys:
         self._visitor(None, cookie).steps.append({"what": what, "at": now, "detail": detail})
 
     def trace(self, event: Any, what: str, name: str | None, at: float) -> Record:
-        """Return how the visitor of an event came here, then make the event a step of theirs.
+        """Return how the visitor of an event came here, and keep the event as a further step.
 
         :param at: when it happened, epoch seconds; events may arrive long after that.
         """
@@ -61,18 +61,15 @@ class Journeys:
         adct = _text(held.get("adct"))
         cookie = _text(held.get("first_party_cookie"))
         steps: list[Record] = []
-        clicked = False
+        matched_by = None
         if adct or cookie:
             visitor = self._visitor(adct, cookie)
-            clicked = visitor.clicked
+            if adct in self.clicks:
+                matched_by = "click id"
+            elif visitor.clicked:
+                matched_by = "first-party cookie"
             steps = sorted(visitor.steps, key=_at)
             visitor.steps.append({"what": what, "at": at, "detail": name})
-        click = self.clicks.get(adct) if adct else None
-        matched_by = None
-        if click:
-            matched_by = "click id"
-        elif clicked:
-            matched_by = "first-party cookie"
         return {
             "matched_by": matched_by,
             "click": self._click(adct) if adct else None,
@@ -95,18 +92,20 @@ class Journeys:
         }
 
     def _visitor(self, adct: str | None, cookie: str | None) -> _Visitor:
-        keys = [kind + value for kind, value in (("a:", adct), ("c:", cookie)) if value]
-        known_visitors = {
-            id(self._visitors[key]): self._visitors[key] for key in keys if key in self._visitors
-        }
-        visitor = next(iter(known_visitors.values()), None) or _Visitor()
-        if len(known_visitors) == 2:
-            # A click and a cookie that were strangers until now: one visitor, one line of steps.
-            steps = sorted(
-                (step for stranger in known_visitors.values() for step in stranger.steps), key=_at
-            )
-            visitor.steps = deque(steps, maxlen=_STEPS)
-            visitor.clicked = any(stranger.clicked for stranger in known_visitors.values())
+        """Return the visitor who has this click id, this cookie, or both; a new one if none has."""
+        keys = []
+        if adct:
+            keys.append("a:" + adct)
+        if cookie:
+            keys.append("c:" + cookie)
+        visitors = [self._visitors[key] for key in keys if key in self._visitors]
+        visitor = visitors[0] if visitors else _Visitor()
+        for other in visitors[1:]:
+            if other is not visitor:
+                # The click and the cookie were two visitors until now. From here on they are one.
+                visitor.clicked = visitor.clicked or other.clicked
+                steps = sorted([*visitor.steps, *other.steps], key=_at)
+                visitor.steps = deque(steps, maxlen=_STEPS)
         for key in keys:
             remember(self._visitors, key, visitor, 2 * self._keep)
         return visitor

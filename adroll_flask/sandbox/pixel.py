@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from flask import Blueprint, Response, abort, request
 
@@ -96,30 +96,21 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
     cookie = message.get("cookie")
     page = message.get("page")
     attributes = message.get("attributes")
-    click = _click_id_in(page) if isinstance(page, str) else None
-    page = page if value_checks.url(page) is None else None
+    # As the browser has it: browsers leave some characters as they are that no URL may hold.
+    if not isinstance(page, str) or not page.startswith(("http://", "https://")):
+        page = ""
+    query = page.partition("#")[0].partition("?")[2]
+    [click] = parse_qs(query).get("adct", [""])[:1]
     return {
         "kind": message["kind"],
         "cookie": cookie if value_checks.cookie(cookie) is None else None,
         "adopted": message.get("adopted") is True,
-        "page": page,
-        "adct": click,
+        "page": page or None,
+        "adct": click if value_checks.click_id(click) is None else None,
         "name": _bounded(message.get("name")),
         "order_id": _bounded(message.get("order_id")),
         "attributes": attributes if isinstance(attributes, dict) else None,
     }
-
-
-def _click_id_in(page: str) -> str | None:
-    """The click id in a page's address, which a browser may have with characters that no event's
-    URL may have, such as a "%" alone."""
-    try:
-        query = urlsplit(page).query
-    except ValueError:
-        return None
-    for click in parse_qs(query).get("adct", []):
-        return click if value_checks.click_id(click) is None else None
-    return None
 
 
 def _bounded(value: Any) -> str | None:

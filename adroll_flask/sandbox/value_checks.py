@@ -32,7 +32,6 @@ CURRENCIES = frozenset(_CURRENCIES.split())
 # "Usually 22 characters", so other lengths are not refused.
 EID = re.compile(r"[A-Z0-9]{8,64}\Z")
 _CLICK_ID = re.compile(r"[\x21-\x7e]{1,240}\Z")
-# What the pixel hands out after normalising; the second form is what AdRoll's samples write.
 #: What RFC 6265 (section 4.1.1) lets a cookie's value hold. The pixel keeps whatever it finds.
 _COOKIE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{1,80}\Z")
 #: What the pixel would not leave as it is: a marker, a hyphen at the end.

@@ -231,7 +231,7 @@ def test_an_event_is_matched_however_many_pages_the_visitor_saw(api: Api) -> Non
     assert journey["steps"][-1]["detail"] == "/page/19"
 
 
-@pytest.mark.parametrize("query", ["q=100%", "q=a`b", "q=ü"])
+@pytest.mark.parametrize("query", ["q=100%", "q=a`b"])
 def test_the_click_id_of_a_page_counts_whatever_else_its_address_has(api: Api, query: str) -> None:
     beacon(api, page=f"http://shop.test/?{query}&adct={click(api)}")
     api.post([{**LEAST, IDS: {"first_party_cookie": COOKIE}}])
