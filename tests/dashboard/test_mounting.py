@@ -49,8 +49,15 @@ def test_what_cannot_be_mounted_says_why(make_app: AppMaker) -> None:
     for nobody in (None, True, "staff"):
         with pytest.raises(ConfigurationError, match="access= has to be a function"):
             adroll.dashboard(app, access=nobody)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="this app has no AdRoll; call"):
+    with pytest.raises(ConfigurationError, match="dashboard: this app has no AdRoll; call"):
         adroll.dashboard(Flask("another"), access=lambda: True)
+    with Flask("another").app_context():
+        for call, ask in (
+            ("reconcile", lambda: adroll.reconcile([])),
+            ("counters", adroll.counters),
+        ):
+            with pytest.raises(ConfigurationError, match=f"{call}: this app has no AdRoll; call"):
+                ask()
     assert app.test_client().get(WHERE).status_code == 404
     another = make_app(adroll)
     adroll.dashboard(another, access=lambda: True)

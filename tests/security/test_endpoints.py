@@ -423,6 +423,26 @@ def test_no_header_of_a_visitor_changes_the_address(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "chain", "sender"),
+    [
+        ("8.8.4.4", "", "visitor"),
+        ("10.0.0.5", "", "private"),
+        (None, "", "none"),
+        ("8.8.4.4", "8.8.4.4", "visitor"),
+        ("8.8.4.4", "192.0.2.1", "proxy"),
+        ("10.0.0.5", "10.0.0.5", "visitor"),  # in the proxy's own network
+        ("10.0.0.5", "8.8.4.4, 10.0.0.5", "private"),
+    ],
+)
+def test_check_is_told_whose_address_the_site_sees(
+    site: Site, address: str | None, chain: str, sender: str
+) -> None:
+    headers = {"X-AdRoll-Check": "1"} | ({"X-Forwarded-For": chain} if chain else {})
+    answer = site.tell(CLICK, headers=headers, environ_overrides={"REMOTE_ADDR": address})
+    assert answer.headers["X-AdRoll-Sender"] == sender
+
+
+@pytest.mark.parametrize(
     ("chain", "expected"),
     [
         (f"{FORGED}, {FORGED}, 8.8.4.4", "8.8.4.4"),
