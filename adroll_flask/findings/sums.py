@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import accumulate
@@ -26,11 +27,15 @@ def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
 
 
 def worth_of(rows: Iterable[HistorySum]) -> Values:
-    """The values of *rows* by currency, the largest first."""
+    """The values of *rows* by currency, that of most events first. (1,500 JPY are less than 200
+    EUR.)"""
     sums: dict[str, Decimal] = {}
+    events: Counter[str] = Counter()
     for row in rows:
         sums[row.currency] = sums.get(row.currency, Decimal()) + row.value
-    return tuple(sorted((item for item in sums.items() if item[1]), key=lambda item: -item[1]))
+        events[row.currency] += row.events
+    currencies = sorted(sums, key=lambda currency: (-events[currency], -sums[currency]))
+    return tuple((currency, sums[currency]) for currency in currencies if sums[currency])
 
 
 def amount_text(value: Decimal, currency: str) -> str:

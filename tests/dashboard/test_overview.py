@@ -42,6 +42,13 @@ def test_the_way_adds_up_and_has_values_by_currency(shop: Shop) -> None:
     assert found["health"]["word"] == "good"
 
 
+def test_the_currency_of_most_orders_comes_first(shop: Shop) -> None:
+    shop.happened("delivered", value="1500 JPY")
+    shop.happened("delivered", 8, value="25 EUR")
+    [delivered] = [one for one in shop.json()["way"] if one["name"] == "delivered"]
+    assert delivered["values"] == [["EUR", "200"], ["JPY", "1500"]]
+
+
 def test_each_loss_has_a_reason_and_who_can_change_it(shop: Shop) -> None:
     """What is open is told first."""
     shop.happened("suppressed", 90, reason="consent_refused")

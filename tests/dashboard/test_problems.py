@@ -305,6 +305,18 @@ def test_a_problems_days_have_their_own_names_in_any_zone(make_app: AppMaker) ->
     assert re.findall(r"(\d+ \w+ \d{4})</th><td class=\"number\">1<", table) == [day]
 
 
+def test_who_may_only_look_reads_no_code_but_in_the_message_to_a_developer(
+    make_app: AppMaker,
+) -> None:
+    shop = DashboardShop(make_app)
+    shop.extension.paid_orders(lambda _since, _until: [])
+    shop.deliver("1001")
+    for may_act in (True, False):
+        shop.may_act = may_act
+        assert ('<pre class="code"' in shop.html("match-quality")) == may_act
+        assert ("@adroll.paid_orders" in shop.html("orders")) == may_act
+
+
 @pytest.mark.parametrize("name", sorted(finding.TABLE))
 def test_who_may_only_look_reads_whole_sentences_and_no_command(name: str) -> None:
     entry = finding.TABLE[name]
