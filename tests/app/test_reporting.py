@@ -603,9 +603,12 @@ def test_a_release_that_does_not_fit_its_hold_is_a_dead_letter(make_app: AppMake
     report(app, value=None, currency=None, hold=True)
     with app.app_context():
         release_conversion("1001", value="5.00")  # no currency, then or now
-    (row,) = app.extensions["adroll"].outbox.lookups.list("dead")
+    lookups = app.extensions["adroll"].outbox.lookups
+    (row,) = lookups.list("dead")
     assert row.reason == "invalid:release"
     assert "currency" in row.error
+    [counted] = lookups.history(0, ("outcome", "reason"))
+    assert (counted.outcome, counted.reason, counted.events) == ("invalid", row.reason, 1)
 
 
 @pytest.mark.parametrize(
