@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -53,7 +52,7 @@ _NEEDED_BY_PURCHASE = _NEEDED | {"order_id", "value", "currency", "deduplication
 _CALL_CHECKS: Checks = {
     **{name: CHECKS[name] for name in FIELD_NAMES if name in CHECKS},
     "external_data": accept_external_data,
-    "deduplication_key": partial(accept_id, field="deduplication_key"),
+    "deduplication_key": accept_id,
     "email": None,
     "product_map": None,
 }
