@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor as Pool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -215,6 +216,27 @@ def test_nothing_follows_half_an_entry(
 
     found = [texts(read_file(file).bodies) for file in files_of(folder)]
     assert found == [[b"one"], [b"three"]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        ((errno.ENOSPC, errno.EDQUOT), "disk_full"),
+        ((errno.EROFS, errno.EACCES, errno.EPERM), "read_only"),
+        ((errno.EFBIG,), "too_large"),
+        ((errno.EIO,), "unavailable"),
+    ],
+)
+def test_what_a_disk_refuses_has_the_name_of_what_to_do(
+    journal: Journal, monkeypatch: Patch, numbers: tuple[int, ...], reason: str
+) -> None:
+    for number in numbers:
+        with monkeypatch.context() as patch:
+            fault = OSError(number, os.strerror(number))
+            patch.setattr(os, "write", Mock(side_effect=fault))
+            with pytest.raises(OutboxFailed) as caught:
+                journal.append(line(b"x"))
+        assert caught.value.reason == reason, os.strerror(number)
 
 
 @pytest.mark.parametrize("gone", ["file", "folder"])
