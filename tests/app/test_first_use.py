@@ -70,7 +70,9 @@ settings = {"ADROLL_API_URL": url, "ADROLL_LINGER": 0.05, "ADROLL_STRICT": True}
 settings["ADROLL_OUTBOX_SYNC"] = "full"
 app = create_app(settings, instance_path=folder)
 browser = app.test_client()
-assert "data-adroll" in browser.get("/?adct=click123").text
+page = browser.get("/?adct=click123")
+assert page.status_code == 200, "an error's page has the snippet, too"
+assert "data-adroll" in page.text
 assert browser.get_cookie("adroll_visitor") is not None
 browser.post("/cart", data={"product": "harbour-mug"})
 browser.get("/checkout")
