@@ -153,6 +153,17 @@ def test_an_app_that_takes_the_proxy_for_the_visitor_is_an_error_at_once(
         assert errors == []
 
 
+def test_an_app_that_is_told_of_no_visitor_is_an_error_at_once(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    # By a name of the internet, so that private addresses are not the site's own network.
+    forwarding = "proxy_set_header Host shop.example;"
+    with nginx_before(make_app, tmp_path, HONEST, forwarding=forwarding) as site:
+        found = checked(site.app, site.url("/", host="localhost"))
+    [error] = [one for one in found if one["code"] == "proxy-address"]
+    assert "takes a private or loopback address for the visitor's address" in error["sentence"]
+
+
 def test_a_page_without_the_snippet_is_an_error(honest: CachedSite) -> None:
     add_page(honest.app, "/zipped", Content_Encoding="identity, x-none")
     [error] = look(honest, "/zipped")["error"]
