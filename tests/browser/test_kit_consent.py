@@ -187,6 +187,18 @@ def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
     assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView", "addToCart"]
 
 
+def test_given_again_the_tab_keeps_nothing_from_before_the_no(site: KitSite, page: Page) -> None:
+    agree(site, page)
+    page.goto(site.url())
+    page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
+    page.wait_for_function("sessionStorage.length == 0")
+    page.evaluate("adrollKit.consent(true)")
+    again = {"consent": True, "first_party_cookie": COOKIE}
+    assert site.wait_told(page, 3) == [GRANT, {"consent": False}, again]
+    # The click id was of a page that this yes is not about.
+    assert page.evaluate(f"JSON.parse({kit_site.KEPT})") == again
+
+
 def test_a_no_waits_for_the_answer_to_the_yes(site: KitSite, page: Page) -> None:
     """One that overtook it would not be what the server keeps, which is what it heard last; and the
     answer sets cookies, which would be back after the no's."""
