@@ -267,6 +267,13 @@ def test_the_stub_takes_all_five_methods_until_the_script_comes(site: KitSite, p
     assert page.evaluate("seen.tracked") == ["pageView", "addToCart"]
 
 
+def test_what_the_page_has_of_the_pixel_already_is_kept(site: KitSite, page: Page) -> None:
+    own = "<script>noted = []; adroll = []; adroll.track = (name) => noted.push(name)</script>"
+    site.open(page, own + site.tag())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+    assert page.evaluate("noted") == ["pageView"]
+
+
 def test_the_pixel_is_given_the_tags_nonce(site: KitSite, page: Page) -> None:
     policy = "script-src 'nonce-abc123'; connect-src 'self'"
     site.open(page, site.tag(nonce="abc123"), Content_Security_Policy=policy)
