@@ -306,6 +306,12 @@ def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
     agree(site, page, "<script>__tcfapi = () => { throw 1 }</script>")
 
 
+def test_a_cmp_that_cannot_answer_is_no_answer(site: KitSite, page: Page) -> None:
+    """It has no data then (IAB, "CMP API", addEventListener)."""
+    late = "(command, version, callback) => setTimeout(callback, 0, null, false)"
+    agree(site, page, f"<script>__tcfapi = {late}</script>")
+
+
 # -- Consent Mode ------------------------------------------------------------------------------
 
 
