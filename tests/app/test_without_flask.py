@@ -273,6 +273,22 @@ def test_a_flask_app_without_the_extension_is_told_so(monkeypatch: Patch) -> Non
         setattr(app, name, False)
 
 
+def test_a_function_that_needs_the_extension_is_named() -> None:
+    adroll = adroll_flask.AdRoll()
+    calls: dict[str, Callable[[], object]] = {
+        "flush": adroll.flush,
+        "reconcile": lambda: adroll.reconcile([]),
+        "counters": adroll.counters,
+    }
+    for name, call in calls.items():
+        told = f"^{name}: this app has no AdRoll; call AdRoll"
+        with (
+            Flask("shop").app_context(),
+            pytest.raises(adroll_flask.ConfigurationError, match=told),
+        ):
+            call()
+
+
 # -- where there is no request, no Flask, or no WSGI at all; other people's logging ---------------
 
 
