@@ -544,14 +544,18 @@ def _all_suppressed(moment: Moment) -> Iterator[Finding]:
     (:func:`_too_few`), and all that it sees are suppressed events, which are as they should be."""
     lately = [row for row in moment.recent if row.at >= moment.now - WEEK]
     unsettled = {row.event_name for row in moment.unsettled}
+    are_others_reported = bool(unsettled) or any(row.outcome != "suppressed" for row in lately)
     for name, rows in by(lambda row: row.event_name, lately).items():
         reasons: Counter[str] = Counter()
         for row in rows:
             reasons[row.reason] += row.events
         [(reason, _)] = reasons.most_common(1)
         is_all = {row.outcome for row in rows} == {"suppressed"} and name not in unsettled
-        # Of an answer that cannot be read another finding tells.
-        if is_all and reasons.total() >= _TELLING and reason != "consent_error":
+        # A site may leave all events of a name out on purpose, by a before_report function that
+        # lets others through. Of an answer that cannot be read another finding tells.
+        is_meant = reason == "before_report" and are_others_reported
+        is_told = reason == "consent_error"
+        if is_all and reasons.total() >= _TELLING and not is_meant and not is_told:
             why = meaning("suppressed", reason).title
             finding = f"all-suppressed/{reason}"
             yield finding_of(finding, key=name, name=name, why=why, **total(rows))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import AdRoll, prometheus, report_conversion, signals
+from adroll_flask import AdRoll, prometheus, report_conversion, report_event, signals
 from adroll_flask.events.event import Event
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import ingest, schema
@@ -643,6 +643,23 @@ def test_a_new_shop_whose_orders_are_all_suppressed_is_told(
     answers[0] = True
     lets_through.append(True)
     shop.report("20")
+    assert is_gone(shop, "all-suppressed")
+
+
+def test_a_site_that_leaves_one_kind_of_event_out_is_not_told(make_app: AppMaker) -> None:
+    shop = DashboardShop(make_app)
+
+    @shop.extension.before_report
+    def orders_alone(event: Event) -> Event | None:
+        return event if event.event_name == "purchase" else None
+
+    for _ in range(20):
+        with shop.app.test_request_context("/", **visits.VISIT):
+            assert report_event("addToCart").status == "suppressed"
+    seen(shop, "all-suppressed", "None of 20 events “addToCart”", key="addToCart", events=20)
+    shop.report("1001")
+    assert is_gone(shop, "all-suppressed")
+    shop.deliver("1002")
     assert is_gone(shop, "all-suppressed")
 
 
