@@ -339,7 +339,7 @@ class _Adapter:
             if may_change and not (request.endpoint or "").startswith(_OWN):
                 tracked = tracked or request_state.tracked_in(environ, runtime)
                 response = self._prepared(tracked, response)
-            request_state.tell_middleware(runtime)
+            request_state.tell_middleware(runtime, environ)
         except Exception as problem:
             runtime.leave_alone(problem)
         return response

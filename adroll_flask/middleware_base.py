@@ -162,7 +162,7 @@ class BaseMiddleware(Generic[_App]):
         """Begin a request."""
         self.runtime.begin()
         if self.runtime.settings.enabled:
-            request_state.tell_middleware(self.runtime)
+            request_state.tell_middleware(self.runtime, environ)
         tracked = TrackedRequest(self.runtime.visitors, environ)
         return MiddlewareRequest(self.runtime, tracked), tracked
 

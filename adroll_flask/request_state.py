@@ -196,15 +196,25 @@ def tracked_before(runtime: Runtime) -> TrackedRequest | None:
     return request().environ.get(runtime.environ_key) if has_request_context() else None
 
 
-def tell_middleware(runtime: Runtime) -> None:
+def tell_middleware(runtime: Runtime, environ: WSGIEnvironment) -> None:
     """Tell the middleware of ours around this app, if any, that *runtime*'s is at work within it.
 
-    What is between the two may have made an environ of its own, as a bridge from ASGI does. In a
-    request that a view makes of its own app there is nothing to tell.
+    What is between the two may have made an environ of its own, as a bridge from ASGI does. A view
+    may also ask an app, its own or another one, for something else than it was asked for itself:
+    then there is nothing to tell.
+
+    :param environ: of the request that *runtime*'s app has.
     """
     under = _middleware_request.get()
-    if under is not None and under.tracked is not None and under.runtime is not runtime:
-        under.tracked.is_served_within = True
+    if under is None or under.tracked is None or under.runtime is runtime:
+        return
+    outer = under.tracked
+    inner = TrackedRequest(runtime.visitors, environ)
+    # What is between may change the path (a locale) or the host (ProxyFix), but hardly both.
+    is_of_browser = outer.path == inner.path or outer.host == inner.host
+    query = environ.get("QUERY_STRING", "")
+    if is_of_browser and outer.environ.get("QUERY_STRING", "") == query:
+        outer.is_served_within = True
 
 
 # -- the session ---------------------------------------------------------------------------

@@ -161,15 +161,17 @@ def test_of_two_around_one_app_the_inner_one_counts(wsgi_wrap: Wrap, visit: str)
     assert "Set-Cookie" not in refused.headers
 
 
-def test_a_request_that_a_view_makes_of_its_own_app_takes_nothing_from_its_page(
-    wsgi_wrap: Wrap,
+@pytest.mark.parametrize("apps", [1, 2], ids=["its own app", "another app"])
+@pytest.mark.parametrize("path", ["/", "/?adct=c"])
+def test_a_request_that_a_view_makes_takes_nothing_from_its_page(
+    wsgi_wrap: Wrap, path: str, apps: int
 ) -> None:
-    served: list[Any] = []
     app = Flask("shop")
+    served = [wsgi_wrap(app.wsgi_app) for _ in range(apps)]
+    asked = Client(served[-1])
     app.add_url_rule("/part", "part", lambda: "<p>A</p>")
-    app.add_url_rule("/", "index", lambda: PAGE + Client(served[0]).get("/part").text)
-    served.append(wsgi_wrap(app.wsgi_app))
-    page = Client(served[0]).get("/")
+    app.add_url_rule("/", "index", lambda: PAGE + asked.get("/part", "http://stock").text)
+    page = Client(served[0]).get(path)
     assert len(page.headers.getlist("Set-Cookie")) == 2
     assert page.text.count("data-adroll") == 1
 
