@@ -268,7 +268,7 @@ def _copy_of(thing: Any) -> Any:
 
 def _with_headers(response: Response, headers: Headers) -> Response:
     """A copy of *response* with *headers*, or itself where it has the same."""
-    if list(headers) == list(response.headers):
+    if vars(headers) == vars(response.headers):
         return response
     copied: Response = _copy_of(response)
     copied.headers = headers

@@ -54,7 +54,10 @@ class PerProcess(Generic[_T]):
         try:
             return self._made[pid]
         except KeyError:
-            own = self._made.setdefault(pid, self._make())
+            return self._begin(pid)
+
+    def _begin(self, pid: int) -> _T:
+        own = self._made.setdefault(pid, self._make())
         if self._left is not None:
             for other in [other for other in self._made if other != pid]:
                 inherited = self._made.pop(other, None)
@@ -87,8 +90,9 @@ class made_once(cached_property[_T]):
         def __get__(self, instance, owner=None):
             if instance is None:
                 return self
+            make = self.func
             # setdefault is atomic. Later look-ups find the value itself and do not come here.
-            return instance.__dict__.setdefault(self.attrname, self.func(instance))
+            return instance.__dict__.setdefault(self.attrname, make(instance))
 
 
 def never_collect(thing: object) -> None:

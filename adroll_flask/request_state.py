@@ -223,7 +223,9 @@ def tell_middleware(runtime: Runtime, environ: WSGIEnvironment) -> None:
 def identified() -> Mapping[str, Any]:
     """What ``identify()`` said of the visitor."""
     kept = _look(current_session(), _IDENTITY)
-    return {name: kept[name] for name in KNOWN if name in kept} if isinstance(kept, dict) else {}
+    if not isinstance(kept, dict):
+        return {}
+    return {name: value for name, value in kept.items() if name in KNOWN}
 
 
 def remember(identity: dict[str, Any]) -> None:

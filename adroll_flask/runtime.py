@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -220,7 +221,7 @@ class Runtime:
         """Send the signal for a record that the response writes, and erase the waiting events of a
         visitor who says no."""
         if tracked.withdrawn:
-            self.of_visitor(lambda: self.reporter.withdraw(tracked.record_id), None)
+            self.of_visitor(partial(self.reporter.withdraw, tracked.record_id), None)
         if tracked.written is not None and visitor_identified.receivers:
             self.announce(visitor_identified, visitor=tracked.visitor_of(tracked.written, True))
 

@@ -72,8 +72,7 @@ class _Process:
         #: Until when the thread sends after it was stopped.
         self.drain_until: float = 0.0
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.running.locked() or time.monotonic() - self.made_at < _BEGINS
 
 
@@ -108,12 +107,12 @@ class DeliveryThread:
     @property
     def alive(self) -> bool:
         """True while this process's thread runs."""
-        return self._processes.own().alive
+        return self._processes.own().is_alive()
 
     def start(self) -> None:
         """Start this process's thread unless it runs; cheap then."""
         process = self._processes.own()
-        if process.alive or self._delivery == "sync":
+        if process.is_alive() or self._delivery == "sync":
             return
         if process.stop.is_set() or not forks.may_start_threads():
             return  # the outbox keeps the events
@@ -196,7 +195,7 @@ class DeliveryThread:
     def nudge(self) -> None:
         """Tell that an event was put. After 100 nothing lingers, except in a burst."""
         process = self._processes.own()
-        if not process.alive:
+        if not process.is_alive():
             self.start()
         now = time.monotonic()
         if now - process.since > _WITHIN:
@@ -224,7 +223,7 @@ class DeliveryThread:
         self._wake(process)
         try:
             # The thread imports what sends. To do that here would take a request's time.
-            while process.alive and (not process.ready or deliverer.gates):
+            while process.is_alive() and (not process.ready or deliverer.gates):
                 remaining = until - time.monotonic()
                 if remaining <= 0:
                     return queue.waiting(deliverer.accounts, until)

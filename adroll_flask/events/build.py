@@ -5,8 +5,9 @@ It is imported by the first report. ``docs/reference/events.md`` lists what each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -95,12 +96,10 @@ class Built:
     def __post_init__(self) -> None:
         self.coverage = self.event.coverage
 
-    @property
     def kept_key(self) -> str | None:
         """The key as the outbox keeps it."""
         return None if self.key is None else names.kept_key(self.key, self.defaults.dedupe_secret)
 
-    @property
     def value_digest(self) -> str:
         """Value and currency: by it a second report of the same key with others is noticed."""
         return f"{self.event.value!s} {self.event.currency}"
@@ -141,21 +140,10 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
     needed = _NEEDED_BY_PURCHASE if name == "purchase" else _NEEDED
     dropped: list[tuple[str, str]] = []
     problems: list[EventError] = []
-
-    def leave_out(problem: EventError, name: str) -> None:
-        """Note that the field *name* is left out, or raise where it may not be.
-
-        :raises EventError: *problem*.
-        """
-        is_callers = fields.get(name) is not None
-        is_needed = name in needed or (name == "timestamp" and not is_callers)
-        if is_needed or (strict and is_callers):
-            raise problem
-        dropped.append((problem.field, problem.expected))
-
+    leave_out = partial(_leave_out, fields, needed, strict, dropped)
     values = values_of_call(fields, defaults, problems, dropped)
     for argument, why in _NOT_KNOWN.items():
-        if values.get(argument) is None and not any(argument == each.field for each in problems):
+        if values.get(argument) is None and argument not in [each.field for each in problems]:
             problems.append(EventError(argument, why))
     problems.sort(key=position_of)
     for problem in problems:
@@ -190,6 +178,25 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
             "which is hashed; user_id leaves as it is [user-id-is-an-address]"
         )
     return Built(event, payload, key or event.order_id, defaults, tuple(dropped), hidden)
+
+
+def _leave_out(
+    fields: Mapping[str, Any],
+    needed: Collection[str],
+    strict: bool,
+    dropped: list[tuple[str, str]],
+    problem: EventError,
+    name: str,
+) -> None:
+    """Note in *dropped* that the field *name* is left out, or raise where it may not be.
+
+    :raises EventError: *problem*.
+    """
+    is_callers = fields.get(name) is not None
+    is_needed = name in needed or (name == "timestamp" and not is_callers)
+    if is_needed or (strict and is_callers):
+        raise problem
+    dropped.append((problem.field, problem.expected))
 
 
 def values_of_call(

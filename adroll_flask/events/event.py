@@ -262,13 +262,16 @@ def wire_bytes(event: Event) -> bytes:
     """
     payload = json_of(event)
     if len(payload) > MAX_BYTES:
-        wire = json.loads(payload)
-        wire.update(wire.pop("event_attributes", {}))
-        largest = max(wire, key=lambda name: len(_encode(wire[name])))
-        raise EventError(
-            "event", f"takes at most {MAX_BYTES // 1024} KiB as JSON; {largest} is largest"
-        )
+        takes = f"takes at most {MAX_BYTES // 1024} KiB as JSON"
+        raise EventError("event", f"{takes}; {_largest_of(payload)} is largest")
     return payload
+
+
+def _largest_of(payload: bytes) -> str:
+    """The field of an event's JSON that takes the most room."""
+    wire: dict[str, Any] = json.loads(payload)
+    wire.update(wire.pop("event_attributes", {}))
+    return max(wire, key=lambda name: len(_encode(wire[name])))
 
 
 def json_schema() -> dict[str, Any]:
@@ -458,9 +461,10 @@ def accept_products(
         problems.append(EventError(problem.field, problem.expected))
         return
     currency = taken.get("currency")
-    taken["products"] = [
-        _accept_product(number, item, currency, problems) for number, item in enumerate(items)
-    ]
+    accepted = []
+    for number, item in enumerate(items):
+        accepted.append(_accept_product(number, item, currency, problems))
+    taken["products"] = accepted
 
 
 def _accept_product(
@@ -477,7 +481,10 @@ def _accept_product(
         return {}
     if item.get("product_id") is None:
         problems.append(EventError(f"products[{number}].product_id", "is required"))
-    return accept(item, problems, PRODUCT_CHECKS, number)
+    taken = accept(item, problems, PRODUCT_CHECKS, number)
+    if "price" in taken:
+        taken["price"] = rounded(taken["price"], currency)
+    return taken
 
 
 @functools.lru_cache(1024, typed=True)
@@ -517,12 +524,9 @@ def misfits(taken: Mapping[str, Any], now: float | None) -> list[EventError]:
 
 
 def round_amounts(values: dict[str, Any]) -> None:
-    """Give each amount its currency's decimals. The prices of an ``EventProduct`` have them."""
+    """Give each amount its currency's decimals. The prices of products have them."""
     currency = values.get("currency")
     for name in ("value", "total"):
         amount = values.get(name)
         if amount is not None:
             values[name] = rounded(amount, currency)
-    for item in values.get("products", ()):
-        if type(item) is dict and "price" in item:
-            item["price"] = rounded(item["price"], currency)

@@ -68,7 +68,7 @@ def _keywords(value: Any) -> str | None:
 
 def accept_event_name(value: Any) -> str:
     if isinstance(value, str) and value in EVENT_NAMES:
-        return str.__str__(value)
+        return value if type(value) is str else str.__str__(value)
     near = suggestion(value, EVENT_NAMES)
     raise EventError("event_name", f"takes one of {', '.join(EVENT_NAMES)}{near}")
 

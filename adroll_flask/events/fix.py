@@ -140,7 +140,7 @@ def rebuilt(
     fixed = event.checked(values, defaults.now, _PLACES)
     fixed, _ = hide(fixed, defaults)
     built = Built(fixed, event.wire_bytes(fixed), fixed.order_id, defaults)
-    if key and key != built.kept_key:
+    if key and key != built.kept_key():
         built.key = accept_id(key, "key")
     return built
 
@@ -208,4 +208,4 @@ def amend(
     :raises EventError: there is no such event.
     """
     built = rebuilt(payload, defaults, **changes)
-    return built.payload, built.value_digest, built.event.timestamp
+    return built.payload, built.value_digest(), built.event.timestamp

@@ -53,12 +53,11 @@ def accept_location(value: Any) -> str:
     """
     if not isinstance(value, str):
         raise EventError("page_location", f"{_TAKES}; it got {kind(value)}")
-    text = str.__str__(value)
+    text = value if type(value) is str else str.__str__(value)
     if len(text) <= MAX_LOCATION and _PLAIN(text):
         return text
-    if len(text) > _MAX_READ:  # without the part that is cut off in its middle
-        head = text[:_MAX_READ]
-        text = head[: max(head.rfind(mark) for mark in "/?&#") + 1]
+    if len(text) > _MAX_READ:
+        text = _whole_parts(text[:_MAX_READ])
     text = text.strip()
     match = _SCHEME.match(text)
     if match is None:
@@ -73,6 +72,11 @@ def accept_location(value: Any) -> str:
     if len(start) + len(rest) > MAX_LOCATION:
         rest = _shorten(rest, MAX_LOCATION - len(start))
     return start + rest
+
+
+def _whole_parts(head: str) -> str:
+    """*head* of a URL without the part that is cut off in its middle."""
+    return head[: max(head.rfind(mark) for mark in "/?&#") + 1]
 
 
 def _host_and_port(authority: str) -> str:
@@ -156,15 +160,14 @@ _AT = r"@|\uff20|%(?:25)*40|%(?:25)*EF%(?:25)*BC%(?:25)*A0"
 ADDRESS = re.compile(rf"[^\s@](?:{_AT})[^\s@]{{0,254}}[^\W\d]", re.IGNORECASE)
 
 
-#: Finds in a URL what may tell of a person: parameters, a fragment, an address. They need a
-#: question mark, "#", "@", "%" or a character that is not ASCII. (The pattern excludes the rest of
-#: ASCII: that makes one small set of it.)
-may_tell: Callable[[str], re.Match[str] | None] = re.compile(r"[^\x00-\"$&->A-\x7f]").search
-
-
 def may_hold_address(text: str) -> bool:
     """False: :data:`ADDRESS` finds nothing in *text*. It takes a fraction of the time."""
     return "@" in text or "%" in text or not text.isascii()
+
+
+def may_tell(url: str) -> bool:
+    """False: nothing in *url* tells of a person. It has no parameter, no fragment, no address."""
+    return "?" in url or "#" in url or may_hold_address(url)
 
 
 def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:

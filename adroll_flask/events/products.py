@@ -49,7 +49,7 @@ def gather(products: Any, product_map: Any = None) -> Sequence[Any]:
     """
     if product_map is not None:
         _check_map(product_map)
-    if not isinstance(products, list | tuple):
+    if type(products) is not list and not isinstance(products, tuple | list):
         if isinstance(products, str | bytes | int | float) or products is None:
             raise EventError("products", f"takes a list of products; it got {kind(products)}")
         alone = isinstance(products, Mapping) or not isinstance(products, Iterable)

@@ -82,7 +82,7 @@ def of(event: BriefRow | model.NewEvent, outcome: str, reason: str, now: float =
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
-    """Value and currency of :attr:`~adroll_flask.events.build.Built.value_digest`."""
+    """Value and currency of :meth:`~adroll_flask.events.build.Built.value_digest`."""
     if not digest:  # most events: only a purchase has a value
         return 0, ""
     amount, _, currency = digest.partition(" ")

@@ -457,7 +457,8 @@ def new_id(now: float) -> str:
     mine, counter = _ids.own()
     count = next(counter)
     # The 13 bits after the time tell events of one moment apart.
-    return f"{int(now * 256_000) << 72 | (count & 0x1FFF) << 59 | mine + (count >> 13):032x}"
+    number = int(now * 256_000) << 72 | (count & 0x1FFF) << 59 | mine + (count >> 13)
+    return number.to_bytes(16).hex()
 
 
 #: Beside the identifiers in an event's mask: somebody has imported it. The site did not report it,

@@ -57,11 +57,11 @@ def update_cookies(
     # Where the site's own code failed on the response, an error's page comes second.
     tracked.written = None
     tracked.carries_cookies = False
-    tracked.refused = html and tracked.decision.granted is False
+    decision = tracked.decision
+    tracked.refused = html and decision.granted is False
     clicked = tracked.adct is not None
     if not (html or clicked or tracked.forgotten):
         return
-    decision = tracked.decision
     cookies = tracked.seen
     if not decision.granted or tracked.forgotten:
         taken_back = decision.granted is False or tracked.forgotten

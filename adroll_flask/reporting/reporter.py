@@ -119,10 +119,11 @@ class Reporter:
         self, name: str, fields: Mapping[str, Any], tracked: CurrentRequest, strict: bool
     ) -> Receipt:
         """Report one event; keep one that is wrong as a dead letter."""
-        arguments = {name: value for name, value in fields.items() if value is not None}
+        arguments = {**fields}
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
-        hold = arguments.pop("hold", False)
+        hold = arguments.pop("hold", None)
+        is_held = hold is not None and hold is not False
         # With visitor= the current request may be somebody else's, such as a payment provider's. No
         # value of the event is taken from it. visitor=None says that there is no visitor.
         own = None if "visitor" in fields else tracked
@@ -155,7 +156,7 @@ class Reporter:
                 self._log_dropped_and_hidden(name, built.dropped, built.hidden)
             new = self.new_event(built)
             page = built.event.page_location
-            if hold is not False:
+            if is_held:
                 new.held_for = self._held_for(hold, built, strict)
         except EventError as problem:
             # A browser that keeps no cookies is no programmer's error.
@@ -168,12 +169,12 @@ class Reporter:
                 new = self._draft(name, arguments, defaults)
             # Nobody knows whether an event with hold= was paid. The reason of its dead letter
             # begins with "held:", and no retry sends it.
-            reason = problem.field if hold is False else f"held:{problem.field}"
+            reason = f"held:{problem.field}" if is_held else problem.field
             new.dead = (f"invalid:{reason}", str(problem))
             self.counters.add("event_invalid", problem.field.partition("[")[0])
         new.dry_run = self.is_dry_run(page, tracked)
         # The orders of an app that is being debugged come from its developer's address.
-        if own is not None and not strict and "ip" not in arguments:
+        if own is not None and not strict and arguments.get("ip") is None:
             new.sender = own.sender_note
         return self._put(name, new, built, session)
 
@@ -262,7 +263,7 @@ class Reporter:
         :raises EventError: with *strict*: there is no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
-            if field in fields:
+            if fields.get(field) is not None:
                 continue
             if strict:
                 raise EventError(field, why)
@@ -273,7 +274,8 @@ class Reporter:
                     field,
                     why,
                 )
-        if not by_token or self.functions.identity is None or fields.keys() & {"email", "user_id"}:
+        is_known = fields.get("email") is not None or fields.get("user_id") is not None
+        if is_known or not by_token or self.functions.identity is None:
             return
         if self.counters.add("identity_not_asked"):
             logger.warning(
@@ -289,9 +291,9 @@ class Reporter:
         account = event.advertisable_eid or self._account_at(event.page_location, None)
         id = model.new_id(self.clock())
         new = model.NewEvent(
-            id, event.event_name, account, False, built.kept_key, built.payload, event.timestamp
+            id, event.event_name, account, False, built.kept_key(), built.payload, event.timestamp
         )
-        new.digest = built.value_digest
+        new.digest = built.value_digest()
         new.identifiers = built.coverage.mask
         new.known_since = built.defaults.known_since
         new.record_id = built.defaults.record_id

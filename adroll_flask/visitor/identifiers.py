@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import AF_INET, inet_pton
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
-from adroll_flask.errors import EventError
+from adroll_flask.errors import EventError, let_through
 
 #: Characters of a click id: a visitor token of 450 characters has to hold it.
 MAX_ADCT = 240
@@ -55,9 +56,6 @@ _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: What no text of an event holds: C0 and C1 controls, halves of surrogate pairs.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROLS = re.compile(f"{CONTROL.pattern}+")
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-#: Most addresses: an IPv4 address in its plain form.
-IPV4 = re.compile(rf"^(?:{_OCTET}\.){{3}}{_OCTET}$")
 #: JavaScript's ``String(date)`` and ``date.toUTCString()``.
 _JS_DATE = re.compile(r"[A-Z][a-z]{2},? .*\d\d:\d\d:\d\d(?: .*)?\Z", re.ASCII)
 _ZONE_NAME = re.compile(r"\b(?:GMT|UTC)(?=[+-])")
@@ -249,9 +247,7 @@ def accept_id(value: object, field: str = "id", *, any_number: bool = False) -> 
     >>> accept_id(42)
     '42'
     """
-    # A subclass of str (an enum's member, a template's markup) may print as something else.
-    is_text = isinstance(value, str)
-    text = str.__str__(value) if is_text else _id_of(value, field, any_number)
+    text = value if type(value) is str else _id_of(value, field, any_number)
     if len(text) > MAX_TEXT:
         raise EventError(field, f"takes a text of at most {MAX_TEXT} characters")
     text = text.strip()
@@ -263,6 +259,9 @@ def accept_id(value: object, field: str = "id", *, any_number: bool = False) -> 
 
 
 def _id_of(value: Any, field: str, any_number: bool) -> str:
+    if isinstance(value, str):
+        # A subclass of str (an enum's member, a template's markup) may print as something else.
+        return str.__str__(value)
     if isinstance(value, UUID):
         return str(value)
     if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
@@ -341,13 +340,23 @@ def normalise_ip(text: str) -> str:
     >>> normalise_ip("[::ffff:203.0.113.9]:443")
     '203.0.113.9'
     """
+    if type(text) is str and ":" not in text and _is_plain_ipv4(text):
+        return text
     if isinstance(text, str):
-        if IPV4.fullmatch(text):
-            return str.__str__(text)  # a plain text, also of a subclass such as a template's markup
         with suppress(ValueError):
             # No address has more, with brackets, zone and port.
             return str(_ip_of(text if len(text) <= 100 else ""))
     raise EventError("ip", "takes the visitor's IPv4 or IPv6 address")
+
+
+def _is_plain_ipv4(text: str) -> bool:
+    """True for four numbers without leading zeros, as nearly all addresses have them."""
+    try:
+        inet_pton(AF_INET, text)
+    except (OSError, ValueError) as problem:  # ValueError: a NUL, or half of a surrogate pair
+        let_through(problem)  # a time limit may be an OSError, too
+        return False
+    return True
 
 
 def is_public_ip(text: str) -> bool:

@@ -43,6 +43,8 @@ Sender: TypeAlias = Literal["none", "local", "private", "proxy", "visitor"]
 #: How private, shared, loopback and link-local addresses begin, and some public ones, too.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
 _HOST = re.compile(rf"(?:{NAME}|\[[a-f0-9]*:[a-f0-9.:]{{1,44}}\])(?::[1-9][0-9]{{0,4}})?\Z")
+#: Characters of a host, of which no name has as many.
+_LONGEST_HOST = 300
 #: Where Dash's script asks for what a callback gives.
 _DASH_CALLBACK = "/_dash-update-component"
 #: ``Sec-Fetch-Dest`` of a page, as opposed to a fragment or a script's call.
@@ -128,18 +130,17 @@ class TrackedRequest:
         host = environ.get("HTTP_HOST")
         if host is None:  # as over HTTP/1.0: the server's own name
             host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
-        host = host.lower()
-        if not _HOST.match(host):
-            return ""
-        return host.removesuffix(":443" if self.is_secure else ":80")
+        # Cut before it is looked up, as below.
+        return _host_of(host[:_LONGEST_HOST], ":443" if self.is_secure else ":80")
 
     @property
     def hostname(self) -> str:
         """The page's host without its port."""
         return host_of(f"//{self.host}")
 
-    @property
+    @made_once
     def is_secure(self) -> bool:
+        """The browser asked over HTTPS."""
         return self.environ.get("wsgi.url_scheme") == "https"
 
     @property
@@ -159,24 +160,23 @@ class TrackedRequest:
         return self.script_root + path if self._script_name else path
 
     @property
-    def url(self) -> str | None:
-        """The full URL, or ``None`` where the client's host is malformed."""
+    def page_url(self) -> str | None:
+        """The full URL of the page that the visitor sees: of a Dash callback, its script's page.
+
+        ``None``: the client's host is malformed.
+        """
         host = self.host
         if not host:
             return None
-        scheme = "https" if self.is_secure else "http"
-        query = self.environ.get("QUERY_STRING", "")
-        url = f"{scheme}://{host}{self.path}"
+        environ = self.environ
+        origin = f"https://{host}" if self.is_secure else f"http://{host}"
+        if self._path_info.endswith(_DASH_CALLBACK):
+            referrer: str = environ.get("HTTP_REFERER", "")
+            if referrer.startswith(f"{origin}/"):
+                return referrer
+        query = environ.get("QUERY_STRING", "")
+        url = origin + self.path
         return f"{url}?{_encoded(query, _QUERY_SAFE)}" if query else url
-
-    @property
-    def page_url(self) -> str | None:
-        """The URL of the page that the visitor sees: of a Dash callback, its script's page."""
-        url = self.url
-        if url is None or not self._path_info.endswith(_DASH_CALLBACK):
-            return url
-        referrer = self.environ.get("HTTP_REFERER", "")
-        return referrer if referrer.startswith(f"{url.partition(self.path)[0]}/") else url
 
     @made_once
     def ip(self) -> str | None:
@@ -275,12 +275,13 @@ class TrackedRequest:
     @made_once
     def record(self) -> Record:
         """The visitor's record with what this request adds: the browser's cookie, a click."""
-        record = self.seen.record
+        seen = self.seen
+        record = seen.record
         if record is None:
             self.new_record_id = new_record_id()
             record = Record(record_id=self.new_record_id)
-        if self.seen.cookie is not None:  # the browser's own, which beats it
-            record = record.with_cookie(self.seen.cookie, "browser")
+        if seen.cookie is not None:  # the browser's own, which beats it
+            record = record.with_cookie(seen.cookie, "browser")
         adct = self.adct
         return record if adct is None else record.with_adct(adct, self.visitors.clock(), "url")
 
@@ -356,8 +357,15 @@ _QUERY_SAFE = _PATH_SAFE + "?%"
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@-]*\Z")
 
 
-#: Many visitors have the same browser: the texts of 256 are remembered.
+#: Many visitors have the same browser, and all of them ask for few hosts: of each 256 are
+#: remembered.
 _user_agent_of = lru_cache(256)(accept_user_agent)
+
+
+@lru_cache(256)
+def _host_of(header: str, own_port: str) -> str:
+    host = header.lower()
+    return host.removesuffix(own_port) if _HOST.match(host) else ""
 
 
 def _encoded(text: str, safe: str = _PATH_SAFE) -> str:

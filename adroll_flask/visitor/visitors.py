@@ -72,7 +72,11 @@ class Visitors:
         records, cookies = cookies_in(header, self._pairs[secure])
         if not records and not cookies:
             return RequestCookies()
-        record = next(filter(None, map(self._record, records[:_MOST_COOKIES])), None)
+        record: Record | None = None
+        for text in records[:_MOST_COOKIES]:
+            record = self._record(text)
+            if record is not None:
+                break
         if record is not None and record.first_party_cookie in cookies:  # nearly always
             return RequestCookies(record, record.first_party_cookie, True)
         forms = [normalise_first_party_cookie(value) for value in cookies[:_MOST_COOKIES]]

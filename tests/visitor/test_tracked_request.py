@@ -51,7 +51,7 @@ def tracked(**environ: Any) -> TrackedRequest:
 def test_the_host_is_the_browsers_but_for_the_port(header: str, host: str, hostname: str) -> None:
     request = tracked(HTTP_HOST=header, PATH_INFO="/thanks")
     assert (request.host, request.hostname) == (host, hostname)
-    assert request.url == (f"https://{host}/thanks" if host else None)
+    assert request.page_url == (f"https://{host}/thanks" if host else None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_url_is_encoded_as_by_browsers(root: str, path: str, query: str, res
     request = tracked(
         HTTP_HOST="shop.example", SCRIPT_NAME=root, PATH_INFO=path, QUERY_STRING=query
     )
-    assert request.url == f"https://shop.example{rest}"
+    assert request.page_url == f"https://shop.example{rest}"
 
 
 def test_each_character_of_a_path_is_encoded_as_browsers_do() -> None:
