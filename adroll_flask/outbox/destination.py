@@ -15,9 +15,12 @@ LONGEST_PAUSE: Final = 3600.0
 #: Seconds between two signs of life of a worker.
 SEEN_EVERY: Final = 20.0
 _MINE: Final = "advertisable_eid = :account"
-#: That no pause is on. One that is further off than any that we set comes from a clock that went
-#: back, and is over.
-_IS_OVER: Final = f"(paused_until <= :now OR paused_until > :now + {LONGEST_PAUSE + 1})"
+#: That no pause is on. A pause is over, too, where the clock went back since it began: it ends
+#: further off than any that we set, or the failure that it follows is in the future.
+_IS_OVER: Final = (
+    f"(paused_until <= :now OR paused_until > :now + {LONGEST_PAUSE + model.SKEW}"
+    f" OR coalesce(last_error_at, 0) > :now + {model.SKEW})"
+)
 
 
 def know(tx: Tx, accounts: Iterable[str]) -> None:
@@ -141,6 +144,8 @@ class DestinationState:
         def count(tx: Tx) -> int:
             becomes = "failures = failures + 1"
             if error:
+                # First the pause: MariaDB and MySQL set one column after the other.
+                becomes += f", paused_until = CASE WHEN {_IS_OVER} THEN 0 ELSE paused_until END"
                 becomes += ", last_error = :error, last_error_at = :now"
             self._update(tx, becomes, error=error[: model.ERROR_LENGTH])
             failures = f"SELECT failures FROM adroll_account WHERE {_MINE}"

@@ -37,7 +37,7 @@ def test_a_pause_without_sense_ends_as_well(bench: Bench, adroll: Any, seconds: 
     assert adroll.state().paused_for == 0
 
 
-@pytest.mark.parametrize("back", [3700, 86_400])
+@pytest.mark.parametrize("back", [60, 3540, 3700, 86_400])
 def test_a_clock_set_back_ends_a_pause(bench: Bench, adroll: Any, back: int) -> None:
     adroll.failed("http_503")
     adroll.pause(20)
