@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from adroll_flask._version import __version__
 from adroll_flask.errors import ConfigurationError, documented
-from adroll_flask.findings.rules import outbox_trouble
+from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.runtime import Runtime, exempt_from_csrf
 from adroll_flask.times import iso, span, written
@@ -214,13 +214,14 @@ class _Dashboard:
     def _outbox_failed(self, problem: OutboxFailed | ConfigurationError) -> Response:
         if isinstance(problem, ConfigurationError) and problem.key != "ADROLL_OUTBOX_URL":
             raise problem  # from the site's own code, such as access=
-        finding = outbox_trouble(self._runtime, problem).as_dict()
+        open_now = open_findings(Moment(self._runtime, look=False), problem)
+        findings = [finding.as_dict() for finding in open_now]
         if (request.endpoint or "").endswith("_json"):
-            data = {"verdict": {**finding, "level": "bad"}, "findings": [finding]}
+            data = {"verdict": {**findings[0], "level": "bad"}, "findings": findings}
             response = current_app.make_response(current_app.json.response(data))
             response.status_code = 503
             return response
-        names = {"page": None, "finding": finding, "is_operator": self._guard.is_operator()}
+        names = {"page": None, "findings": findings, "is_operator": self._guard.is_operator()}
         return self._response("unreadable.html", 503, **names)
 
 

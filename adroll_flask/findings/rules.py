@@ -22,6 +22,7 @@ from typing import Any, Final
 from adroll_flask.accounts import Account
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.outbox import clocks, model, schema
+from adroll_flask.outbox.location import wrong_places
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.too_few import sentence_of
@@ -317,6 +318,15 @@ def _room(moment: Moment) -> Iterator[Finding]:
             folder = folder.parent
         if shutil.disk_usage(folder).free < _ROOM:
             yield finding_of("event-lost/no_room", folder=folder)
+
+
+def _unwritable(moment: Moment) -> Iterator[Finding]:
+    """Places where events cannot be kept now. What the journal refuses is counted only later."""
+    folder = Path(moment.runtime.folder).absolute()
+    for of_group, key, place, problem in wrong_places(moment.settings, folder):
+        if not of_group:
+            name = f"folder-not-writable/{key}"
+            yield finding_of(name, key, key=key, problem=problem, folder=place)
 
 
 def _corrupt(moment: Moment) -> Iterator[Finding]:
@@ -687,7 +697,7 @@ def what_delays(moment: Moment) -> Finding | None:
 
 
 #: Rules that always apply.
-_ALWAYS: Final = (_not_sending, _room, _corrupt)
+_ALWAYS: Final = (_not_sending, _unwritable, _room, _corrupt)
 #: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
 _OF_SHOP: Final = (
     _destination,

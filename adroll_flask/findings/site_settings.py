@@ -210,13 +210,14 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
     # The rules' questions would make the tables, of a server or of an empty file.
     look = is_ready or not runtime.outbox.exists()
     moment = Moment(runtime, look=look, account=account)
-    yield from open_findings(moment)
+    now = open_findings(moment)
+    yield from now
     engine = runtime.outbox.database.dialect
     if is_ready:
         yield ok("outbox", f"{engine}, {moment.number_waiting} waiting")
     elif not isinstance(place, Path) or place.exists():
         yield finding_of("outbox-not-made", place=engine)
-    elif not wrong:
+    elif not wrong and all(finding.code != "folder-not-writable" for finding in now):
         is_usual = place.is_relative_to(Path(runtime.folder).absolute())
         # A typo must show before the first report makes the folder.
         name = "file" if is_usual or place.parent.exists() else "folder"
@@ -224,12 +225,13 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
 
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
-    """Where events cannot be kept, or not for long."""
+    """Where events are perhaps not kept for long."""
     settings = runtime.settings
     folder = Path(runtime.folder).absolute()
     host = fleeting_host()
-    for variant, key, place, problem in wrong_places(settings, folder):
-        yield finding_of(f"folder-not-writable{variant}", key, problem=problem, folder=place)
+    for of_group, key, place, problem in wrong_places(settings, folder):
+        if of_group:  # what cannot be written at all is among what is wrong now
+            yield finding_of("folder-not-writable/group", key, problem=problem, folder=place)
     for key, place in places(settings, folder):
         mount, kind = mount_of(place.resolve())
         if is_network(kind):

@@ -23,6 +23,7 @@ from adroll_flask.events.event import Event
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import ingest, schema
 from adroll_flask.outbox.clocks import this_host
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.sandbox import running
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, visits
@@ -460,6 +461,40 @@ def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: 
         found = seen(shop, "event-lost", "The disk is full: what is reported now is lost.")
     assert found["command"].startswith("df -h ")
     assert is_gone(shop, "event-lost")
+
+
+def test_a_journal_that_may_not_be_written_is_seen_while_it_is_so(
+    shop: DashboardShop, monkeypatch: Patch
+) -> None:
+    """What it refuses is counted only once it takes something again."""
+    shop.deliver("1001")
+    folder, access = shop.runtime.outbox.folder, os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+        said = f"{folder} may not be written by this user: reports are lost"
+        seen(shop, "folder-not-writable", said, severity="error")
+    assert is_gone(shop, "folder-not-writable")
+
+
+def test_what_a_full_disk_costs_is_seen_beside_the_outbox_that_it_stops(
+    shop: DashboardShop, monkeypatch: Patch
+) -> None:
+    shop.deliver("1001")
+
+    def fail(*_: object) -> None:
+        raise OutboxFailed("disk_full", "database or disk is full")
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+    monkeypatch.setattr(type(shop.runtime.outbox.database), "read", fail)
+    monkeypatch.setattr(type(shop.runtime.outbox.database), "write", fail)
+    overview = shop.client.get("/adroll-dashboard/overview.json")
+    codes = [one["code"] for one in overview.json["findings"]]
+    assert codes == [one["code"] for one in check(shop)[0] if one["severity"] == "error"]
+    assert sorted(codes) == ["event-lost", "outbox-unavailable"]
+    assert overview.json["verdict"]["code"] == codes[0]
+    page = shop.client.get("/adroll-dashboard/").text
+    assert "what is reported now is lost" in page
+    assert "has no room left on its disk" in page
 
 
 def test_hosts_that_no_account_is_for(make_app: AppMaker, caplog: Caplog) -> None:
