@@ -20,7 +20,7 @@ from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.lookups import wire_of
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted
-from adroll_flask.redaction import short_key
+from adroll_flask.redaction import safe_url, short_key
 from adroll_flask.reporting import kept_events
 from adroll_flask.reporting.lists import spellings
 from adroll_flask.times import iso, span
@@ -395,10 +395,15 @@ def restored() -> None:
     The original may have sent what waits in the copy. So all of it becomes dead letters (restored)
     until somebody retries them. Run this command when the copy is in its place, and before the site
     and its workers start. Older dead letters of the copy stay as they are: the original may have
-    sent them since, too.
+    sent them since, too. Where no copy is, it refuses.
     """
     store = current_runtime().outbox
-    count = store.admin.restored() if store.exists() else 0
+    place = store.place
+    is_there = not isinstance(place, Path) or place.exists()
+    if not is_there or not store.database.is_ready():
+        where = place if isinstance(place, Path) else safe_url(str(place))
+        raise Refusal(f"there is no copy of an outbox: {where}", slug="outbox-not-made")
+    count = store.admin.restored()
     click.echo(f"{counted(count, 'event')} will not be sent until retried")
 
 

@@ -471,8 +471,8 @@ def test_a_journal_that_may_not_be_written_is_seen_while_it_is_so(
     folder, access = shop.runtime.outbox.folder, os.access
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
-        said = f"{folder} may not be written by this user: reports are lost"
-        seen(shop, "folder-not-writable", said, severity="error")
+        said = f"{folder} may not be written by this user. If the app runs as this user, reports "
+        seen(shop, "folder-not-writable", said, "are lost", severity="error")
     assert is_gone(shop, "folder-not-writable")
 
 

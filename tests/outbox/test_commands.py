@@ -28,6 +28,7 @@ def test_check_makes_no_tables_on_a_server(server: Bench, make_app: AppMaker) ->
     assert found["severity"] == "hint"
     assert "its tables are not there yet; they are made at the first use" in found["sentence"]
     assert "flask adroll outbox create-table" in found["todo"]
+    assert "there is no copy of an outbox" in invoke(app, "outbox", "restored", code=1).output
     assert not sa.inspect(server.sql()).has_table("adroll_meta")
     invoke(app, "outbox", "create-table", code=0)
     found = findings(app, 0)["outbox"]

@@ -299,6 +299,8 @@ def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> 
 def test_a_copy_whose_journal_is_read_is_not_said_to_rest(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "shop")
     shop.report("order:1")
+    shop.adroll("outbox")
+    shop.report("order:2")
 
     with turn(shop.folder / "adroll-journal"):  # as a worker that was left running
         said = shop.adroll("outbox", "restored", check=False)
