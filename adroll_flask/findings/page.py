@@ -43,10 +43,13 @@ _VISIT: Final = {
     "Accept-Language": "en",
     "Sec-Fetch-Dest": "document",
 }
+#: Cookies of those who look. Some caches in an app keep an answer that sets a cookie only where the
+#: request brought one, whichever it was.
+_BROUGHT: Final[tuple[dict[str, str], ...]] = ({}, {}, {"seen": "1"}, {"seen": "1"})
 
 
 def check_url(url: str, settings: Settings) -> list[Finding]:
-    """Fetch a page twice, as two new visitors, and judge its caching, its snippet, our endpoints.
+    """Fetch a page as new visitors, and judge its caching, its snippet, our endpoints.
 
     Leaves nothing behind: what the visitors are given is thrown away.
 
@@ -56,10 +59,11 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             return [finding_of("url-form")]
-        first, second = (requests.get(url, timeout=_TIMEOUT, headers=_VISIT) for _ in range(2))
+        visits = [requests.get(url, timeout=_TIMEOUT, headers=_VISIT, cookies=c) for c in _BROUGHT]
+        second = visits[1]
         if second.status_code >= 400:
             return [finding_of("page-not-fetched/status", subject, status=second.status_code)]
-        findings = [*_caching(subject, first, second, settings), click_finding(url, settings)]
+        findings = [*_caching(subject, visits, settings), click_finding(url, settings)]
         return [*findings, *_snippet(subject, second, settings), *_answers(second, settings)]
     except (requests.RequestException, ValueError) as problem:  # what is no address, too
         return [finding_of("page-not-fetched", subject, problem=describe(problem))]
@@ -82,12 +86,13 @@ def _set_by_us(response: Any, settings: Settings) -> dict[str, dict[str, str]]:
 # -- caches --------------------------------------------------------------------------------
 
 
-def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Iterator[Finding]:
+def _caching(subject: str, visits: list[Any], settings: Settings) -> Iterator[Finding]:
+    second = visits[1]
     if second.history:
         yield finding_of("page-redirected", subject, reached=safe_url(second.url))
-    ours = _set_by_us(first, settings)
-    others = _set_by_us(second, settings)
-    names = " and ".join(sorted(ours | others))
+    each = [_set_by_us(visit, settings) for visit in visits]
+    given = [(name, cookie["value"]) for ours in each for name, cookie in ours.items()]
+    names = " and ".join(sorted({name for name, _ in given}))
     headers = second.headers
     headers_read = read_headers(headers.items())
     control = {name for name, _ in cache_directives(headers_read.get("cache-control", ""))}
@@ -97,16 +102,16 @@ def _caching(subject: str, first: Any, second: Any, settings: Settings) -> Itera
     says_hit = [name for name, value in headers.items() if "hit" in value.lower()]
     is_aged = headers.get("Age", "0").strip() not in ("", "0")
     from_cache = is_aged or any(map(_SIGNS["cache"].fullmatch, says_hit))
-    if any(ours[name]["value"] == others[name]["value"] for name in ours.keys() & others.keys()):
+    if len({*given}) < len(given):
         yield finding_of("shared-cookies", subject, names=names)
-    elif cacheable and (ours or others):
+    elif cacheable and given:
         header = headers.get("Cache-Control", "its headers")
         yield finding_of("shared-cookies/cacheable", subject, control=header, names=names)
     elif from_cache and ("private" in control or "no-store" in control):
         yield finding_of("cache-ignores-headers", subject)
-    elif cacheable or (from_cache and not (ours or others)):
+    elif cacheable or (from_cache and not given):
         yield ok(subject, "as cacheable as it was: no cookie of ours")
-    elif (ours or others) and control == {"private"}:
+    elif given and control == {"private"}:
         yield finding_of("page-became-private", subject)
     else:
         yield ok(subject, "its own cache headers are as the site set them")

@@ -254,8 +254,19 @@ def test_tcf_where_nobody_asks_is_pointed_out(
         only(look(site, "/asked"), level, "nobody ever asks", "ADROLL_PIXEL = 'present'")
 
 
-def test_a_cache_that_hands_out_cookies_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
-    with nginx_before(make_app, tmp_path, HOARDING, forwarding=FORWARDING) as site:
+#: As asgi-caches and starlette-caches: an answer with a cookie is kept if the request had one, too.
+IF_COOKIE = """
+    set $bare "";
+    if ($http_cookie = "") { set $bare 1; }
+    proxy_no_cache $bare;
+"""
+
+
+@pytest.mark.parametrize("location", [HOARDING, HOARDING + IF_COOKIE], ids=["all", "if_cookie"])
+def test_a_cache_that_hands_out_cookies_is_an_error(
+    make_app: AppMaker, tmp_path: Path, location: str
+) -> None:
+    with nginx_before(make_app, tmp_path, location, forwarding=FORWARDING) as site:
         result = invoke(site.app, "check", "--json", "--url", site.url("/"), code=1)
         [error] = look(site, "/")["error"]
     assert "the same __adroll_fpc and adroll_visitor" in error
