@@ -21,8 +21,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, Final
 
-from flask import Flask
-
 try:
     from prometheus_client import core
 except ImportError as _missing:
@@ -35,7 +33,6 @@ from .errors import AdRollError, ConfigurationError
 from .findings.rules import Moment, open_findings
 from .findings.sums import by, delays_of
 from .logs import logger
-from .middleware import AdRollMiddleware
 from .outbox.model import HistorySum, OutboxFailed
 from .outbox.schema import DELAYS
 from .redaction import describe
@@ -51,13 +48,15 @@ class AdRollCollector:
     What became of events comes from the outbox, so that every process of every host gives the same
     numbers: take ``max`` over instances, not ``sum``. Counts of this process alone are in
     ``adroll_process_total``. A scrape takes in what this host's journal holds. It counts no events
-    but those that are due, up to 10,000 of each account.
+    but those that are due, up to 10,000 of each account. It waits for the outbox: under ASGI it
+    needs a thread (``docs/how-to/monitoring.md``), or all visitors would wait with it.
 
-    :param app: a Flask app with AdRoll on it, or an :class:`~adroll_flask.AdRollMiddleware`.
+    :param app: a Flask app with AdRoll on it, a middleware of ours, or an app that has one by
+        ``add_middleware``.
     :raises ConfigurationError: *app* has no AdRoll.
     """
 
-    def __init__(self, app: Flask | AdRollMiddleware) -> None:
+    def __init__(self, app: object) -> None:
         self._runtime: Runtime = runtime_of(app, "AdRollCollector")
 
     def describe(self) -> list[core.Metric]:

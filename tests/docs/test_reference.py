@@ -1,18 +1,21 @@
 """The reference says what the code does: counters, tables, metrics; the monitoring page runs."""
 
 import ast
+import asyncio
 import re
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
+import prometheus_client
 import pytest
 import sqlalchemy as sa
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Metric
+from prometheus_client.registry import Collector
 from werkzeug.test import Client
 
-from adroll_flask import prometheus, signals
+from adroll_flask import AdRollASGIMiddleware, prometheus, signals
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import model, schema
 from adroll_flask.settings import Settings
@@ -121,9 +124,33 @@ def test_the_monitoring_page(make_app: AppMaker, tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(REGISTRY, "register", registered.append)
             page.run("Prometheus", app=app)
+            patch.setattr(prometheus_client, "REGISTRY", prometheus_client.CollectorRegistry())
+            loops = scraped_under_asgi(page, tmp_path)
         (collector,) = registered
+    assert loops == [None]
     assert {metric.name for metric in collector.collect()} >= {"adroll_outbox_up"}
     assert "# HELP" in Client(app.wsgi_app).get("/metrics").text
+
+
+def scraped_under_asgi(page: pages.Page, folder: Path) -> list[object]:
+    """The event loops in which the page's app for ASGI reads its metrics."""
+    fastapi = pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    app = fastapi.FastAPI()
+    app.add_middleware(AdRollASGIMiddleware, sandbox=True, secret_key="k" * 32, folder=str(folder))
+    loops: list[object] = []
+
+    class Noting(Collector):
+        def collect(self) -> list[Metric]:
+            loops.append(asyncio._get_running_loop())
+            return []
+
+    page.run("Under ASGI", app=app)
+    prometheus_client.REGISTRY.register(Noting())
+    loops.clear()
+    assert "adroll_outbox_up 1.0" in TestClient(app).get("/metrics").text
+    return loops
 
 
 def test_each_metric_has_its_labels(make_app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None:
