@@ -158,12 +158,20 @@ def _own_endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]
         return
     client = app.test_client(use_cookies=False)
     prefix = settings.url_prefix
-    ours = str(app.config.get("APPLICATION_ROOT") or "/").rstrip("/") + prefix
-    path = f"{ours}/kit.{runtime.snippet.hash}.js"
+    path = f"{prefix}/kit.{runtime.snippet.hash}.js"
+    # As browsers ask the real site: one that redirects to https, or that refuses other hosts than
+    # its own (Flask 3.1), would answer something else.
+    trusted = app.config.get("TRUSTED_HOSTS") or ["localhost"]
+    site = f"https://{app.config.get('SERVER_NAME') or trusted[0].removeprefix('.')}"
+    root = str(app.config.get("APPLICATION_ROOT") or "").rstrip("/")
     with runtime.collecting(None):
-        kit = client.get(path).status_code
+        kit = client.get(f"{site}{root}{path}").status_code
+        if root and kit != 200:  # The server takes the root off, not a dispatcher in the app.
+            root = ""
+            kit = client.get(f"{site}{path}").status_code
         # Without a body our endpoint refuses it with 415, so nothing is kept.
-        answer = client.post(f"{ours}/identity", headers={"Sec-Fetch-Site": "same-origin"})
+        same_origin = {"Sec-Fetch-Site": "same-origin"}
+        answer = client.post(f"{site}{root}{prefix}/identity", headers=same_origin)
     identity = answer.status_code
     for name, got, wanted in (("kit", kit, 200), ("identity", identity, 415)):
         if got != wanted:

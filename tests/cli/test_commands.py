@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask, redirect, request
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from adroll_flask import AdRoll, Event, cancel_conversion, release_conversion, report_event
 from adroll_flask.cli import worker as cli_worker
@@ -96,6 +98,35 @@ def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) ->
     found = findings(run("check", "--json"))
     assert found["/_adroll/kit"]["severity"] == "error"
     assert found["/_adroll/identity"]["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"TRUSTED_HOSTS": [".shop.example"]},
+        {"SERVER_NAME": "shop.example:8443"},
+        {"APPLICATION_ROOT": "/wine"},
+    ],
+)
+def test_check_asks_our_endpoints_as_the_sites_own_browsers_do(
+    make_app: AppMaker, own: dict[str, Any]
+) -> None:
+    app = make_app(**own)
+
+    @app.before_request
+    def only_https() -> Any:
+        return None if request.is_secure else redirect(request.url.replace("http:", "https:", 1))
+
+    found = findings(invoke(app, "check", "--json"))
+    assert found["endpoints"]["sentence"] == "/_adroll/ answers"
+
+
+def test_check_asks_an_app_that_takes_its_root_off_itself(make_app: AppMaker) -> None:
+    app = make_app(APPLICATION_ROOT="/wine")
+    app.wsgi_app = DispatcherMiddleware(NotFound(), {"/wine": app.wsgi_app})  # type: ignore[method-assign]
+    found = findings(invoke(app, "check", "--json"))
+    assert found["endpoints"]["sentence"] == "/_adroll/ answers"
 
 
 def test_check_keeps_nothing(make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
