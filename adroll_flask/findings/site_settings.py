@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -50,6 +50,7 @@ def check_app(
     for check in (
         _account(runtime, account),
         _settings(app, runtime),
+        _late_settings(app, runtime.settings),
         _own_endpoints(app, runtime, ask_endpoints),
         _policy(runtime.settings),
         _outbox(runtime, account),
@@ -147,6 +148,21 @@ def _settings(app: Flask, runtime: Runtime) -> Iterator[Finding]:
             yield finding_of("sandbox-away", address=address, port=port)
     elif settings.api_url != type(settings)().api_url:
         yield finding_of("api-url-elsewhere", address=address)
+
+
+def _late_settings(app: Flask, settings: Settings) -> Iterator[Finding]:
+    """What stands in ``app.config`` and did not when ``AdRoll(app)`` read it."""
+    if app.import_name.startswith("adroll_flask"):  # Another framework's: its config is no site's.
+        return
+    try:
+        now = Settings.from_mapping(app.config)
+        names = [
+            one.name for one in fields(now) if getattr(now, one.name) != getattr(settings, one.name)
+        ]
+        late = [f"ADROLL_{name.upper()}" for name in names]
+    except ConfigurationError as fault:  # A value that AdRoll(app) would have refused.
+        late = [wrong.key for wrong in (fault, *fault.others)]
+    yield from (finding_of("setting-late", key) for key in late)
 
 
 def _own_endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:

@@ -100,6 +100,22 @@ def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) ->
     assert found["/_adroll/identity"]["severity"] == "error"
 
 
+def test_check_tells_of_settings_that_came_after_adroll(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_HOLD_MAX=86_400)
+    assert "ADROLL_CACHED_PATHS" not in findings(invoke(app, "check", "--json"))
+    app.config.update(
+        ADROLL_CONSENT=lambda _: None, ADROLL_CACHED_PATHS=["/mugs/*"], ADROLL_HOLD_MAX=86_400
+    )
+    found = findings(invoke(app, "check", "--json", code=1))
+    for key in ("ADROLL_CONSENT", "ADROLL_CACHED_PATHS"):
+        assert found[key]["code"] == "setting-late"
+        assert "AdRoll(app)" in found[key]["todo"]
+    assert "ADROLL_HOLD_MAX" not in found
+
+    app.config["ADROLL_PIXEL"] = "no such value"
+    assert "ADROLL_PIXEL" in findings(invoke(app, "check", "--json", code=1))
+
+
 @pytest.mark.parametrize(
     "own",
     [
