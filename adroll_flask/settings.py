@@ -202,7 +202,7 @@ def _origin(value: Any) -> str:
 def _sandbox(value: Any) -> bool | str:
     """Whether there is a sandbox, or its address. A number is a port of this machine."""
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 < value < 65_536:
+        if not 1 < value < 65_536:  # FLASK_ADROLL_SANDBOX=1 is meant as a switch.
             raise _Got("one out of range")
         sandbox: bool | str = f"http://127.0.0.1:{value}"
     elif isinstance(value, str) and value not in ("True", "False"):

@@ -68,7 +68,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("ADROLL_COOKIE_NAME", no, "'__Host-'") for no in ("__Host-shop", "__HOST-shop")),
     *(("ADROLL_TIME_ZONE", no, "IANA name") for no in ("Mars/Olympus", "../etc/passwd")),
     ("ADROLL_SANDBOX", "sandbox:5001", "address such as"),
-    *(("ADROLL_SANDBOX", wrong, "the sandbox's port") for wrong in (0, -1, 1.5, 65_536)),
+    *(("ADROLL_SANDBOX", wrong, "the sandbox's port") for wrong in (0, 1, -1, 1.5, 65_536)),
     *(
         ("ADROLL_API_URL", f"http://{host}/api", "clear")
         for host in (f"{SECRET}.example", "srv.adroll.com", "10.0.0.7", "localhost.example")
