@@ -111,6 +111,8 @@ def _event_row(visit: Visit, row: Row) -> Data:
         "side": visit.settings.other_side(row.advertisable_eid),
         "shop": visit.settings.shop_names.get(row.advertisable_eid, ""),
         "unsure": row.unsure,
+        "refunded_at": row.refunded_at,
+        "refund": kept_events.value_in(row.refund),
         "matched": kept_events.matched_by(row),
         "why": why_of(row) if row.state in ("dead", "cancelled") else "",
         "reason": row.reason,
@@ -120,7 +122,8 @@ def _event_row(visit: Visit, row: Row) -> Data:
 
 def with_times(event: Data) -> Data:
     """One of :func:`event_rows` as its CSV has it."""
-    return event | {name: iso(event[name]) for name in ("occurred_at", "settled_at")}
+    times = ("occurred_at", "settled_at", "refunded_at")
+    return event | {name: iso(event[name]) for name in times}
 
 
 def had_by(row: Row, settings: Settings) -> str:
@@ -298,7 +301,9 @@ def _compared(visit: Visit, comparison: Reconciliation) -> Data | Response:
     result = {
         "summary": sorted(sentences, key=lambda sentence: sentence["about"] not in _URGENT),
         "rest": [
-            order._asdict() | {"value": _priced(order), "why": row_of(order)["why"]}
+            order._asdict()
+            | {"value": _priced(order), "reported": as_money(order.reported)}
+            | {"why": row_of(order)["why"]}
             for order in first_orders
         ],
         "rest_count": rest_count,
@@ -311,6 +316,17 @@ def _priced(order: Order) -> str:
     """The list's amount as the other pages write it; if it has no currency, as the list has it."""
     amount = read_amount(order.value) if order.currency else None
     return order.value if amount is None else money(amount, order.currency)
+
+
+def as_money(digest: str) -> str:
+    """A reported value and its currency as the other pages write them; what is none, as it is.
+
+    >>> as_money("1500 JPY"), as_money("damaged"), as_money("")
+    ('1,500 JPY', 'damaged', '')
+    """
+    value, _, currency = digest.rpartition(" ")
+    amount = read_amount(value)
+    return digest if amount is None else money(amount, currency)
 
 
 def _at_most(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -347,6 +363,7 @@ PAGE: Final = Page(
         "shown": _SHOWN,
         "why_not_sent": why_not_sent,
         "may_be_older": may_be_older,
+        "as_money": as_money,
         "identifiers": {name: it.title for name, it in IDENTIFIERS.items()},
     },
     questions={"find": find_typed, "compare": compare_upload, "missing": compare_own_list},

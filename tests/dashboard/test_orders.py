@@ -54,6 +54,21 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     assert "click123" not in page
 
 
+def test_amounts_are_written_as_on_the_other_pages(any_shop: DashboardShop) -> None:
+    any_shop.report("1001", value="1500", currency="JPY")
+    any_shop.report("1002", value="1234.5")
+    any_shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+    page = any_shop.html("orders")
+    assert ">1,500 JPY<" in page
+    assert ">1,234.50 EUR<" in page
+    assert "purchase, 1,500 JPY<" in find(any_shop, "1001")
+    listed = any_shop.upload("order,total,currency\n1001,2500,JPY\n").text
+    assert ">2,500 JPY<" in listed
+    assert "</span>1,500 JPY<" in listed
+    [row, _] = csv.DictReader(io.StringIO(any_shop.client.get(f"{WHERE}orders.csv").text))
+    assert row["value"] == "1234.50"
+
+
 @pytest.mark.parametrize("content", [b"\xffnot JSON", b"[" * 9999, b"[1]"])
 def test_an_order_whose_content_is_damaged_breaks_no_page_or_command(
     shop: DashboardShop, content: bytes
@@ -185,6 +200,11 @@ def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
             f"Refunded, {refund}; {keeps}" in invoke(any_shop.app, "outbox", "find", order).output
         )
     assert steps(any_shop, "1003")[-1] == "delivered"
+    listed = any_shop.html("orders")
+    assert re.findall(r"refunded [\d.]+ EUR", listed) == [
+        "refunded 19.90 EUR",
+        "refunded 59.90 EUR",
+    ]
     found = any_shop.json()
     assert (found["refunded"]["events"], found["refunded"]["values"]) == (2, [["EUR", "79.8"]])
     assert found["way"][-1]["values"] == [["EUR", "179.7"]], "AdRoll has all of it still"
