@@ -455,7 +455,7 @@ def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
         for cookies, expected in PLATFORM:
             assert app.config["ADROLL_CONSENT"](SimpleNamespace(cookies=cookies)) is expected
         page.run("AdRoll's own banner", app=app)
-        page.run("Forgetting", app=app, redirect=redirect)
+        page.run("Erase a person's data (GDPR)", app=app, redirect=redirect)
     assert app.config["ADROLL_CONSENT"] == "tcf"
     # Of the four the commands erased three.
     assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["3"]
@@ -467,6 +467,14 @@ def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
     with shop:
         shop.get("/", **BASE)
         assert "click123" not in str(flask_session.get("adroll"))
+
+
+def test_a_key_is_rotated(make_app: AppMaker, tmp_path: Path) -> None:
+    with (
+        shell_of(make_app(), tmp_path) as shell,
+        Page("docs/how-to/secret-key.md", shell) as page,
+    ):
+        page.run()
 
 
 def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:
