@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask, g, make_response, redirect, request
+from flask import Flask, g, redirect, request
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, login_user
 from flask_sqlalchemy import SQLAlchemy
+from jinja2 import DictLoader
 
 import adroll_flask
 from adroll_flask import AdRoll, current_visitor, release_conversion, report_conversion
@@ -23,7 +24,7 @@ from adroll_flask.testing import reports
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Patch
 from tests.support import eventually, outbox_engines, visits
 from tests.support.page_shop import ADDRESS, AGENT, SITE, PageShop, page_shop
-from tests.support.pages import Page
+from tests.support.pages import Page, Shell
 
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
@@ -46,7 +47,7 @@ def site_of(page: Page, folder: Path, section: str | None = None, **names: Any) 
 
 
 def test_the_policies_of_the_page_let_kit_and_pixel_through(tmp_path: Any) -> None:
-    with Page("docs/how-to/content-security-policy.md") as page:
+    with Shell(tmp_path) as shell, Page("docs/how-to/content-security-policy.md", shell) as page:
         for section, has_nonce in (("A list of hosts", False), ("A nonce", True)):
             app = site_of(page, tmp_path / section, section)
             answer = app.test_client().get("/")
@@ -58,9 +59,10 @@ def test_the_policies_of_the_page_let_kit_and_pixel_through(tmp_path: Any) -> No
 
 
 def test_pages_that_a_cache_keeps_carry_no_cookie_of_ours(tmp_path: Any) -> None:
-    given: dict[str, Any] = {"make_response": make_response, "render_template": lambda _name: HTML}
     with Page("docs/how-to/caches.md") as page:
-        client = site_of(page, tmp_path, **given).test_client()
+        app = site_of(page, tmp_path)
+    app.jinja_loader = DictLoader({"mugs.html": HTML})
+    client = app.test_client()
     for path in ("/mugs?adct=click123", "/?adct=click123"):
         answer = client.get(path)
         assert "data-adroll" in answer.text
