@@ -487,11 +487,11 @@ def test_what_a_full_disk_costs_is_seen_beside_the_outbox_that_it_stops(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
     monkeypatch.setattr(type(shop.runtime.outbox.database), "read", fail)
     monkeypatch.setattr(type(shop.runtime.outbox.database), "write", fail)
-    overview = shop.client.get("/adroll-dashboard/overview.json")
-    codes = [one["code"] for one in overview.json["findings"]]
+    overview: Any = shop.client.get("/adroll-dashboard/overview.json").json
+    codes = [one["code"] for one in overview["findings"]]
     assert codes == [one["code"] for one in check(shop)[0] if one["severity"] == "error"]
     assert sorted(codes) == ["event-lost", "outbox-unavailable"]
-    assert overview.json["verdict"]["code"] == codes[0]
+    assert overview["verdict"]["code"] == codes[0]
     page = shop.client.get("/adroll-dashboard/").text
     assert "what is reported now is lost" in page
     assert "has no room left on its disk" in page
