@@ -85,7 +85,13 @@ class OlderCopy:
             self.look(tx)
             return self._note(tx)
 
+        known_id, _ = self._known()
         self._last = self._database.write(note)
+        if known_id not in ("", self._last[0]):
+            logger.warning(
+                "AdRoll: this host works with another outbox than before; what waits in the former "
+                "one is not sent from here [outbox-is-another]"
+            )
         with suppress(OSError):  # a disk that only reads: this process alone knows it
             local_files.make_folder(self._path.parent)
         journal.write_note(self._path, self._last)

@@ -80,3 +80,17 @@ def test_a_database_that_has_lost_its_last_minutes_is_none(
     put_back(200.0)
     assert deliver(bench.open()) == ["1", "2"]
     assert outbox.lookups.knowledge().gaps == ()
+
+
+def test_another_outbox_in_its_place_is_told_once(
+    bench: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A volume that was not mounted, a database that was dropped: nothing else tells in time."""
+    bench.insert(outbox, "1")
+    outbox.admin.keep_house()
+    assert "outbox-is-another" not in caplog.text
+    bench.execute("UPDATE adroll_meta SET value = 'another' WHERE name = 'outbox_id'")
+    process = bench.open()
+    process.admin.keep_house()
+    process.admin.keep_house()
+    assert caplog.text.count("outbox-is-another") == 1
