@@ -10,7 +10,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping
-from operator import attrgetter
+from operator import itemgetter
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -241,18 +241,20 @@ _Wire: Any = _object(
 )
 _NO_ATTRIBUTES: Final = _Attributes()
 _encode: Final = msgspec.json.Encoder().encode
-_top_of: Final = attrgetter(*TOP)
-_identifiers_of: Final = attrgetter(*IDENTIFIER_NAMES)
-_attributes_of: Final = attrgetter(*ATTRIBUTES)
+_place_of: Final = Event.__struct_fields__.index
+_top_of: Final = itemgetter(*map(_place_of, TOP))
+_identifiers_of: Final = itemgetter(*map(_place_of, IDENTIFIER_NAMES))
+_attributes_of: Final = itemgetter(*map(_place_of, ATTRIBUTES))
 
 
 def json_of(event: Event) -> bytes:
     """The API's JSON object of *event*, which may be a draft."""
-    identifiers = _Identifiers(*_identifiers_of(event))
-    attributes = _Attributes(*_attributes_of(event), event.products or None)
+    values = structs.astuple(event)
+    identifiers = _Identifiers(*_identifiers_of(values))
+    attributes = _Attributes(*_attributes_of(values), event.products or None)
     if attributes == _NO_ATTRIBUTES:
         attributes = None
-    return _encode(_Wire(*_top_of(event), identifiers, attributes))
+    return _encode(_Wire(*_top_of(values), identifiers, attributes))
 
 
 def wire_bytes(event: Event) -> bytes:

@@ -60,10 +60,17 @@ def gather(products: Any, product_map: Any = None) -> Sequence[Any]:
         raise EventError("products", f"takes at most {MAX_PRODUCTS} products")
     if product_map:
         _check_columns(products, product_map)
-    elif set(map(type, products)) == {dict}:  # as nearly always
+    elif _are_dicts(products):  # as nearly always
         dicts: Sequence[Any] = products
         return dicts
     return [_mapped(item, product_map or {}) for item in products]
+
+
+def _are_dicts(products: Sequence[Any]) -> bool:
+    for item in products:  # noqa: SIM110 - each report would pay for a generator
+        if type(item) is not dict:
+            return False
+    return True
 
 
 def _check_map(product_map: Any) -> None:

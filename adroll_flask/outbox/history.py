@@ -108,7 +108,9 @@ def add(tx: Tx, entries: Iterable[Counted]) -> None:
     for entry in each(entries):
         hour = int(entry.at // 3600)
         key = (min(hour, present), slot, *_kind_of(entry))
-        row = sums.setdefault(key, [0 for _ in _SUMS])
+        row = sums.get(key)
+        if row is None:
+            row = sums[key] = [0 for _ in _SUMS]
         row[0] += entry.amount
         row[1] += entry.value * entry.amount
         if entry.delay is not None:
