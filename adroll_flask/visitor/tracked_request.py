@@ -131,17 +131,12 @@ class TrackedRequest:
         if host is None:  # as over HTTP/1.0: the server's own name
             host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
         # Cut before it is looked up, as below.
-        return _host_of(host[:_LONGEST_HOST], ":443" if self.is_secure else ":80")
+        return _host_of(host[:_LONGEST_HOST], ":443" if _is_secure(environ) else ":80")
 
     @property
     def hostname(self) -> str:
         """The page's host without its port."""
         return host_of(f"//{self.host}")
-
-    @made_once
-    def is_secure(self) -> bool:
-        """The browser asked over HTTPS."""
-        return self.environ.get("wsgi.url_scheme") == "https"
 
     @property
     def script_root(self) -> str:
@@ -169,7 +164,7 @@ class TrackedRequest:
         if not host:
             return None
         environ = self.environ
-        origin = f"https://{host}" if self.is_secure else f"http://{host}"
+        origin = f"https://{host}" if _is_secure(environ) else f"http://{host}"
         if self._path_info.endswith(_DASH_CALLBACK):
             referrer: str = environ.get("HTTP_REFERER", "")
             if referrer.startswith(f"{origin}/"):
@@ -242,7 +237,7 @@ class TrackedRequest:
     def sets_secure_cookies(self) -> bool:
         """Our cookies are ``Secure`` in the response."""
         setting = self.visitors.settings.cookie_secure
-        return self.is_secure if setting is None else setting
+        return _is_secure(self.environ) if setting is None else setting
 
     # -- the visitor ---------------------------------------------------------------------
 
@@ -360,6 +355,11 @@ _AS_IT_IS = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@-]*\Z")
 #: Many visitors have the same browser, and all of them ask for few hosts: of each 256 are
 #: remembered.
 _user_agent_of = lru_cache(256)(accept_user_agent)
+
+
+def _is_secure(environ: WSGIEnvironment) -> bool:
+    """The browser asked over HTTPS."""
+    return environ.get("wsgi.url_scheme") == "https"
 
 
 @lru_cache(256)
