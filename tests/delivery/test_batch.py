@@ -224,16 +224,17 @@ def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, how: 
     assert shop.rows()["bad"].reason == ("refused" if "behind" in how else "damaged")
 
 
-def test_no_request_begins_after_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [1, 4])
+def test_no_request_begins_after_stop(tmp_path: Path, many: int) -> None:
     stop = threading.Event()
 
     def judge(_batch: list[str], _dry: bool) -> Reply:
         stop.set()
         return refusal(400)
 
-    shop = Shop(tmp_path, AdRoll(judge), orders=4)
+    shop = Shop(tmp_path, AdRoll(judge), orders=many)
     shop.deliverer.drain(stop, until=0.0)
-    assert shop.adroll.requests == [orders(4)]
+    assert (shop.adroll.requests, shop.adroll.trials) == ([orders(many)], [])
     assert set(shop.states().values()) == {"waiting"}
     assert not any(row.unsure for row in shop.rows().values())
 

@@ -114,7 +114,7 @@ def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: Payi
     shop.look()
     page = shop.html("", period="days")
     assert "1 of 8 orders reached AdRoll; 7 were never reported by the shop." in page
-    assert "The shop never reported a paid order" in page
+    assert "do this first</span><br>The shop never reported a paid order" in page
     assert "87.50 EUR" in page
     for event in ("purchase", "all"):
         health = shop.json("overview", period="days", event=event)["health"]
