@@ -256,6 +256,7 @@ def test_functions_of_before_report_are_asked_in_turn(app: Flask, adroll: AdRoll
         return event.replace(currency="USD")
 
     assert report(app)
+    assert callable(first), "what is decorated stays what it is"
     receipt = report(app, "test")
     assert (receipt.status, receipt.reason) == ("suppressed", "before_report")
     assert asked == ["first 59.90", "second 10.00", "first 59.90"]
