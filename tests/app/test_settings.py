@@ -88,7 +88,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *((f"ADROLL_{key}", 0, "at least 1") for key in ("MAX_AGE", "DEDUPE_DAYS", "HOLD_MAX")),
     ("ADROLL_MAX_AGE", 1.5, "whole number"),
     ("ADROLL_CONSENT", "cmp", "'tcf', 'gpp'"),
-    ("ADROLL_CONSENT", True, "callable"),
+    ("ADROLL_CONSENT", True, "a value of type bool"),
     ("ADROLL_EMAIL", ["sha1"], "any of"),
     ("ADROLL_TCF_PURPOSES", [0], "purpose"),
     ("ADROLL_KIT_WAIT", -5, "milliseconds"),

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import cancel_conversion, release_conversion
+from adroll_flask import cancel_conversion, release_conversion, report_event
 from adroll_flask.outbox import schema
 from tests.conftest import Caplog, Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 from tests.support.outbox_engines import Attempt
-from tests.support.visits import began_long_ago, invoke
+from tests.support.visits import began_long_ago, invoke, visit
 
 
 def find(shop: DashboardShop, order: str) -> str:
@@ -42,6 +42,8 @@ def steps(shop: DashboardShop, order: str) -> list[str]:
 def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
     any_shop.bury("1001")
     any_shop.deliver("1002")
+    with visit(any_shop.app):
+        report_event("homeView")
     any_shop.report("1003", currency="EURO")
     listed = any_shop.json("orders")["newest"]
     assert {one["order"]: (one["state"], one["value"], one["currency"]) for one in listed} == {

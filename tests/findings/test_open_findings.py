@@ -390,7 +390,8 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     )
     assert found["since"] == shop.now - shop.now % HOUR - 26 * HOUR
     assert found["todo"].startswith("If the shop is closed today, all is well. Else place an order")
-    assert shop.json()["verdict"]["sentence"].startswith("No order since 24 Nov 2026 at 13:")
+    last = "24 Nov 2026 at 13:00 UTC (the end of the hour in which the last one came); in"
+    assert shop.json()["verdict"]["sentence"].startswith(f"No order since {last}")
     assert ">none since then</td>" in shop.html("problems")
     told: list[str] = []
 
