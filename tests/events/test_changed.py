@@ -64,6 +64,7 @@ def test_an_address_that_a_hook_adds_leaves_hashed_too(event: Event) -> None:
     assert changed.email is None
     assert changed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
     assert event.replace(email=None).email_sha256 is None
+    assert event.replace(email_sha256=SHA256.upper()).email_sha256 == SHA256
 
 
 def test_events_of_a_clock_ahead_can_be_changed() -> None:

@@ -35,6 +35,7 @@ def fields() -> dict[str, Any]:
 
 def test_each_field_of_the_api_has_its_row() -> None:
     assert {row[0].strip("`") for row in ROWS} == set(fields())
+    assert not any("default" in member for member in fields().values()), "no member is null"
     for row in ROWS:
         assert len(row) == 4, row[0]
 
