@@ -38,7 +38,7 @@ def listed(products: Iterable[Any]) -> list[Any] | Unreadable:
         return Unreadable(type(problem).__name__)
 
 
-def gather(products: Any, product_map: Any = None) -> Sequence[Any]:
+def gather(products: Any, product_map: Any) -> Sequence[Any]:
     """The products as dicts by AdRoll's names, not checked yet.
 
     :param products: dicts or objects with attributes; one alone is taken too.

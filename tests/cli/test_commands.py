@@ -507,6 +507,9 @@ def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
     assert f"{'f' * 32}: there is no such event" in result.output
     assert result.output.endswith("1 event dropped\n")
     assert [row.id for row in outbox.lookups.list()] == [one, two]
+    four = report(app, order_id="4").id
+    settle(app, o4={"kind": "delivered"})
+    assert "1 event had been delivered: they stay" in run("outbox", "drop", four, code=1).output
 
 
 def test_forget_refuses_what_nobody_can_have(run: Run) -> None:
