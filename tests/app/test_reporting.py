@@ -607,6 +607,7 @@ def test_a_release_that_does_not_fit_its_hold_is_a_dead_letter(make_app: AppMake
     lookups = app.extensions["adroll"].outbox.lookups
     (row,) = lookups.list("dead")
     assert row.reason == "invalid:release"
+    assert app.extensions["adroll"].counters.get("event_invalid", "release") == 1
     assert "currency" in row.error
     [counted] = lookups.history(0, ("outcome", "reason"))
     assert (counted.outcome, counted.reason, counted.events) == ("invalid", row.reason, 1)

@@ -445,9 +445,8 @@ def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: R
     assert "jo@example.com" not in listed
     assert "kept back" not in run("outbox").output
     assert run("forget", "--user-id", "42").output == "1 event erased\n"
-    assert run("outbox", "list").output.endswith(
-        "  The visitor said no, or asked to be forgotten\n"
-    )
+    said = "  The visitor said no, or asked to be forgotten\n"
+    assert run("outbox", "list").output.endswith(said)
 
 
 def test_show_and_export_name_no_visitor_unless_they_are_full(app: Flask, run: Run) -> None:

@@ -339,9 +339,8 @@ def test_dead_letters_that_nobody_decides_on_are_told_of_before_they_go(
     assert "refused: http_400" not in page, "a code of ours"
     told = visits.invoke(shop.app, "history", "--by", "reason", "--since", "200d").output
     assert "given_up     0        2" in told
-    visits.invoke(
-        shop.app, "outbox", "drop", shop.runtime.outbox.lookups.list("dead")[0].id, code=0
-    )
+    dead = shop.runtime.outbox.lookups.list("dead")[0].id
+    visits.invoke(shop.app, "outbox", "drop", dead, code=0)
     shop.deliver("1004")
 
 
@@ -359,9 +358,8 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     assert row["is_open"]
     shop.now += 8 * DAY
     assert is_gone(shop, "event-lost")
-    [row] = [
-        one for one in shop.json(period="last-month")["losses"] if one["reason"] == "disk_full"
-    ]
+    losses = shop.json(period="last-month")["losses"]
+    [row] = [one for one in losses if one["reason"] == "disk_full"]
     assert not row["is_open"]
 
 
@@ -385,9 +383,8 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     shop.now -= 4 * HOUR  # eleven o'clock
     assert is_gone(shop, "reports-silent")
     shop.now += 4 * HOUR
-    found = seen(
-        shop, "reports-silent", "No order since ", "there are usually 17 orders", severity="error"
-    )
+    says = ("No order since ", "there are usually 17 orders")
+    found = seen(shop, "reports-silent", *says, severity="error")
     assert found["since"] == shop.now - shop.now % HOUR - 26 * HOUR
     assert found["todo"].startswith("If the shop is closed today, all is well. Else place an order")
     last = "24 Nov 2026 at 13:00 UTC (the end of the hour in which the last one came); in"
