@@ -262,6 +262,9 @@ def test_functions_of_before_report_are_asked_in_turn(app: Flask, adroll: AdRoll
     assert asked == ["first 59.90", "second 10.00", "first 59.90"]
     [event] = kept(app)
     assert (event["conversion_value"], event["currency"]) == ("10.00", "USD")
+    adroll.before_report(lambda event: 1 / 0)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ZeroDivisionError):
+        report(app, "1002")
 
 
 def test_each_functions_answer_is_checked_before_the_next(app: Flask, adroll: AdRoll) -> None:

@@ -352,8 +352,7 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     shop.deliver("1002")
     lost = seen(shop, "event-lost", "120 reports were lost. The disk")
     assert lost["command"] == f"df -h {shop.runtime.outbox.folder}"
-    todo = lost["todo"]
-    assert "This message stays for seven days after the last loss" in todo
+    assert "This message stays for seven days after the last loss" in lost["todo"]
     [row] = [one for one in shop.json()["losses"] if one["reason"] == "disk_full"]
     assert row["is_open"]
     shop.now += 8 * DAY
