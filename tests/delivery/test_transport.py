@@ -25,6 +25,8 @@ from tests.support.scripted_server import Script, answering, read_request, reply
 TLS = ssl.SSLContext
 HEADERS = {"Authorization": "Token canary-token", "Content-Type": "application/json"}
 SHORT = Timeouts(connect=0.3, read=0.3, total=1.0)
+#: For an answer that comes, on a machine that is busy.
+AMPLE = Timeouts(connect=20.0, read=20.0, total=60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def _bare_environment(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def send(url: str, timeout: Timeouts = SHORT, transport: Transport | None = None) -> Response:
+def send(url: str, timeout: Timeouts = AMPLE, transport: Transport | None = None) -> Response:
     if transport is not None:
         return transport.send(url, HEADERS, b"body")
     with closing(Transport(timeout)) as transport:
@@ -57,7 +59,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    one = Transport(SHORT)
+    one = Transport(AMPLE)
     yield one
     one.close()
 
