@@ -156,10 +156,9 @@ def _late_settings(app: Flask, settings: Settings) -> Iterator[Finding]:
         return
     try:
         now = Settings.from_mapping(app.config)
-        names = [
-            one.name for one in fields(now) if getattr(now, one.name) != getattr(settings, one.name)
-        ]
-        late = [f"ADROLL_{name.upper()}" for name in names]
+        names = [setting.name for setting in fields(now)]
+        changed = [name for name in names if getattr(now, name) != getattr(settings, name)]
+        late = [f"ADROLL_{name.upper()}" for name in changed]
     except ConfigurationError as fault:  # A value that AdRoll(app) would have refused.
         late = [wrong.key for wrong in (fault, *fault.others)]
     yield from (finding_of("setting-late", key) for key in late)
