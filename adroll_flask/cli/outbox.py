@@ -399,8 +399,7 @@ def restored() -> None:
     """
     store = current_runtime().outbox
     place = store.place
-    is_there = not isinstance(place, Path) or place.exists()
-    if not is_there or not store.database.is_ready():
+    if not store.has_place() or not store.database.is_ready():
         where = place if isinstance(place, Path) else safe_url(str(place))
         raise Refusal(f"there is no copy of an outbox: {where}", slug="outbox-not-made")
     count = store.admin.restored()

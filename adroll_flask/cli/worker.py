@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
 from adroll_flask.logs import logger
+from adroll_flask.outbox.local_files import is_there
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
@@ -79,7 +81,10 @@ def _reads(runtime: Runtime) -> str:
 
 
 def _as_it_is(place: Path) -> str:
-    return str(place) if place.exists() else f"{place} (not there yet)"
+    with suppress(OSError):  # it may not be looked at; `check` tells of that
+        if not is_there(place):
+            return f"{place} (not there yet)"
+    return str(place)
 
 
 def _left(runtime: Runtime) -> str:

@@ -308,16 +308,22 @@ class Outbox:
         :raises OutboxFailed: the database cannot be worked with.
         :raises ConfigurationError: there is no outbox over such a database.
         """
-        place = self.place
+        if not self.has_place():
+            # What waits in the journal makes it, as soon as somebody looks.
+            return self.exists()
+        # The file may be there and its tables may not: somebody is about to make them.
+        is_new = isinstance(self.place, Path) and self.lookups.bytes_waiting() > 0
+        return self.database.is_ready() or is_new
+
+    def has_place(self) -> bool:
+        """Whether SQLite's file is there; True of a server.
+
+        :raises OutboxFailed: its folder may not be entered.
+        """
         try:
-            if isinstance(place, Path) and not place.exists():
-                # What waits in the journal makes it, as soon as somebody looks.
-                return self.exists()
+            return not isinstance(self.place, Path) or local_files.is_there(self.place)
         except OSError as problem:
             raise OutboxFailed("read_only", type(problem).__name__) from None
-        # The file may be there and its tables may not: somebody is about to make them.
-        is_new = isinstance(place, Path) and self.lookups.bytes_waiting() > 0
-        return self.database.is_ready() or is_new
 
     def close(self) -> None:
         """Close this process's files and connections; the next call opens them again."""

@@ -1,7 +1,9 @@
 """Fixtures of the outbox's contract: every test runs on every engine."""
 
 import contextlib
+import os
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -126,3 +128,17 @@ def relay(server: Bench) -> Iterator[Relay]:
     for outbox in server.opened:
         outbox.close()
     relay.cut()
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder whose owner the test is; root itself may write what is read-only."""
+    with tempfile.TemporaryDirectory() as name:
+        me = os.geteuid()
+        if me == 0:
+            os.chown(name, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(me)

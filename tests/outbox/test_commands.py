@@ -2,13 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox.schema import drop_tables
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support.outbox_engines import SERVERS, Bench, a_user
 from tests.support.visits import invoke
 
@@ -33,6 +34,20 @@ def test_check_makes_no_tables_on_a_server(server: Bench, make_app: AppMaker) ->
     invoke(app, "outbox", "create-table", code=0)
     found = findings(app, 0)["outbox"]
     assert (found["severity"], "0 waiting" in found["sentence"]) == ("ok", True)
+
+
+def test_a_folder_that_may_not_be_entered_is_not_taken_for_empty(
+    make_app: AppMaker, folder_of_nobody: Path, monkeypatch: Patch
+) -> None:
+    place = folder_of_nobody / "shop.sqlite"
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{place}")
+    monkeypatch.setattr(app.extensions["adroll"].deliverer, "run", lambda stop: None)
+    assert f"Reads the outbox {place} (not there yet)" in invoke(app, "worker", code=0).output
+    place.touch()
+    folder_of_nobody.chmod(0)
+    assert f"Reads the outbox {place} and" in invoke(app, "worker", code=0).output
+    for command in (["outbox"], ["outbox", "restored"], ["worker", "--once"]):
+        assert "may not be written by this user" in invoke(app, *command, code=1).output
 
 
 _ROWS = "SELECT, INSERT, UPDATE, DELETE"

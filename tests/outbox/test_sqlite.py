@@ -5,10 +5,8 @@ import os
 import shutil
 import sqlite3
 import stat
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -158,20 +156,6 @@ def test_a_corrupt_one_goes_aside(sqlite: Bench, outbox: Outbox, caplog: Caplog,
     if harm != "empty":
         assert "corrupt" in caplog.text
         assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
-
-
-@pytest.fixture
-def folder_of_nobody() -> Iterator[Path]:
-    """A folder whose owner the test is; root itself may write what is read-only."""
-    with tempfile.TemporaryDirectory() as name:
-        me = os.geteuid()
-        if me == 0:
-            os.chown(name, 65534, -1)
-            os.seteuid(65534)
-        try:
-            yield Path(name)
-        finally:
-            os.seteuid(me)
 
 
 def test_a_read_only_file_is_written_once_it_may_be(sqlite: Bench, folder_of_nobody: Path) -> None:
