@@ -21,8 +21,8 @@ from flask import Flask, has_request_context
 from flask.sessions import SecureCookieSessionInterface
 
 from . import request_state
-from .page.cookies import keep_private, may_be_shared, put_ours_last
-from .page.shared_caches import read_headers
+from .page.cookies import keep_private, put_ours_last
+from .page.shared_caches import may_be_shared, read_headers
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers

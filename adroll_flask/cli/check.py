@@ -1,6 +1,7 @@
 """``flask adroll check``, ``go-live``, ``verify``: what is wrong with a site, and what to do.
 
-What ``check`` looks at is told in :mod:`adroll_flask.findings.site_settings`.
+What ``check`` looks at is told in :mod:`adroll_flask.findings.app_check`, and what ``check --url``
+looks at in :mod:`adroll_flask.findings.page_check`.
 ``verify`` buys at the running shop.
 """
 
@@ -26,7 +27,7 @@ from werkzeug.utils import import_string
 from adroll_flask.accounts import is_of_sandbox
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.events.names import BITS, FORM_NAMES, coverage_of
-from adroll_flask.findings import site_settings
+from adroll_flask.findings import app_check
 from adroll_flask.findings.finding import Finding, finding_of, meaning, ok, why_of
 from adroll_flask.outbox.model import HistorySum, OutboxFailed, Row
 from adroll_flask.plurals import counted
@@ -104,15 +105,15 @@ def _site_findings(url: str | None, account: str | None, more: More) -> list[Fin
     try:
         return with_appcontext(_findings_of_app)(url, account, more)
     except ConfigurationError as problem:
-        return site_settings.check_start(problem)
+        return app_check.check_start(problem)
 
 
 def _findings_of_app(url: str | None, account: str | None, more: More) -> list[Finding]:
     runtime = console.current_runtime()
     is_here = runtime.functions.are_here
-    findings = site_settings.check_app(current_app, runtime, ask_endpoints=is_here, account=account)
+    findings = app_check.check_app(current_app, runtime, ask_endpoints=is_here, account=account)
     if url is not None:
-        from adroll_flask.findings.page import check_url  # which loads requests
+        from adroll_flask.findings.page_check import check_url  # which loads requests
 
         findings += check_url(url, runtime.settings)
     with suppress(ConfigurationError):  # which is among the findings
@@ -121,7 +122,7 @@ def _findings_of_app(url: str | None, account: str | None, more: More) -> list[F
 
 
 def _of_the_real_site(url: str | None, account: str | None, runtime: Runtime) -> Iterator[Finding]:
-    result = site_settings.send_test_event(runtime, "pageView", account)
+    result = app_check.send_test_event(runtime, "pageView", account)
     if result.ok:
         yield ok("send-test", result.meaning)
     else:

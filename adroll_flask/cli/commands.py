@@ -20,7 +20,7 @@ from flask.cli import ScriptInfo
 from adroll_flask.asgi import AdRollASGIMiddleware
 from adroll_flask.errors import EventError
 from adroll_flask.extension import AdRoll
-from adroll_flask.findings.site_settings import send_test_event
+from adroll_flask.findings.app_check import send_test_event
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import erase
 from adroll_flask.request_state import EXTENSION, layer_with_adroll

@@ -29,6 +29,7 @@ from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import names
 from adroll_flask.events.build import build
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.outbox import model
 from adroll_flask.outbox.local_files import make_folder
 from adroll_flask.outbox.lookups import Lookups
@@ -428,8 +429,8 @@ class EventMaker:
         return LineEvent(
             event,
             paid_at if event.name == "purchase" else float("inf"),
-            [order._replace(key=names.kept_key(id, secret)) for id in ids],
-            [names.suppressed_key(name, id, secret) for id in ids if token is None],
+            [order._replace(key=kept_key(id, secret)) for id in ids],
+            [suppressed_key(name, id, secret) for id in ids if token is None],
         )
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:

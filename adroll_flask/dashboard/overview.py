@@ -19,7 +19,7 @@ from adroll_flask.plurals import agreeing, counted
 from adroll_flask.reporting.paid_orders import DAYS
 from adroll_flask.times import DAY, iso
 
-from . import beside
+from . import earlier_periods
 from .formats import count, share_of, values
 from .page import Data, Page, Visit
 from .periods import Period
@@ -78,7 +78,9 @@ def overview_data(visit: Visit) -> Data:
     never = sum(loss["events"] for loss in missing)
     reported = sum(part["events"] for part in totals.values())
     noun = "order" if event == "purchase" else "event"
-    usual = beside.usual(beside.by_hour(past), period) if event == "purchase" else {}
+    usual: dict[int, float] = {}
+    if event == "purchase":
+        usual = earlier_periods.usual(earlier_periods.by_hour(past), period)
     steps = _plot_steps(period, sums, usual)
     knows_all = len(visit.letters) < MOST_DEAD
     health = _health(totals["delivered"]["events"], lost + never)
@@ -96,7 +98,7 @@ def overview_data(visit: Visit) -> Data:
         "end": period.end,
         "event": event,
         "events": sorted(names),
-        "beside": beside.compared(period, delivered, reached["events"], reached["values"]),
+        "beside": earlier_periods.compared(period, delivered, reached["events"], reached["values"]),
         "clicked": _clicked(visit, period, event),
         "refunded": total(fates.get("too_late", ())),
         "health": health,
@@ -130,7 +132,7 @@ def about_event(event: str, rows: Iterable[HistorySum]) -> list[HistorySum]:
 def _past(visit: Visit, period: Period) -> Sequence[HistorySum]:
     """The history from before the span to now, by the hour; for thirteen months, of the days alone
     that the shop's own list tells of."""
-    since = beside.since(period) if period.step != "week" else visit.now - DAYS * DAY
+    since = earlier_periods.since(period) if period.step != "week" else visit.now - DAYS * DAY
     columns: tuple[HistoryColumn, ...] = ("at", "event_name", "outcome", "currency")
     return visit.lookups.history(since, columns)
 

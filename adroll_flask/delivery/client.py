@@ -1,7 +1,8 @@
 """One call to AdRoll's event API, and what its answer means for the events of its request.
 
 AdRoll documents neither its answers nor what becomes of a batch that it refuses, so the status
-alone decides, and each doubtful one counts as unsure. The words of a body are for people only.
+alone decides, and each doubtful one counts as unsure. The words of a body are for people only. How
+long an account pauses after an answer is told by :mod:`.pauses_and_stops`.
 
 The body of a request is made by :meth:`Client.send`: a JSON array of events, compressed with gzip.
 The JSON of one event is made by :func:`adroll_flask.events.event.wire_bytes`.

@@ -23,6 +23,7 @@ from adroll_flask.visitor.identifiers import (
 )
 
 from . import names
+from .dedupe_key import HASHED, kept_key
 from .event import (
     CHECKS,
     Checks,
@@ -98,7 +99,7 @@ class Built:
 
     def kept_key(self) -> str | None:
         """The key as the outbox keeps it."""
-        return None if self.key is None else names.kept_key(self.key, self.defaults.dedupe_secret)
+        return None if self.key is None else kept_key(self.key, self.defaults.dedupe_secret)
 
     def value_digest(self) -> str:
         """Value and currency: by it a second report of the same key with others is noticed."""
@@ -313,8 +314,8 @@ def hide(event: Event, defaults: EventDefaults) -> tuple[Event, tuple[str, ...]]
         if safe_url != url:
             changes["page_location"] = safe_url
     if isinstance(order, str) and not clear and may_hold_address(order):
-        key = names.kept_key(order, defaults.dedupe_secret)
-        if key.startswith(names.HASHED) and key != order:
+        key = kept_key(order, defaults.dedupe_secret)
+        if key.startswith(HASHED) and key != order:
             changes["order_id"] = key
     if not changes:
         return event, ()

@@ -2,7 +2,7 @@
 
 A check returns the value in the one form that AdRoll gets, or ``None`` for a value that says
 nothing. For a wrong value it raises an :class:`EventError`, which says what the field takes and
-never holds the value.
+never holds the value. Which fields there are is told by :class:`.event.Event`.
 """
 
 from __future__ import annotations

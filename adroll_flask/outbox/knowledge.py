@@ -26,7 +26,7 @@ from .schema import Tx
 _BEGAN: Final = "began"
 _GAP: Final = "gap:"
 _KEY: Final = "key:"
-#: Digits with which the hash of a suppressed order says its key, see ``names.secret_tag``.
+#: Digits with which the hash of a suppressed order says its key, see ``dedupe_key.secret_tag``.
 _TAG_LENGTH: Final = 4
 #: When housekeeping was last, by the database's clock (older_copy.py).
 NOTED: Final = "noted"

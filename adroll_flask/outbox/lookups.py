@@ -109,7 +109,7 @@ class Lookups:
         """For which times this outbox knows what was reported.
 
         :param eids: the accounts whose suppressed orders matter.
-        :param tag: ``names.secret_tag`` of the key under which these are noted now.
+        :param tag: ``dedupe_key.secret_tag`` of the key under which these are noted now.
         """
         return self.database.read(lambda tx: knowledge.knowledge_of(tx, eids, tag))
 
@@ -206,7 +206,7 @@ class Lookups:
         """All undelivered events that still have a payload, with the payload."""
         return self._pages(f"{schema.in_states(*_OPEN)} AND payload IS NOT NULL", full=True)
 
-    # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
+    # -- orders; keys are those of adroll_flask.events.dedupe_key.kept_key ------------------
 
     def find(self, key: str, names: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *names* that have this key, oldest first, with their payload."""
@@ -228,7 +228,7 @@ class Lookups:
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of
-        :func:`adroll_flask.events.names.suppressed_key`."""
+        :func:`adroll_flask.events.dedupe_key.suppressed_key`."""
         query = "SELECT hash, reason, marked_at FROM adroll_mark WHERE hash {in_ids}"
         rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}

@@ -107,8 +107,9 @@ class ForeignFile(OutboxFailed, ConfigurationError):
 class OrderKey(NamedTuple):
     """By what two events are one: the columns of the unique index.
 
-    :param key: the deduplication key in the form of :func:`adroll_flask.events.names.kept_key`:
-        printable, and at most :data:`KEY_LENGTH` characters.
+    :param key: the deduplication key in the form of
+        :func:`adroll_flask.events.dedupe_key.kept_key`: printable, and at most
+        :data:`KEY_LENGTH` characters.
     """
 
     advertisable_eid: str

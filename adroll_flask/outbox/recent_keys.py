@@ -2,7 +2,7 @@
 
 It decides nothing: a second report is dropped in :mod:`.rows`, whichever process took it.
 
-:func:`adroll_flask.events.names.kept_key` tells in which form a deduplication key is kept.
+:func:`adroll_flask.events.dedupe_key.kept_key` tells in which form a deduplication key is kept.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
 """The visitor's cookies in a response: ours, its working copy for the pixel, and their domains.
 
-A response that a cache may keep for others (:func:`may_be_shared`) carries none of them, and takes
-none back.
+A response that a cache may keep for others (:func:`.shared_caches.may_be_shared`) carries none of
+them, and takes none back.
 """
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
 from werkzeug.http import dump_cookie
@@ -20,7 +18,7 @@ from adroll_flask.visitor.record import Record
 from adroll_flask.visitor.request_cookies import COOKIE_LIFE, FIRST_PARTY_COOKIE
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
-from .shared_caches import HeaderView, Said, is_shared_cacheable, read_headers, what_is_said
+from .shared_caches import HeaderView, Said, may_be_shared, read_headers, what_is_said
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -30,21 +28,6 @@ _PIXEL_COOKIE = "__ar_v4"
 #: What it keeps of consent. Where the site loads the pixel itself, this may be the memory of the
 #: site's consent platform (AdRoll's banner), which would ask again.
 _PIXEL_CONSENT = ("__adroll_consent", "__adroll_consent_params")
-
-
-def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
-    """True where a cache between the site and its visitors may keep the response.
-
-    That is told by ``ADROLL_CACHED_PATHS`` and by the headers. A cookie of ours, or one that is
-    taken back, leaves on no such response.
-    """
-    patterns = tracked.visitors.settings.cached_paths
-    if patterns and tracked.method in ("GET", "HEAD"):
-        # Whoever lists a path may write it as people do, or as browsers send it.
-        path = unquote(tracked.path)
-        if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
-            return True
-    return is_shared_cacheable(seen, tracked.visitors.clock())
 
 
 def update_cookies(

@@ -17,9 +17,9 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
-from .cookies import may_be_shared, update_cookies
+from .cookies import update_cookies
 from .placement import CHARSET, INJECTED, PRESENT, Placer, Places, ascii_compatible
-from .shared_caches import HeaderView, read_headers, vary_by_cookie
+from .shared_caches import HeaderView, may_be_shared, read_headers, vary_by_cookie
 
 logger: Logger = get_logger("adroll_flask.page")
 

@@ -1,7 +1,6 @@
-"""Caches between the site and its visitors: what a response's headers let them keep.
+"""Caches between the site and its visitors: which responses they may keep for others.
 
-Which responses never get a cookie of ours is :func:`.cookies.may_be_shared`: these rules, and the
-paths of ``ADROLL_CACHED_PATHS``.
+Such a response never gets a cookie of ours.
 """
 
 from __future__ import annotations
@@ -10,10 +9,14 @@ import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
+
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 #: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
 #: list, and raises and catches within, for each question; here one walk answers all.
@@ -28,6 +31,23 @@ def read_headers(headers: Iterable[tuple[str, str]]) -> HeaderView:
         view[name] = f"{view[name]}, {value}" if name in view else value
     return view
 
+
+def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
+    """True where a cache between the site and its visitors may keep the response.
+
+    That is told by ``ADROLL_CACHED_PATHS`` and by the headers. A cookie of ours, or one that is
+    taken back, leaves on no such response.
+    """
+    patterns = tracked.visitors.settings.cached_paths
+    if patterns and tracked.method in ("GET", "HEAD"):
+        # Whoever lists a path may write it as people do, or as browsers send it.
+        path = unquote(tracked.path)
+        if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
+            return True
+    return is_shared_cacheable(seen, tracked.visitors.clock())
+
+
+# -- what the headers say ----------------------------------------------------------------------
 
 #: Headers that tell one kind of cache what it may keep, by what documents them. Such a cache heeds
 #: its own header and not ``Cache-Control`` (RFC 9213, section 2.2), whatever that forbids others.

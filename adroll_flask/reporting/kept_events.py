@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from adroll_flask.errors import EventError
 from adroll_flask.events import names
 from adroll_flask.events.build import Built
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.event import matcher
 from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
@@ -98,9 +99,9 @@ def find_order(
     lookups = reporter.outbox.lookups.of(account)
     secret = reporter.visitors.dedupe_secret
     for spelling in searched(typed):
-        rows = lookups.find(names.kept_key(spelling, secret), names.EVENT_NAMES)
+        rows = lookups.find(kept_key(spelling, secret), names.EVENT_NAMES)
         rows += lookups.dead_letters_of(spelling, most)
-        hashes = {names.suppressed_key(name, spelling, secret): name for name in names.EVENT_NAMES}
+        hashes = {suppressed_key(name, spelling, secret): name for name in names.EVENT_NAMES}
         suppressed = lookups.suppressed(list(hashes))
         if rows or suppressed:
             return FoundOrder(rows, {hashes[hashed]: why for hashed, why in suppressed.items()})
@@ -245,7 +246,7 @@ def fix_dead(reporter: Reporter, row: Row, payload: bytes) -> str:
     built = rebuilt(payload, reporter.defaults_at({}))
     order = order_id_of(row.payload) or ""
     # A key that is not just the order's id is the shop's own: two orders may have one id.
-    if row.key and row.key != names.kept_key(order, reporter.visitors.dedupe_secret):
+    if row.key and row.key != kept_key(order, reporter.visitors.dedupe_secret):
         built.key = row.key
     return _fixed(reporter, row.id, built)
 

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from adroll_flask.errors import AdRollError, let_through
-from adroll_flask.events.names import kept_key
+from adroll_flask.events.dedupe_key import kept_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import schema
 from adroll_flask.outbox.lookups import is_id

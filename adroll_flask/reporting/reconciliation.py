@@ -12,8 +12,8 @@ from decimal import Decimal
 from itertools import islice, product
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.fields import LIMIT, rounded
-from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.forks import StillAtForks
 from adroll_flask.outbox.knowledge import Knowledge
 from adroll_flask.outbox.lookups import Lookups

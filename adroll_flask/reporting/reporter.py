@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from adroll_flask.errors import AdRollError, EventError, TokenError, TokenExpiredError, let_through
 from adroll_flask.events import names
-from adroll_flask.events.names import EventDefaults, kept_key
+from adroll_flask.events.dedupe_key import kept_key, secret_tag, suppressed_key
+from adroll_flask.events.names import EventDefaults
 from adroll_flask.events.products import listed
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
@@ -467,14 +468,14 @@ class Reporter:
         # A hash without a secret gives order ids away: anybody could hash all numbers and compare.
         if self.settings.remember_suppressed and secret is not None:
             with suppress(EventError):  # there is no id, or none that a report takes
-                counted.order = names.suppressed_key(name, accept_id(key), secret)
+                counted.order = suppressed_key(name, accept_id(key), secret)
         with suppress(model.OutboxFailed):  # it is counted above; only the history lacks it
             self.outbox.record(counted)
         return Receipt(None, "suppressed", why)
 
     def knowledge(self) -> Knowledge:
         """For which times the outbox knows what was reported, or was not to be."""
-        tag = names.secret_tag(self.visitors.dedupe_secret)
+        tag = secret_tag(self.visitors.dedupe_secret)
         return self.outbox.lookups.knowledge([*self.settings.served_accounts, ""], tag)
 
     def _draft(

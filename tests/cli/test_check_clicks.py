@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, redirect, request
 
 from adroll_flask.findings.finding import Finding
-from adroll_flask.findings.page import click_finding, pixel_findings
+from adroll_flask.findings.page_check import click_finding, pixel_findings
 from adroll_flask.settings import Settings
 from tests.conftest import PAGE, AppMaker
 from tests.support.nginx import behind_nginx
@@ -133,7 +133,7 @@ def test_the_redirect_is_named_with_its_fix(serve: Serve, target: str, says: str
 
 
 def test_www_is_a_name_of_the_same_site() -> None:
-    from adroll_flask.findings.page import _click_lost
+    from adroll_flask.findings.page_check import _click_lost
 
     said = _click_lost("a", 1, "https://shop.example/a", "https://www.shop.example/a", "gets lost")
     assert "(from one name of the site to another)" in said.sentence

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll, Event, report_conversion, testing
-from adroll_flask.events.names import HASHED, kept_key
+from adroll_flask.events.dedupe_key import HASHED, kept_key
 from adroll_flask.events.page_location import without_persons
 from tests.conftest import AppMaker, Caplog
 from tests.support.visits import ORDER, invoke, kept, report, visit
