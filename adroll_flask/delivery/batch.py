@@ -20,7 +20,14 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.model import BriefRow, Claim, OutboxFailed, Outcome, OutcomeKind
+from adroll_flask.outbox.model import (
+    ERRORS_NAMED,
+    BriefRow,
+    Claim,
+    OutboxFailed,
+    Outcome,
+    OutcomeKind,
+)
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.signals import event_delivered, event_rejected
 from adroll_flask.times import DAY
@@ -199,7 +206,8 @@ class BatchSender:
             self.leased_at = time.monotonic()
 
     def _accepted(self, events: Sequence[BriefRow], answer: Answer) -> None:
-        self._settle_alike(events, "delivered")
+        reason = ERRORS_NAMED if answer.errors else ""
+        self._settle_alike(events, "delivered", reason=reason)
         if answer.errors:
             # A success takes the whole batch: to send it again would double it.
             self.gate.counters.add("delivery_warning", "errors_with_success")

@@ -515,6 +515,14 @@ def _too_few(moment: Moment) -> Iterator[Finding]:
         )
 
 
+def _errors_named(moment: Moment) -> Iterator[Finding]:
+    """Events that AdRoll took with a success whose words name errors. It may not count them all."""
+    taken = _lately(moment, DAY, "delivered")
+    about = total(row for row in taken if row.reason == model.ERRORS_NAMED)
+    if about["events"]:
+        yield finding_of("accepted-with-errors", **about)
+
+
 def _addresses(moment: Moment) -> Iterator[Finding]:
     """Whether the newest orders have a proxy's address in the place of their visitor's."""
     newest = moment.lookups.newest_events(_NEWEST, "purchase")
@@ -702,6 +710,7 @@ _ALWAYS: Final = (_not_sending, _unwritable, _room, _corrupt)
 _OF_SHOP: Final = (
     _destination,
     _dead,
+    _errors_named,
     _ending,
     _too_few,
     _consent_unknown,

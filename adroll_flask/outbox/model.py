@@ -68,6 +68,8 @@ SKEW: Final = 1.0
 #: Reasons of dead letters that AdRoll may have. They are sent again only where somebody names the
 #: reason or their ids.
 RISKY: Final = ("restored", "moved", "unsure", "before_outbox")
+#: The reason of delivered events where AdRoll's answer was a success and named errors.
+ERRORS_NAMED: Final = "errors_named"
 #: Reasons of dead letters that nobody decided on in time: AdRoll never had them, or may have them.
 GIVEN_UP: Final = ("given_up", "given_up_unsure")
 

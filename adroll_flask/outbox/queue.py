@@ -227,7 +227,7 @@ class Queue:
         :raises schema.TakenBack: it is needed, and *looks* is false.
         """
         if outcome.kind == "delivered":
-            return self._settle_delivered(tx, claim, {*outcome.ids}, looks=looks)
+            return self._settle_delivered(tx, claim, outcome, looks=looks)
         # All are locked: another process may be about to cancel or erase one.
         places = _places_of(claim, outcome.ids)
         rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=places, claim=claim.token)
@@ -257,7 +257,8 @@ class Queue:
         )
         return moved + len(rows) - len(whole)
 
-    def _settle_delivered(self, tx: Tx, claim: Claim, ids: set[str], *, looks: bool) -> int:
+    def _settle_delivered(self, tx: Tx, claim: Claim, outcome: Outcome, *, looks: bool) -> int:
+        ids = set(outcome.ids)
         also = "coalesce(reason, '') <> 'cancelled'"
         if looks:
             # Some were cancelled while they were sent, or a lease has ended.
@@ -278,7 +279,7 @@ class Queue:
             also=also,
             also_sets="attempts = attempts + 1",
             claim=claim.token,
-            reason=None,
+            reason=outcome.reason or None,
             keyless=tx.now + KEYLESS_KEPT,
         )
         if moved < len(events) and not looks:

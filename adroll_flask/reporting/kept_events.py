@@ -15,7 +15,7 @@ from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.admin import Changed
 from adroll_flask.outbox.lookups import order_id_of, wire_of
-from adroll_flask.outbox.model import GIVEN_UP, Row, SuppressedOrder
+from adroll_flask.outbox.model import ERRORS_NAMED, GIVEN_UP, Row, SuppressedOrder
 from adroll_flask.outbox.retention import DEAD_LETTER_KEPT
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import redact_event, short_key
@@ -127,8 +127,11 @@ def life(row: Row) -> list[LifeStep]:
     for attempt in row.attempt_log:
         unsure = "; it may have arrived" if attempt.unsure else ""
         steps.append(LifeStep("attempt", attempt.at, (attempt.words or attempt.answer) + unsure))
+    delivered = "maybe more than once" if row.unsure else ""
+    if row.reason == ERRORS_NAMED:
+        delivered = "AdRoll's answer named errors"
     ended = {
-        "delivered": "maybe more than once" if row.unsure else "",
+        "delivered": delivered,
         "dead": row.why,
         "cancelled": "nobody released it in time" if row.reason == "hold_expired" else "",
     }

@@ -279,6 +279,18 @@ def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: Dashbo
     assert is_gone(shop, "reports-die")
 
 
+def test_a_success_that_names_errors_is_told_for_a_day(shop: DashboardShop) -> None:
+    shop.adroll.judge = Response(200, {}, b'{"errors": [{"message": "no such product"}]}')
+    shop.report("1001")
+    shop.runtime.deliverer.drain()
+    story = visits.invoke(shop.app, "outbox", "find", "1001").output
+    assert "Delivered, AdRoll's answer named errors" in story
+    seen(shop, "accepted-with-errors", "AdRoll took 1 event", severity="warning", events=1)
+    shop.now += 2 * DAY
+    shop.deliver("1002")
+    assert is_gone(shop, "accepted-with-errors")
+
+
 def test_a_visitors_no_is_no_failed_delivery(shop: DashboardShop) -> None:
     for order in "1234":
         shop.report(order, hold=True, user_id="42")
