@@ -191,6 +191,8 @@ def make_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "postgresql":
         arguments |= _KEEPALIVE
         arguments["application_name"] = url.query.get("application_name", "adroll_outbox")
+        # Else it is the database's, or that of PGCLIENTENCODING; with SQL_ASCII texts are bytes.
+        arguments["client_encoding"] = "UTF8"
         # A plan made for an empty table would be kept for one with a million rows; poolers in
         # front of the server do not like prepared statements either.
         arguments["prepare_threshold"] = None
@@ -216,6 +218,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect", insert=True)
     def connect(connection: Any, record: Any) -> None:
         if engine.name == "postgresql":
+            _refuse_other_encodings(connection)
             _limit_waits(connection)
         if settings:
             cursor = connection.cursor()
@@ -225,6 +228,22 @@ def make_engine(url: sa.URL) -> sa.Engine:
             connection.commit()
 
     return engine
+
+
+def _refuse_other_encodings(connection: Any) -> None:
+    """Refuse a database that cannot hold every text: an order's id, AdRoll's words.
+
+    What is refused in a statement only would be put aside, or never be settled.
+    """
+    # SQL_ASCII keeps the bytes that it gets.
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", "SQL_ASCII", None):
+        connection.close()
+        raise OutboxFailed(
+            "error",
+            f"its encoding is {encoding}, which lacks characters of orders' ids; it takes a"
+            " database that was made with ENCODING 'UTF8' TEMPLATE template0",
+        )
 
 
 def _limit_waits(connection: Any) -> None:

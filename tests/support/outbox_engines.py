@@ -209,10 +209,11 @@ def missing(engine: str) -> str | None:
 
 
 @contextlib.contextmanager
-def database(engine: str, *, whole: bool = False) -> Iterator[str]:
+def database(engine: str, *, whole: bool = False, how: str = "") -> Iterator[str]:
     """An empty database, or schema, of its own on a server; removed afterwards.
 
     :param whole: a database also where a schema would do: for tools that know nothing of schemas.
+    :param how: the end of the statement that makes it.
     """
     if why := missing(engine):
         lacking(why)
@@ -222,7 +223,7 @@ def database(engine: str, *, whole: bool = False) -> Iterator[str]:
     is_schema = engine == "postgresql" and not whole
     kind = "SCHEMA" if is_schema else "DATABASE"
     with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE {kind} {name}"))
+        connection.execute(sa.text(f"CREATE {kind} {name} {how}"))
     if is_schema:
         own = url.update_query_dict({"options": f"-csearch_path={name}", "application_name": name})
     else:
