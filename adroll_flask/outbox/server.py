@@ -130,13 +130,23 @@ class ServerDatabase(Database):
         while True:
             tries += 1
             try:
-                with self._engines.own().connect() as connection, connection.begin():
+                with self._connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect, self._kept))
             except (sa.exc.SQLAlchemyError, OSError) as exc:
                 self._again(exc, tries)
             except (UnicodeError, OverflowError) as exc:
                 # A value that the driver cannot send, as a lone surrogate.
                 raise OutboxFailed("data", type(exc).__name__) from None
+
+    def _connect(self) -> sa.Connection:
+        try:
+            return self._engines.own().connect()
+        except (TypeError, RuntimeError) as exc:
+            # The driver does not know an option of the URL, or lacks a package for a way to log in.
+            raise OutboxFailed("unavailable", self._words(exc)) from None
+
+    def _words(self, problem: BaseException) -> str:
+        return database_words(problem, self.url.username, str(self.url.password or ""))
 
     def _again(self, exc: Exception, tries: int) -> None:
         """Return where another try may fare better, else raise."""
@@ -154,7 +164,7 @@ class ServerDatabase(Database):
             reason = reason_of_server(exc)
             detail = type(original).__name__
             if reason != "data":
-                detail = database_words(original, self.url.username, str(self.url.password or ""))
+                detail = self._words(original)
             raise OutboxFailed(reason, detail) from None
 
     def create_tables(self) -> None:

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from tests.conftest import AppMaker
 from tests.support.outbox_engines import (
+    SERVERS,
     Bench,
     OutboxFailed,
     bury,
@@ -14,6 +17,7 @@ from tests.support.outbox_engines import (
     shown,
     status,
 )
+from tests.support.visits import invoke
 
 KEY = "n\N{DEGREE SIGN} \N{OHM SIGN}\N{WRAPPED PRESENT}"
 WORDS = "http_400: no such \N{OHM SIGN}\N{HORIZONTAL ELLIPSIS}"
@@ -47,3 +51,14 @@ def test_a_database_that_lacks_characters_is_refused_and_no_order_put_aside(enco
     with pytest.raises(OutboxFailed, match=r"LATIN1.*UTF8"):
         deliver(outbox)
     assert not [*encoded.journal.glob("refused-*")]
+
+
+@pytest.mark.parametrize("engine", SERVERS)
+def test_an_option_that_our_driver_does_not_know_is_one_line(
+    engine: str, make_app: AppMaker
+) -> None:
+    url = sa.make_url(SERVERS[engine]).update_query_dict({"ssl_mode": "REQUIRED"})
+    app = make_app(ADROLL_OUTBOX_URL=url.render_as_string(hide_password=False))
+    line, _ = invoke(app, "outbox", code=1).output.splitlines()
+    assert "ssl_mode" in line
+    assert "options" in line
