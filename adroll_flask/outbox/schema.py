@@ -457,8 +457,9 @@ def of_account(state: State) -> str:
 # -- where databases differ ------------------------------------------------------------------------
 
 #: With this collation MariaDB and MySQL compare texts to the letter, but for spaces at the end: no
-#: key has any (kept_key).
-_INNODB: Final = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+#: key has any (kept_key). Rows of other formats, which may be a server's default, take no index as
+#: wide as that of keys.
+_INNODB: Final = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 _SQLITE: Final = {
     "in_ids": "IN (SELECT value FROM json_each(:ids))",

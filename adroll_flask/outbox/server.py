@@ -41,7 +41,8 @@ _NO_TABLE: Final = 1146
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 #: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
 _REASONS: Final = {
-    "locked": (_MYSQL_COLLISIONS, ("55P03", "40001", "40P01", "57014")),
+    # Also what took too long: 1969, 3024 and 57014.
+    "locked": (_MYSQL_COLLISIONS | {1969, 3024}, ("55P03", "40001", "40P01", "57014")),
     "disk_full": ({1021, 1114, 28}, ("53100",)),
     "data": ({1264, 1366, 1406, 1048, 1300}, ("22", "23")),
     # Also what this user may not do: 1044, 1142, 1143 and 42501.
@@ -216,6 +217,11 @@ def make_engine(url: sa.URL) -> sa.Engine:
         settings = [
             f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
             f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
+            # Our statements are written for these, whatever the server's defaults are. A comment
+            # that begins with M! is none for MariaDB; MySQL has no such variable.
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+            " sql_safe_updates = 0, sql_select_limit = 18446744073709551615, unique_checks = 1"
+            f" /*M! , max_statement_time = {GONE} */",
             # Under REPEATABLE READ a claim would lock the gaps between rows as well, and others
             # would wait for it.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

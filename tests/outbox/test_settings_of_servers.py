@@ -1,6 +1,6 @@
 """Databases and servers as their administrators set them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from tests.support.outbox_engines import (
     deliver,
     shown,
     status,
+    told,
 )
 from tests.support.visits import invoke
 
@@ -62,3 +63,48 @@ def test_an_option_that_our_driver_does_not_know_is_one_line(
     line, _ = invoke(app, "outbox", code=1).output.splitlines()
     assert "ssl_mode" in line
     assert "options" in line
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        "sql_mode = 'ORACLE'",
+        "sql_mode = 'EMPTY_STRING_IS_NULL'",
+        "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,ONLY_FULL_GROUP_BY'",
+        "sql_safe_updates = 1",
+        "sql_select_limit = 1",
+    ],
+)
+def test_what_a_server_has_as_its_defaults_changes_nothing(
+    make_bench: Callable[[str], Bench], defaults: str
+) -> None:
+    bench = make_bench("mariadb")
+    url = sa.make_url(bench.url or "").update_query_dict({"init_command": f"SET {defaults}"})
+    settings = {"outbox_url": url.render_as_string(hide_password=False)}
+    outbox = bench.open(**settings)
+    bench.report(outbox, "1", "2", "it's \\")
+    assert deliver(outbox) == ["1", "2", "it's \\"]
+
+    bench.report(bench.open(**settings), "1", "2", "3")
+    assert deliver(outbox) == ["3"]
+
+    assert told(outbox, "at", "outcome").total() == 6, "four delivered, two duplicates"
+    outbox.admin.keep_house()
+    assert not [*bench.journal.glob("refused-*")]
+
+
+def test_bounds_of_ours_are_not_those_of_the_server(make_bench: Callable[[str], Bench]) -> None:
+    bench = make_bench("mariadb")
+    command = "SET max_statement_time = 3, unique_checks = 0"
+    url = sa.make_url(bench.url or "").update_query_dict({"init_command": command})
+    outbox = bench.open(outbox_url=url.render_as_string(hide_password=False))
+    bounds = "SELECT @@max_statement_time, @@unique_checks"
+    assert outbox.database.read(lambda tx: tx.rows(bounds)) == [(15.0, 1)]
+
+
+@pytest.mark.parametrize("fresh", ["mariadb"], indirect=True)
+def test_a_server_s_default_format_of_rows_is_not_ours(fresh: Bench) -> None:
+    """With COMPACT the index of keys was too wide, and no table was made."""
+    fresh.open().database.create_tables()
+    made = fresh.execute("SHOW CREATE TABLE adroll_event")[0][1]
+    assert "ROW_FORMAT=DYNAMIC" in made
