@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.logs import Logger, get_logger
@@ -154,7 +155,8 @@ def _sqlite(url: str, folder: Path) -> Path:
             "needs a file, such as 'sqlite:////var/lib/shop/adroll.sqlite': an outbox outlives its"
             " process"
         )
-    return folder / name[1:]
+    # As SQLAlchemy reads it (from 2.1 on), which writes a name with an "é" in this form.
+    return folder / unquote(name[1:])
 
 
 def _server(url: str) -> URL:

@@ -220,7 +220,8 @@ def make_engine(url: sa.URL) -> sa.Engine:
             # Our statements are written for these, whatever the server's defaults are. A comment
             # that begins with M! is none for MariaDB; MySQL has no such variable.
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-            " sql_safe_updates = 0, sql_select_limit = 18446744073709551615, unique_checks = 1"
+            " sql_safe_updates = 0, sql_select_limit = 18446744073709551615, unique_checks = 1,"
+            " completion_type = 0"
             f" /*M! , max_statement_time = {GONE} */",
             # Under REPEATABLE READ a claim would lock the gaps between rows as well, and others
             # would wait for it.

@@ -108,3 +108,11 @@ def test_a_server_s_default_format_of_rows_is_not_ours(fresh: Bench) -> None:
     fresh.open().database.create_tables()
     made = fresh.execute("SHOW CREATE TABLE adroll_event")[0][1]
     assert "ROW_FORMAT=DYNAMIC" in made
+
+
+def test_a_url_that_sqlalchemy_wrote_names_the_same_file(sqlite: Bench) -> None:
+    path = sqlite.folder / "50% of \N{OHM SIGN} #1.sqlite"
+    url = sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    outbox = sqlite.open(outbox_url=url)
+    sqlite.insert(outbox, "1")
+    assert path.exists()
