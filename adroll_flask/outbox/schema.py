@@ -23,7 +23,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from .model import Attempt, BriefRow, OrderKey, Row, State
+from .model import Attempt, BriefRow, OrderKey, OutboxFailed, Row, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -402,10 +402,21 @@ def _attempts(log: str) -> tuple[Attempt, ...]:
     return ()
 
 
+#: Scripts convert all tables of a MariaDB or MySQL to one collation. One order would be taken for
+#: another, and its release would be the other's.
+_TAKEN_FOR_ONE: Final = (
+    "the table adroll_event takes 'a' and 'A' for the same letter, since it was converted to another"
+    " collation; ALTER TABLE adroll_event CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+)
+
+
 def of_orders(
     tx: Tx, orders: Sequence[OrderKey], lock: str = "", *, full: bool = False
 ) -> dict[OrderKey, Row]:
-    """The rows of those of *orders* that have one; a query for each account and name."""
+    """The rows of those of *orders* that have one; a query for each account and name.
+
+    :raises OutboxFailed: the table takes two keys for one.
+    """
     by_order = {}
     where = (
         "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
@@ -415,7 +426,11 @@ def of_orders(
         account, dry_run, name = group
         keys = [order.key for order in orders if order[:3] == group]
         values = {"account": account, "dry_run": int(dry_run), "name": name}
+        asked = set(keys)
         for row in rows(tx, where, full=full, ids=keys, **values):
+            # Elsewhere such a row is one that a disk has damaged.
+            if row.key not in asked and tx.dialect == "mysql":
+                raise OutboxFailed("error", _TAKEN_FOR_ONE)
             by_order[OrderKey(account, dry_run, name, str(row.key))] = row
     return by_order
 

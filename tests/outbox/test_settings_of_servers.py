@@ -8,9 +8,12 @@ import sqlalchemy as sa
 
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import (
+    EID,
     SERVERS,
     Bench,
+    OrderKey,
     OutboxFailed,
+    Verdict,
     bury,
     database,
     deliver,
@@ -116,3 +119,21 @@ def test_a_url_that_sqlalchemy_wrote_names_the_same_file(sqlite: Bench) -> None:
     outbox = sqlite.open(outbox_url=url)
     sqlite.insert(outbox, "1")
     assert path.exists()
+
+
+@pytest.mark.parametrize("fresh", ["mariadb"], indirect=True)
+def test_a_table_that_was_converted_takes_no_order_for_another(fresh: Bench) -> None:
+    """Orders whose keys differ in a letter's case were put aside, and one's release sent another."""
+    outbox = fresh.open()
+    fresh.insert(outbox, "Held", held_for=60.0)
+    convert = "ALTER TABLE adroll_event CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_{}"
+    fresh.execute(convert.format("general_ci"))
+    outbox.decide(Verdict(fresh.now(), "release", OrderKey(EID, False, "purchase", "held")))
+    fresh.report(outbox, "Order", "order", "\N{LATIN CAPITAL LETTER O WITH ACUTE}rder")
+    with pytest.raises(OutboxFailed, match="utf8mb4_bin"):
+        deliver(outbox)
+
+    fresh.execute(convert.format("bin"))
+
+    assert deliver(outbox) == ["Order", "order", "\N{LATIN CAPITAL LETTER O WITH ACUTE}rder"]
+    assert outbox.lookups.counts()["held"] == 1
