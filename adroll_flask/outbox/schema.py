@@ -405,8 +405,9 @@ def _attempts(log: str) -> tuple[Attempt, ...]:
 #: Scripts convert all tables of a MariaDB or MySQL to one collation. One order would be taken for
 #: another, and its release would be the other's.
 _TAKEN_FOR_ONE: Final = (
-    "the table adroll_event takes 'a' and 'A' for the same letter, since it was converted to another"
-    " collation; ALTER TABLE adroll_event CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    "the table adroll_event takes 'a' and 'A' for the same letter, since it was converted to"
+    " another collation; ALTER TABLE adroll_event"
+    " CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 )
 
 

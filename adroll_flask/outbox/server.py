@@ -241,10 +241,22 @@ def make_engine(url: sa.URL) -> sa.Engine:
             cursor = connection.cursor()
             for statement in settings:
                 cursor.execute(statement)
+            cursor.execute("SELECT @@max_allowed_packet")
+            _fit_statements(connection, cursor.fetchone()[0])
             cursor.close()
             connection.commit()
 
     return engine
+
+
+def _fit_statements(connection: Any, most: int) -> None:
+    """Let PyMySQL put no more rows into one statement than the server takes.
+
+    :param most: bytes of a statement. To a longer one the server closes the connection.
+    """
+    of_driver = connection.cursorclass
+    length = min(of_driver.max_stmt_length, most // 2)
+    connection.cursorclass = type("Cursor", (of_driver,), {"max_stmt_length": length})
 
 
 def _refuse_other_encodings(connection: Any) -> None:

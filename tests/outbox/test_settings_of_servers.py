@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -83,7 +84,7 @@ def test_what_a_server_has_as_its_defaults_changes_nothing(
 ) -> None:
     bench = make_bench("mariadb")
     url = sa.make_url(bench.url or "").update_query_dict({"init_command": f"SET {defaults}"})
-    settings = {"outbox_url": url.render_as_string(hide_password=False)}
+    settings: dict[str, Any] = {"outbox_url": url.render_as_string(hide_password=False)}
     outbox = bench.open(**settings)
     bench.report(outbox, "1", "2", "it's \\")
     assert deliver(outbox) == ["1", "2", "it's \\"]
@@ -123,7 +124,7 @@ def test_a_url_that_sqlalchemy_wrote_names_the_same_file(sqlite: Bench) -> None:
 
 @pytest.mark.parametrize("fresh", ["mariadb"], indirect=True)
 def test_a_table_that_was_converted_takes_no_order_for_another(fresh: Bench) -> None:
-    """Orders whose keys differ in a letter's case were put aside, and one's release sent another."""
+    """Keys that differ in a letter's case were put aside, and one's release sent another."""
     outbox = fresh.open()
     fresh.insert(outbox, "Held", held_for=60.0)
     convert = "ALTER TABLE adroll_event CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_{}"
@@ -137,3 +138,18 @@ def test_a_table_that_was_converted_takes_no_order_for_another(fresh: Bench) -> 
 
     assert deliver(outbox) == ["Order", "order", "\N{LATIN CAPITAL LETTER O WITH ACUTE}rder"]
     assert outbox.lookups.counts()["held"] == 1
+
+
+def test_no_statement_is_longer_than_the_server_takes(make_bench: Callable[[str], Bench]) -> None:
+    """It closed the connection at each try, and nothing came in any more."""
+    bench = make_bench("mariadb")
+    bench.open().database.create_tables()
+    most = "max_allowed_packet"
+    [(before,)] = bench.execute(f"SELECT @@GLOBAL.{most}")
+    bench.execute(f"SET GLOBAL {most} = 262144")  # of connections that are made from now on
+    try:
+        outbox = bench.open()
+        bench.report(outbox, *map(str, range(200)), payload=b'{"x":"%s"}' % (b"x" * 3000))
+        assert len(deliver(outbox)) == 200
+    finally:
+        bench.execute(f"SET GLOBAL {most} = {before}")
