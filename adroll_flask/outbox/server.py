@@ -153,16 +153,17 @@ class ServerDatabase(Database):
         """Return where another try may fare better, else raise."""
         original = getattr(exc, "orig", None) or exc
         number, state = _codes(original)
+        reason = reason_of_server(exc)
         # The database gave up this transaction in favour of another.
         collided = number in _MYSQL_COLLISIONS or (not number and state in ("40001", "40P01"))
         if tries < _TRIES and collided:
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
-        elif tries == 1 and _has_lost_its_connection(exc):
-            self.close()
         elif tries == 1 and (number == _NO_TABLE or state == "42P01"):
             self.create_tables()
+        elif tries == 1 and (_has_lost_its_connection(exc) or reason == "read_only"):
+            # After a failover a connection to the former primary may go on, and only read.
+            self.close()
         else:
-            reason = reason_of_server(exc)
             detail = type(original).__name__
             if reason != "data":
                 detail = self._words(original)
@@ -270,7 +271,7 @@ def _refuse_other_encodings(connection: Any) -> None:
         connection.close()
         raise OutboxFailed(
             "error",
-            f"its encoding is {encoding}, which lacks characters of orders' ids; it takes a"
+            f"its encoding is {encoding}, which lacks characters of orders' ids; an outbox takes a"
             " database that was made with ENCODING 'UTF8' TEMPLATE template0",
         )
 

@@ -15,6 +15,7 @@ from tests.support.outbox_engines import (
     OrderKey,
     OutboxFailed,
     Verdict,
+    a_user,
     bury,
     database,
     deliver,
@@ -153,3 +154,20 @@ def test_no_statement_is_longer_than_the_server_takes(make_bench: Callable[[str]
         assert len(deliver(outbox)) == 200
     finally:
         bench.execute(f"SET GLOBAL {most} = {before}")
+
+
+def test_a_server_that_only_read_is_written_once_it_may_be(
+    make_bench: Callable[[str], Bench],
+) -> None:
+    """A connection stays as it was made: after a failover it is one to the former primary."""
+    bench = make_bench("postgresql")
+    bench.open().database.create_tables()
+    with a_user(bench, "ALL", is_reader=True) as url:
+        outbox = bench.open(outbox_url=url)
+        outbox.put(bench.event("1"))
+        with pytest.raises(OutboxFailed, match="read_only"):
+            deliver(outbox)
+        user = sa.make_url(url).username
+        bench.execute(f"ALTER ROLE {user} SET default_transaction_read_only = off")
+        assert deliver(outbox) == ["1"]
+        outbox.close()
