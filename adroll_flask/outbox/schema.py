@@ -402,12 +402,9 @@ def _attempts(log: str) -> tuple[Attempt, ...]:
     return ()
 
 
-#: Scripts convert all tables of a MariaDB or MySQL to one collation. One order would be taken for
-#: another, and its release would be the other's.
 _TAKEN_FOR_ONE: Final = (
-    "the table adroll_event takes 'a' and 'A' for the same letter, since it was converted to"
-    " another collation; ALTER TABLE adroll_event"
-    " CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    "adroll_event takes 'a' and 'A' for the same letter;"
+    " ALTER TABLE adroll_event CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 )
 
 
@@ -425,12 +422,12 @@ def of_orders(
     )
     for group in sorted({order[:3] for order in orders}):
         account, dry_run, name = group
-        keys = [order.key for order in orders if order[:3] == group]
+        keys = {order.key for order in orders if order[:3] == group}
         values = {"account": account, "dry_run": int(dry_run), "name": name}
-        asked = set(keys)
-        for row in rows(tx, where, full=full, ids=keys, **values):
-            # Elsewhere such a row is one that a disk has damaged.
-            if row.key not in asked and tx.dialect == "mysql":
+        for row in rows(tx, where, full=full, ids=[*keys], **values):
+            # Scripts convert all tables of a MariaDB to one collation. One order would be taken for
+            # another, and its release be the other's. Elsewhere a disk has damaged the row's key.
+            if row.key not in keys and tx.dialect == "mysql":
                 raise OutboxFailed("error", _TAKEN_FOR_ONE)
             by_order[OrderKey(account, dry_run, name, str(row.key))] = row
     return by_order
@@ -475,7 +472,7 @@ def of_account(state: State) -> str:
 #: With this collation MariaDB and MySQL compare texts to the letter, but for spaces at the end: no
 #: key has any (kept_key). Rows of other formats, which may be a server's default, take no index as
 #: wide as that of keys.
-_INNODB: Final = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+_INNODB: Final = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 _SQLITE: Final = {
     "in_ids": "IN (SELECT value FROM json_each(:ids))",

@@ -28,16 +28,28 @@ STATEMENT: Final = 30
 #: Seconds within which a peer that is gone is found: by libpq's keep-alive. PyMySQL has none, and
 #: waits so long for any statement.
 GONE: Final = 15
-_KEEPALIVE: Final = {
+_OF_PSYCOPG: Final[dict[str, Any]] = {
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": GONE * 1000,
+    # Else it is the database's, or that of PGCLIENTENCODING; with SQL_ASCII texts are bytes.
+    "client_encoding": "UTF8",
+    # A plan made for an empty table would be kept for one with a million rows; poolers in front of
+    # the server do not like prepared statements either.
+    "prepare_threshold": None,
 }
 #: Seconds that a statement waits for a lock.
 _LOCK_WAIT: Final = 10
+#: What our statements on MariaDB and MySQL are written for, whatever the server's defaults are. A
+#: comment that begins with M! is none for MariaDB; MySQL has no such variable.
+_SESSION: Final = (
+    f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}, lock_wait_timeout = {_LOCK_WAIT},"
+    " sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', sql_safe_updates = 0,"
+    " sql_select_limit = 18446744073709551615, unique_checks = 1, completion_type = 0"
+    f" /*M! , max_statement_time = {GONE} */"
+)
 _TRIES: Final = 4
-_NO_TABLE: Final = 1146
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 #: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
 _REASONS: Final = {
@@ -63,25 +75,20 @@ _FOR_TRANSACTION: Final = {
     # Of a process that was stopped amid a transaction others would wait for the rows.
     "idle_in_transaction_session_timeout": f"{STATEMENT}s",
 }
-_SET: Final = ", ".join(
-    f"set_config('{name}', '{it}', true)" for name, it in _FOR_TRANSACTION.items()
-)
+_SET: Final = ", ".join(f"set_config('{n}', '{it}', true)" for n, it in _FOR_TRANSACTION.items())
 #: The first statement of a transaction of ours: the server's clock in seconds since the epoch,
 #: whatever its or the host's time zone. (UNIX_TIMESTAMP(NOW()) goes through the session's time
 #: zone and repeats an hour each autumn.)
 _BEGIN: Final = {
-    "postgresql": (
-        f"SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision), {_SET}"
-    ),
+    "postgresql": f"SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8), {_SET}",
     "mysql": "SELECT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)",
 }
 
 
 @cache
 def _clause(dialect: str, statement: str) -> sa.TextClause:
-    statement = filled(dialect, statement)
-    clause = sa.text(statement)
-    if ":ids" not in statement:
+    clause = sa.text(filled(dialect, statement))
+    if ":ids" not in clause.text:
         return clause
     if dialect == "postgresql":
         return clause.bindparams(sa.bindparam("ids", type_=sa.ARRAY(sa.String())))
@@ -158,16 +165,14 @@ class ServerDatabase(Database):
         collided = number in _MYSQL_COLLISIONS or (not number and state in ("40001", "40P01"))
         if tries < _TRIES and collided:
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
-        elif tries == 1 and (number == _NO_TABLE or state == "42P01"):
+        elif tries == 1 and (number == 1146 or state == "42P01"):  # there is no such table
             self.create_tables()
         elif tries == 1 and (_has_lost_its_connection(exc) or reason == "read_only"):
             # After a failover a connection to the former primary may go on, and only read.
             self.close()
         else:
-            detail = type(original).__name__
-            if reason != "data":
-                detail = self._words(original)
-            raise OutboxFailed(reason, detail) from None
+            words = type(original).__name__ if reason == "data" else self._words(original)
+            raise OutboxFailed(reason, words) from None
 
     def create_tables(self) -> None:
         def make(tx: Any) -> None:
@@ -198,69 +203,37 @@ def _close_connections(engine: sa.Engine) -> None:
 def make_engine(url: sa.URL) -> sa.Engine:
     """An engine whose connections have the bounds of this module."""
     arguments: dict[str, Any] = {"connect_timeout": CONNECT}
-    pool: dict[str, Any] = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT}
-    settings: list[str] = []
     if url.get_backend_name() == "postgresql":
-        arguments |= _KEEPALIVE
+        begin = _begin_on_postgresql
+        arguments |= _OF_PSYCOPG
         arguments["application_name"] = url.query.get("application_name", "adroll_outbox")
-        # Else it is the database's, or that of PGCLIENTENCODING; with SQL_ASCII texts are bytes.
-        arguments["client_encoding"] = "UTF8"
-        # A plan made for an empty table would be kept for one with a million rows; poolers in
-        # front of the server do not like prepared statements either.
-        arguments["prepare_threshold"] = None
-        # psycopg says so with each BEGIN. A role or database may have another default, under which
-        # claims beside others fail.
-        pool["isolation_level"] = "READ COMMITTED"
     else:
-        arguments |= {"read_timeout": GONE, "write_timeout": GONE}
+        begin = _begin_on_mysql
         # Whatever charset a shop's URL has: an order's id may hold any character.
-        arguments["charset"] = "utf8mb4"
-        settings = [
-            f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
-            f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
-            # Our statements are written for these, whatever the server's defaults are. A comment
-            # that begins with M! is none for MariaDB; MySQL has no such variable.
-            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-            " sql_safe_updates = 0, sql_select_limit = 18446744073709551615, unique_checks = 1,"
-            " completion_type = 0"
-            f" /*M! , max_statement_time = {GONE} */",
-            # Under REPEATABLE READ a claim would lock the gaps between rows as well, and others
-            # would wait for it.
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        ]
+        arguments |= {"read_timeout": GONE, "write_timeout": GONE, "charset": "utf8mb4"}
+    pool = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT, "pool_recycle": 1800}
+    # A role or database may have another isolation as its default. Claims beside others would fail,
+    # or lock the gaps between rows as well, so that others wait.
     engine = sa.create_engine(
-        url, hide_parameters=True, connect_args=arguments, pool_recycle=1800, **pool
+        url, hide_parameters=True, connect_args=arguments, isolation_level="READ COMMITTED", **pool
     )
-
     # Before SQLAlchemy's own, which ask the server as well.
-    @sa.event.listens_for(engine, "connect", insert=True)
-    def connect(connection: Any, record: Any) -> None:
-        if engine.name == "postgresql":
-            _refuse_other_encodings(connection)
-            _limit_waits(connection)
-        if settings:
-            cursor = connection.cursor()
-            for statement in settings:
-                cursor.execute(statement)
-            cursor.execute("SELECT @@max_allowed_packet")
-            _fit_statements(connection, cursor.fetchone()[0])
-            cursor.close()
-            connection.commit()
-
+    sa.event.listen(engine, "connect", lambda connection, _: begin(connection), insert=True)
     return engine
 
 
-def _fit_statements(connection: Any, most: int) -> None:
-    """Let PyMySQL put no more rows into one statement than the server takes.
+def _begin_on_mysql(connection: Any) -> None:
+    """Give MariaDB's or MySQL's *connection* what our statements are written for."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SESSION)
+        cursor.execute("SELECT @@max_allowed_packet")
+        most = min(1_024_000, cursor.fetchone()[0] // 2)
+    # PyMySQL puts up to 1,024,000 bytes of rows into one statement. To one that is longer than it
+    # takes, the server closes the connection, at each try anew.
+    connection.cursorclass = type("Cursor", (connection.cursorclass,), {"max_stmt_length": most})
 
-    :param most: bytes of a statement. To a longer one the server closes the connection.
-    """
-    of_driver = connection.cursorclass
-    length = min(of_driver.max_stmt_length, most // 2)
-    connection.cursorclass = type("Cursor", (of_driver,), {"max_stmt_length": length})
 
-
-def _refuse_other_encodings(connection: Any) -> None:
+def _begin_on_postgresql(connection: Any) -> None:
     """Refuse a database that cannot hold every text: an order's id, AdRoll's words.
 
     What is refused in a statement only would be put aside, or never be settled.
@@ -269,11 +242,8 @@ def _refuse_other_encodings(connection: Any) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in ("UTF8", "SQL_ASCII", None):
         connection.close()
-        raise OutboxFailed(
-            "error",
-            f"its encoding is {encoding}, which lacks characters of orders' ids; an outbox takes a"
-            " database that was made with ENCODING 'UTF8' TEMPLATE template0",
-        )
+        raise OutboxFailed("error", f"its encoding is {encoding}; an outbox takes ENCODING 'UTF8'")
+    _limit_waits(connection)
 
 
 def _limit_waits(connection: Any) -> None:
@@ -318,11 +288,8 @@ def _has_lost_its_connection(exc: BaseException) -> bool:
 def reason_of_server(exc: BaseException) -> str:
     """The name of what went wrong, from a fixed set."""
     original = getattr(exc, "orig", None) or exc
-    if (
-        isinstance(original, OSError)
-        or isinstance(exc, sa.exc.TimeoutError)
-        or _has_lost_its_connection(exc)
-    ):
+    is_away = isinstance(original, OSError) or _has_lost_its_connection(exc)
+    if is_away or isinstance(exc, sa.exc.TimeoutError):
         return "unavailable"
     number, state = _codes(original)
     for reason, (numbers, states) in _REASONS.items():
