@@ -40,21 +40,21 @@ MOST: Final = 10_000
 MOST_DEAD: Final = 2000
 #: Newest events that are looked at.
 _NEWEST: Final = 60
-#: Of these, so many decide: the newest that are delivered or dead, or the newest orders.
-_TELLING: Final = 20
-#: So many orders with a proxy's address, or as dry runs, are no accident.
-_FEW: Final = 3
+#: So many events are enough to judge by; of more, the newest are looked at.
+_ENOUGH: Final = 20
+#: So many dead letters, orders with a proxy's address, or orders as dry runs are no accident.
+_NO_ACCIDENT: Final = 3
 #: Seconds for which an event may be due before we say that nobody delivers.
 _LATE: Final = 60.0
 #: Seconds within which a worker asks AdRoll again after AdRoll has refused everything.
-_ASKED: Final = 360.0
-#: Free bytes that the journal's disk should have.
-_ROOM: Final = 1_000_000
-#: Seconds before dead letters are given up, from when on a finding says so.
+_ASKS_AGAIN: Final = 360.0
+#: Bytes that should be free on the journal's disk.
+_LEAST_ROOM: Final = 1_000_000
+#: A finding tells of dead letters so many seconds before they are given up.
 _ENDING: Final = 14 * DAY
-#: The share of the paid orders from which on a finding about some of them is an error.
-_MANY: Final = 0.05
-#: By finding, the kind of orders in the shop's own list that it is about.
+#: If so large a share of the paid orders is missing, the finding is an error.
+_LARGE_SHARE: Final = 0.05
+#: By finding: which kind of orders in the shop's own list it is about.
 _KIND_OF: Final = {
     "never-reported": "missing",
     "never-reported/dry-run": "dry_run",
@@ -133,9 +133,10 @@ class Moment:
     @cached_property
     def backlog(self) -> dict[str, Any]:
         """What waits for accounts that are served here, as :func:`finding_of` takes it."""
-        other_side = self.settings.other_side
-        served = [eid for eid in self.waiting if self.settings.serves(eid)]
-        return total(row for eid in served if not other_side(eid) for row in self.waiting[eid])
+        settings = self.settings
+        served = [eid for eid in self.waiting if settings.serves(eid)]
+        here = [eid for eid in served if not settings.other_side(eid)]
+        return total(row for eid in here for row in self.waiting[eid])
 
     @property
     def number_waiting(self) -> str:
@@ -188,8 +189,9 @@ class Moment:
 def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Finding]:
     """What is wrong now, the worst first.
 
-    If one shop is looked at, these are its own findings and those of no shop alone. Among equally
-    severe ones, the cause of others comes first; then more money, then more events.
+    If one shop is looked at, findings about other shops are left out. Those about the whole site
+    stay. Of equally severe findings, one that causes others comes first. Then the one with more
+    money comes first, then the one with more events.
 
     :param trouble: why nobody can look into the outbox, where that is known.
     """
@@ -197,7 +199,7 @@ def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Fi
     try:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
         if trouble is not None:
-            raise trouble
+            raise trouble  # it is told below, as if a rule had met it
         if moment.is_there and moment.settings.enabled:
             findings += [finding for rule in _OF_SHOP for finding in rule(moment)]
             mine = ("", _shop_of(moment, moment.accounts))
@@ -230,16 +232,17 @@ def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | Configuration
         words |= {"what": f"the file {place}", "place": place, "folder": place.parent}
         return finding_of(name, **words)
     words["what"] = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
-    of_server = TABLE.get(name, TABLE["outbox-unavailable"])
-    words["is"] = of_server.get("server_is", of_server["is"])
-    return finding_of(name, fix=of_server["server_fix"], **words)
+    # The table says what to do about a file, and apart from that what to do about a server.
+    entry = TABLE.get(name, TABLE["outbox-unavailable"])
+    words["is"] = entry.get("server_is", entry["is"])
+    return finding_of(name, fix=entry["server_fix"], **words)
 
 
 # -- dead letters by cause -------------------------------------------------------------------------
 
 
 def problem_id(reason: str, words: str) -> str:
-    """The id of all dead letters of one cause. Numbers in the words make no other cause.
+    """The id of all dead letters of one cause. Words that differ in numbers alone are one cause.
 
     >>> problem_id("refused", "event 3: no EUR") == problem_id("refused", "event 17: no EUR")
     True
@@ -300,31 +303,38 @@ def _failed(moment: Moment) -> Iterator[Finding]:
     orders has been compared for the hour of the loss. From then on the list tells which orders are
     missing. Whoever delivers compares the list every hour.
     """
-    compared_until = min(moment.runtime.paid_orders.compared_until(), moment.now - 3 * HOUR)
+    list_tells_until = min(moment.runtime.paid_orders.compared_until(), moment.now - 3 * HOUR)
     failed = _lately(moment, WEEK, "failed")
-    failed = [row for row in failed if row.event_name != "purchase" or row.at >= compared_until]
-    for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
+    lost = [row for row in failed if row.event_name != "purchase" or row.at >= list_tells_until]
+    for reason, rows in sorted(by(lambda row: row.reason, lost).items()):
         about: Any = meaning("failed", reason)._asdict() | total(rows)
         yield finding_of(f"event-lost/{reason}", key=reason, folder=moment.outbox.folder, **about)
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
-    """A disk that has no room for reports now. What it refuses now is counted only later."""
+    """A disk without room for reports.
+
+    The reports that it refuses are counted only once it has room again. This tells it before.
+    """
     folder = moment.outbox.folder
     if not moment.settings.enabled or moment.settings.outbox_commit == "database":
         return
     with suppress(OSError):  # the folder may not be looked at; another finding says so
         while not folder.exists():
             folder = folder.parent
-        if shutil.disk_usage(folder).free < _ROOM:
+        if shutil.disk_usage(folder).free < _LEAST_ROOM:
             yield finding_of("event-lost/no_room", folder=folder)
 
 
 def _unwritable(moment: Moment) -> Iterator[Finding]:
-    """Places where events cannot be kept now. What the journal refuses is counted only later."""
+    """Places where events cannot be kept.
+
+    The reports that the journal refuses are counted only once it can be written again. This tells
+    it before.
+    """
     folder = Path(moment.runtime.folder).absolute()
-    for of_group, key, place, problem in wrong_places(moment.settings, folder):
-        if not of_group:
+    for variant, key, place, problem in wrong_places(moment.settings, folder):
+        if not variant:  # the other variant is a hint for who starts the site as root
             name = f"folder-not-writable/{key}"
             yield finding_of(name, key, key=key, problem=problem, folder=place)
 
@@ -333,7 +343,8 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
     place = moment.outbox.place
     if not isinstance(place, Path):
         return
-    # Its name ends in a process's id, those of the files beside it in -wal and -shm.
+    # The name of a database that was moved ends in a process's id. The names of its log's files end
+    # in -wal and -shm.
     for path in sorted(place.parent.glob(f"{place.name}.corrupt-*[0-9]")):
         at = path.stat().st_mtime
         when = _when(moment, at)
@@ -341,47 +352,49 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
 
 
 def _elsewhere(moment: Moment) -> Iterator[Finding]:
-    """Reports that went to another outbox's database: for seven days after the last one."""
+    """Reports that went to another outbox's database. They are told until a week after the last."""
     for at in map(float, moment.outbox.lookups.notes(schema.ELSEWHERE).values()):
         if at >= moment.now - WEEK:
             yield finding_of("session-elsewhere", since=at)
 
 
 def _destination(moment: Moment) -> Iterator[Finding]:
-    """What keeps events from AdRoll, as far as the outbox knows; of each shop by itself."""
+    """What keeps events from AdRoll, as far as the outbox knows; for each shop apart."""
     for shop in moment.shops:
         yield from _destination_of(shop)
 
 
 def _destination_of(moment: Moment) -> Iterator[Finding]:
-    now = moment.destination
-    nobody = list(_nobody_delivers(moment))
-    yield from nobody
-    error = now.last_error or ""
+    state = moment.destination
+    nobody_delivers = list(_nobody_delivers(moment))
+    yield from nobody_delivers
+    error = state.last_error or ""
     about = moment.backlog | {"wait": moment.waits}
     own = own_settings(moment)
-    if now.stopped is not None and "in the future" in error:
-        yield finding_of("clock-wrong/here", **about | {"since": now.stopped_since})
-    elif now.stopped is not None:
-        token = "/token" if now.stopped in ("http_401", "http_403") else ""
-        long = f" for {span(moment.now - now.stopped_since)}" if now.stopped_since else ""
-        about |= {"since": now.stopped_since, "reason": now.stopped, "key": now.stopped} | own
-        yield finding_of(f"delivery-stopped{token}", for_how_long=long, **about)
-    elif now.failures and not nobody:
-        late = moment.outbox.queue.oldest_due(moment.accounts or None) or 0.0
-        again = f", asked again in {span(now.paused_for)}" if now.paused_for > 0 else ""
-        failures = counted(now.failures, "request").removeprefix("1 ")
-        about |= {"since": now.last_error_at, "severity": "error" if late > HOUR else None}
+    if state.stopped is not None and "in the future" in error:
+        yield finding_of("clock-wrong/here", **about | {"since": state.stopped_since})
+    elif state.stopped is not None:
+        token = "/token" if state.stopped in ("http_401", "http_403") else ""
+        since = state.stopped_since
+        about |= {"since": since, "reason": state.stopped, "key": state.stopped} | own
+        about["for_how_long"] = f" for {span(moment.now - since)}" if since else ""
+        yield finding_of(f"delivery-stopped{token}", **about)
+    elif state.failures and not nobody_delivers:
+        due_for = moment.outbox.queue.oldest_due(moment.accounts or None) or 0.0
+        again = f", asked again in {span(state.paused_for)}" if state.paused_for > 0 else ""
+        # A sentence has "the last request", or "the last 3 requests".
+        failures = counted(state.failures, "request").removeprefix("1 ")
+        about |= {"since": state.last_error_at, "severity": "error" if due_for > HOUR else None}
         about |= {"failures": failures, "error": error or "no answer", "again": again} | own
         answered = "/answered" if error.startswith("http_") else ""
         yield finding_of(f"request-failed{answered}", **about)
-    elif now.paused_for > 0:
-        about |= {"since": None, "wait_for": span(now.paused_for)} | own
+    elif state.paused_for > 0:
+        about |= {"since": None, "wait_for": span(state.paused_for)} | own
         yield finding_of("delivery-paused", why=f" ({error})" if error else "", **about)
 
 
 def own_settings(moment: Moment) -> dict[str, str]:
-    """How the settings of the shop that is looked at are written, and what findings call it."""
+    """The words of findings for the shop that is looked at: its name, and its settings' names."""
     settings = moment.settings
     eid = moment.accounts[0] if moment.accounts else ""
     words = {name: settings.setting_of(eid, name) for name in Account.__annotations__}
@@ -398,14 +411,17 @@ def _when(moment: Moment, at: float) -> str:
 
 
 def _shop_of(moment: Moment, accounts: Iterable[str]) -> str:
-    """What people call the shop that has all *accounts*; empty: several shops, or the only one."""
+    """What people call the shop that has all *accounts*.
+
+    Empty where they are of several shops, or where the site has one shop only.
+    """
     names = moment.settings.shop_names
     shops = {names.get(eid, eid) for eid in accounts} if names else set()
     return shops.pop() if len(shops) == 1 else ""
 
 
 def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
-    """Whether events of accounts that are served here are due, and nobody tries to send them."""
+    """Events that are due for accounts that are served here, and that nobody tries to send."""
     if moment.settings.missing:
         return
     untried = {eid: _untried_for(moment, eid) for eid in moment.accounts}
@@ -419,7 +435,10 @@ def _nobody_delivers(moment: Moment) -> Iterator[Finding]:
 
 
 def _untried_for(moment: Moment, account: str) -> float:
-    """Seconds for which nobody has tried to send what is due; 0: somebody does, or none is due."""
+    """Seconds for which nobody has tried to send what is due.
+
+    0 where somebody has it in hand, or where nothing has been due for more than a minute.
+    """
     queue = moment.outbox.queue
     due_for = queue.oldest_due([account])
     if due_for is None or due_for <= _LATE or queue.is_leased(account):
@@ -434,39 +453,46 @@ def _untried_for(moment: Moment, account: str) -> float:
 def _unserved(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
     settings = moment.settings
-    own = set(settings.served_accounts)
-    # Events without an account go to the account of all other hosts, once there is one.
+    served = set(settings.served_accounts)
+    # Events without an account go to the account of all other hosts, once there is one. Where no
+    # account at all is set, another finding says so.
     if settings.advertisable_eid or not settings.accounts:
-        own.add("")
+        served.add("")
     for eid, rows in moment.waiting.items():
-        if eid in own:
+        due_for = moment.outbox.queue.oldest_due([eid]) or 0.0
+        if eid in served or due_for < _LATE:
             continue
-        late = moment.outbox.queue.oldest_due([eid]) or 0.0
         # Another app that shares the folder may serve it. Signs: a worker of the account was seen
         # lately, or a request for it failed lately.
         state = moment.states.get(eid, model.Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
-        asked = moment.now - (state.last_error_at or 0.0)
-        if not has_worker and min(asked, late) >= _LATE:
-            level = "warning" if state.stopped is not None and asked < _ASKED else None
-            about = total(rows) | {"since": moment.now - late}
-            about |= {"shop": _shop_of(moment, [eid]), "key": eid, "eid": eid, "severity": level}
+        since_error = moment.now - (state.last_error_at or 0.0)
+        if not has_worker and since_error >= _LATE:
+            # While AdRoll refuses everything, a worker asks it more rarely: there may be one.
+            may_have_worker = state.stopped is not None and since_error < _ASKS_AGAIN
+            about = total(rows) | {"since": moment.now - due_for}
+            about |= {"shop": _shop_of(moment, [eid]), "key": eid, "eid": eid}
+            about["severity"] = "warning" if may_have_worker else None
             yield finding_of("other-account" if eid else "other-account/none", **about)
 
 
-def _dead(moment: Moment) -> Iterator[Finding]:
-    """Whether the newest reports arrive; and dead letters that somebody has to decide on."""
+def _reports_die(moment: Moment) -> Iterator[Finding]:
+    """Newest reports of which half or more cannot be delivered; their commonest cause is told."""
     newest = moment.lookups.newest_events(_NEWEST)
     # A restored event comes from a damaged file or a copy: it does not tell how it goes now.
-    mine = [row for row in newest if not row.dry_run and row.reason not in ("restored", "moved")]
-    mine = [row for row in mine if not moment.settings.other_side(row.advertisable_eid)]
-    over = [row for row in mine if row.state == "delivered" or row.has_died][:_TELLING]
-    died = [row for row in over if row.has_died]
-    if len(died) >= 3 and 2 * len(died) >= len(over):
+    new = [row for row in newest if not row.dry_run and row.reason not in ("restored", "moved")]
+    new = [row for row in new if not moment.settings.other_side(row.advertisable_eid)]
+    ended = [row for row in new if row.state == "delivered" or row.has_died][:_ENOUGH]
+    died = [row for row in ended if row.has_died]
+    if len(died) >= _NO_ACCIDENT and 2 * len(died) >= len(ended):
         causes = by(lambda row: problem_id(row.reason, row.error), died)
-        id, alike = max(causes.items(), key=lambda cause: len(cause[1]))
-        about = _about_dead(moment, died, alike[0]) | {"looked_at": counted(len(over), "event")}
-        yield finding_of("reports-die", key=id, **about)
+        id, letters = max(causes.items(), key=lambda cause: len(cause[1]))
+        about = _about_dead(moment, died, example=letters[0])
+        yield finding_of("reports-die", key=id, looked_at=counted(len(ended), "event"), **about)
+
+
+def _dead_letters(moment: Moment) -> Iterator[Finding]:
+    """Dead letters that somebody has to decide on, by their cause."""
     for id, letters in moment.problems.items():
         what = meaning("dead", letters[0].reason)
         name = "dead-letters" if what.can_retry or what.field else "dead-letters/final"
@@ -475,24 +501,24 @@ def _dead(moment: Moment) -> Iterator[Finding]:
 
 def _ending(moment: Moment) -> Iterator[Finding]:
     """Dead letters that could still be sent, and will soon lose their content."""
-    those = moment.outbox.lookups.ending_letters(_ENDING, MOST_DEAD)
-    ending = [row for row in those if meaning("dead", row.reason).can_retry]
+    letters = moment.outbox.lookups.ending_letters(_ENDING, MOST_DEAD)
+    ending = [row for row in letters if meaning("dead", row.reason).can_retry]
     if ending:
-        first = ending[0].due_at
-        when = written("%-d %b %Y", first, moment.settings.time_zone)
-        about = _sums_of(moment, ending) | {"since": first - _ENDING}
+        first_end = ending[0].due_at
+        when = written("%-d %b %Y", first_end, moment.settings.time_zone)
+        about = _sums_of(moment, ending) | {"since": first_end - _ENDING}
         yield finding_of("dead-letters-ending", when=when, **about)
 
 
 def _about_dead(moment: Moment, letters: Sequence[model.Row], example: model.Row) -> dict[str, Any]:
-    """The words and sums of a finding about dead letters; *example* gives the cause and the fix."""
+    """The words and sums of a finding about *letters*. One of them, *example*, gives the words."""
     what = meaning("dead", example.reason)
     words = what._asdict() | {"title": title_of(example.reason, example.error)}
     return words | {"answer": "" if what.is_ours else example.error} | _sums_of(moment, letters)
 
 
 def _sums_of(moment: Moment, events: Sequence[model.Row]) -> dict[str, Any]:
-    """Since when *events* are, how many, how much money, and of which shop."""
+    """When the first of *events* was, how many they are, how much money, and of which shop."""
     shop = _shop_of(moment, (row.advertisable_eid for row in events))
     return total(of_events(events)) | {"shop": shop}
 
@@ -526,12 +552,12 @@ def _errors_named(moment: Moment) -> Iterator[Finding]:
 def _addresses(moment: Moment) -> Iterator[Finding]:
     """Whether the newest orders have a proxy's address in the place of their visitor's."""
     newest = moment.lookups.newest_events(_NEWEST, "purchase")
-    orders = [row for row in newest if not row.dry_run][:_TELLING]
+    orders = [row for row in newest if not row.dry_run][:_ENOUGH]
     looked_at = counted(len(orders), "order")
     # With the sandbox a request from this machine is a developer's own.
     wrong = ("none", "private") if moment.settings.sandbox else ("none", "private", "local")
     unknown = [row for row in orders if row.sender in wrong]
-    if len(unknown) >= _FEW:
+    if len(unknown) >= _NO_ACCIDENT:
         without = [row for row in unknown if row.sender == "none"]
         name = "proxy-address/none" if 2 * len(without) > len(unknown) else "proxy-address"
         yield finding_of(name, looked_at=looked_at, **_sums_of(moment, unknown))
@@ -545,7 +571,7 @@ def _share_a_proxy(orders: Sequence[model.Row]) -> bool:
     proxies = {proxy for _, proxy, _ in notes}
     visitors = {visitor for _, _, visitor in notes}
     # A visitor can forge the header, but only in their own orders.
-    return len(notes) >= _TELLING and len(proxies) == 1 and len(visitors) >= _FEW
+    return len(notes) >= _ENOUGH and len(proxies) == 1 and len(visitors) >= _NO_ACCIDENT
 
 
 def _consent_unknown(moment: Moment) -> Iterator[Finding]:
@@ -558,8 +584,11 @@ def _consent_unknown(moment: Moment) -> Iterator[Finding]:
 
 
 def _all_suppressed(moment: Moment) -> Iterator[Finding]:
-    """Events of which none was to be reported. A shop where it was never otherwise misses nothing
-    (:func:`_too_few`), and all that it sees are suppressed events, which are as they should be."""
+    """Events that are all suppressed: of one name, in the last week.
+
+    In a shop that never reported one, no other finding tells of it. They are not fewer than before
+    (:func:`_too_few`), and a suppressed event alone is no fault.
+    """
     lately = [row for row in moment.recent if row.at >= moment.now - WEEK]
     unsettled = {row.event_name for row in moment.unsettled}
     are_others_reported = bool(unsettled) or any(row.outcome != "suppressed" for row in lately)
@@ -569,11 +598,11 @@ def _all_suppressed(moment: Moment) -> Iterator[Finding]:
             reasons[row.reason] += row.events
         [(reason, _)] = reasons.most_common(1)
         is_all = {row.outcome for row in rows} == {"suppressed"} and name not in unsettled
-        # A site may leave all events of a name out on purpose, by a before_report function that
-        # lets others through. Of an answer that cannot be read another finding tells.
+        # A site may leave out all events of one name on purpose, by a before_report function that
+        # lets other events through.
         is_meant = reason == "before_report" and are_others_reported
-        is_told = reason == "consent_error"
-        if is_all and reasons.total() >= _TELLING and not is_meant and not is_told:
+        is_told = reason == "consent_error"  # by another rule
+        if is_all and reasons.total() >= _ENOUGH and not is_meant and not is_told:
             why = meaning("suppressed", reason).title
             finding = f"all-suppressed/{reason}"
             yield finding_of(finding, key=name, name=name, why=why, **total(rows))
@@ -583,20 +612,28 @@ def _dry_runs(moment: Moment) -> Iterator[Finding]:
     """Orders that AdRoll forgot, since ``ADROLL_HOSTS`` does not list where they came from."""
     rows = [row for row in _lately(moment, DAY, model.DRY_RUN) if row.event_name == "purchase"]
     about = total(rows)
-    if moment.settings.hosts and not moment.settings.dry_run and about["events"] >= _FEW:
+    if moment.settings.hosts and not moment.settings.dry_run and about["events"] >= _NO_ACCIDENT:
         yield finding_of("host-not-listed/orders", **about)
 
 
 def _paid_orders(moment: Moment) -> Iterator[Finding]:
-    """Orders of the shop's own list of paid ones that nobody reported or released.
-
-    Also whether that list can be used.
-    """
+    """What the shop's own list of paid orders tells, and whether the list can be used."""
     if not moment.listed:
         return
     if why := moment.runtime.paid_orders.trouble():
         yield finding_of("paid-orders-failed", why=why)
-    many = max(3, sum(row.events for row in moment.listed["all"]) * _MANY)
+    yield from _not_reported(moment)
+    if not moment.listed["all"]:
+        until = moment.runtime.paid_orders.compared_until()
+        delivered = _lately(moment, WEEK, "delivered")
+        delivered = [row for row in delivered if row.event_name == "purchase"]
+        if any(row.at < until for row in delivered):  # a later one need not be in the list yet
+            yield finding_of("paid-orders-empty", **total(delivered))
+
+
+def _not_reported(moment: Moment) -> Iterator[Finding]:
+    """Orders of the shop's own list of paid ones that nobody reported or released."""
+    many = max(3, sum(row.events for row in moment.listed["all"]) * _LARGE_SHARE)
     others = sum(row.events for row in moment.listed["not_listed"])
     for usual_name, kind in _KIND_OF.items():
         name = usual_name
@@ -606,7 +643,7 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
             continue
         about = total(orders)
         if moment.now - about["since"] >= 13 * DAY:
-            # It may have begun before the first day of the list.
+            # It may have begun before the first of the 14 days that are compared.
             about |= {"since": None, "begin": "At least "}
         level = "error" if about["events"] >= many else None
         if kind == "missing" and not moment.settings.remember_suppressed:
@@ -618,12 +655,6 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
             about |= {"others": others}
         about |= {"severity": level, "groups": _groups_of(orders)}
         yield finding_of(name, advice=meaning("missing", "").advice, **about)
-    if not moment.listed["all"]:
-        until = moment.runtime.paid_orders.compared_until()
-        delivered = _lately(moment, WEEK, "delivered")
-        delivered = [row for row in delivered if row.event_name == "purchase"]
-        if any(row.at < until for row in delivered):  # a later one need not be in the list yet
-            yield finding_of("paid-orders-empty", **total(delivered))
 
 
 def _groups_of(orders: Iterable[model.HistorySum]) -> str:
@@ -632,7 +663,8 @@ def _groups_of(orders: Iterable[model.HistorySum]) -> str:
     for row in orders:
         groups[row.reason] += row.events
     if len(groups) > 1:
-        return ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
+        commonest = groups.most_common(5)
+        return ": " + ", ".join(f"{number} with “{it or 'none'}”" for it, number in commonest)
     [(group, number)] = groups.items()
     return agreeing(f", {{with|all with}} “{group}”", number) if group else ""
 
@@ -655,17 +687,17 @@ def _new(moment: Moment) -> Iterator[Finding]:
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
-    """Hosts whose clock is wrong, perhaps this one; and waiting events of a time in the future.
+    """Hosts whose clock is wrong, perhaps this one; and waiting events whose time is yet to come.
 
     Each host has noted how its clock differs. Events that are sent or given up are not looked at:
     they say nothing of the clocks as they are now.
     """
-    wrong = {clock[:2]: clock for clock in moment.outbox.lookups.wrong_clocks()}
+    wrong = {(clock.other, clock.host): clock for clock in moment.outbox.lookups.wrong_clocks()}
     database = moment.outbox.database
     if database.dialect != "sqlite":
         ahead = clocks.ahead_of_database(database, moment.runtime.clock)
         here = clocks.WrongClock("database", clocks.this_host(), ahead)
-        wrong[here[:2]] = here
+        wrong[here.other, here.host] = here  # in the place of its note
     for clock in wrong.values():
         yield from wrong_clock(clock)
     newest = moment.outbox.lookups.newest_events(_NEWEST)
@@ -690,7 +722,7 @@ def _clock_severity(difference: float) -> Severity:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
-    """A journal of which nothing can be taken in. This tries it, and takes a batch in."""
+    """A journal from which nothing can be taken in. The rule tries it: it takes a batch in."""
     bytes_waiting = moment.outbox.lookups.bytes_waiting
     before = bytes_waiting()
     if before and not moment.outbox.ingest.take_in():
@@ -709,7 +741,8 @@ _ALWAYS: Final = (_not_sending, _unwritable, _room, _corrupt)
 #: Rules that apply where there is an outbox: to the shop that is looked at, and to the whole site.
 _OF_SHOP: Final = (
     _destination,
-    _dead,
+    _reports_die,
+    _dead_letters,
     _errors_named,
     _ending,
     _too_few,
