@@ -1,7 +1,7 @@
 """The extension's configuration: what each ``ADROLL_*`` key takes; read once, checked once, frozen.
 
 Every ``#:`` comment of :class:`Settings` is the reference of one key. No error text holds a value:
-it may be a secret under the wrong key.
+somebody may have put a secret under the wrong key.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from .times import DAY
 LONGEST_TOKEN_LIFE = 365 * DAY
 #: Environment variables that name a deployment's stage.
 STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
+#: Values of these, in lower case, that mean production.
+_PRODUCTION: Final = ("production", "prod")
 #: Environment variables that only a deployment has.
 PLATFORMS: Final = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
 
@@ -50,13 +52,13 @@ def fleeting_host() -> str:
 
 # -- what a setting takes ------------------------------------------------------------------
 
-_FORM: Final = "a text of another form"
+_OTHER_FORM: Final = "a text of another form"
 
 
 class _Got(Exception):
     """A value that a setting does not take.
 
-    Its text says what kind of value it is; *slug* names what explains the fault.
+    Its text says what kind of value it is. *slug* names what the page of errors says of the fault.
     """
 
     def __init__(self, got: str, *, slug: str | None = None) -> None:
@@ -68,14 +70,14 @@ class _Got(Exception):
 class _Takes:
     """What a setting takes: in words, and as a check that returns the value as it is kept.
 
-    Callables and ``None`` are not checked: the setting's type says whether it takes them.
+    A check gets neither callables nor ``None``: the setting's type says whether it takes them.
     """
 
     what: str
     check: Callable[[Any], Any]
 
 
-def _other(value: object) -> _Got:
+def _of_other_type(value: object) -> _Got:
     return _Got("nothing" if value is None else f"a value of type {type(value).__name__}")
 
 
@@ -84,7 +86,7 @@ def _checked_text(value: Any) -> str:
         # Flask's loader parses the environment as JSON: digits alone arrive as a number.
         raise _Got("a number: quote it (in the environment: '\"123\"')")
     if not isinstance(value, str):
-        raise _other(value)
+        raise _of_other_type(value)
     return value
 
 
@@ -92,14 +94,14 @@ def _pattern(what: str, pattern: str) -> _Takes:
     def check(value: Any) -> str:
         text = _checked_text(value)
         if not re.fullmatch(pattern, text):
-            raise _Got(_FORM)
+            raise _Got(_OTHER_FORM)
         return text
 
     return _Takes(what, check)
 
 
 def _list(what: str, check: Callable[[Any], Any] = _checked_text) -> _Takes:
-    """A list, or a single item of it. An item that is there twice is kept once."""
+    """A list of what *check* takes, or one such item. An item that is there twice is kept once."""
 
     def items(value: Any) -> tuple[Any, ...]:
         is_text = isinstance(value, str | bytes)
@@ -114,14 +116,14 @@ def _boolean(value: Any) -> bool:
     if isinstance(value, str) and value in ("True", "False"):
         return value == "True"
     if not isinstance(value, bool):
-        raise _other(value)
+        raise _of_other_type(value)
     return value
 
 
 def _choice(*choices: str, what: str = "") -> _Takes:
     def check(value: Any) -> Any:
-        if not choices or not isinstance(value, str):
-            raise _other(value)
+        if not choices or not isinstance(value, str):  # without choices it takes a callable alone
+            raise _of_other_type(value)
         if value not in choices:
             raise _Got("another text")
         return value
@@ -134,7 +136,7 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
 
     def check(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, types):
-            raise _other(value)
+            raise _of_other_type(value)
         if not least <= value <= most:
             raise _Got("one out of range")
         return kind(value)
@@ -154,9 +156,10 @@ def _token(value: Any) -> Any:
 
 
 def _secret(value: Any) -> Any:
-    if not (value if isinstance(value, bytes) else _checked_text(value)):
+    secret = value if isinstance(value, bytes) else _checked_text(value)
+    if not secret:
         raise _Got("an empty one")
-    return value
+    return secret
 
 
 def _http(value: Any) -> SplitResult:
@@ -164,11 +167,11 @@ def _http(value: Any) -> SplitResult:
     text = _checked_text(value)
     try:
         parts = urlsplit(text)
-        is_whole = bool(parts.hostname) and parts.port != 0
+        is_whole = bool(parts.hostname) and parts.port != 0  # port raises where it is no number
     except ValueError:
-        raise _Got(_FORM) from None
+        raise _Got(_OTHER_FORM) from None
     if parts.scheme not in ("https", "http") or not is_whole or not re.fullmatch("[!-~]+", text):
-        raise _Got(_FORM)
+        raise _Got(_OTHER_FORM)
     return parts
 
 
@@ -191,10 +194,11 @@ def _origin(value: Any) -> str:
     parts = _http(value)
     host = parts.hostname or ""
     port = parts.port
-    origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}"
+    host_in_url = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{host_in_url}"
     has_more = value.lower().removesuffix(f":{port}") != origin  # a path, a user
     if has_more or not (host_names.is_name(host) or host_names.is_ip(host)):
-        raise _Got(_FORM)
+        raise _Got(_OTHER_FORM)
     standard = {"http": 80, "https": 443}[parts.scheme]
     return origin if port in (None, standard) else f"{origin}:{port}"
 
@@ -210,13 +214,16 @@ def _sandbox(value: Any) -> bool | str:
     else:
         sandbox = _boolean(value)
     if sandbox and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
-        production = ("production", "prod")
-        signs = [name for name in STAGES if os.environ.get(name, "").lower() in production]
-        signs += [name for name in PLATFORMS if os.environ.get(name)]
-        if signs:
-            why = f"{signs[0]} says that this is production, where events would vanish"
-            raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
+        _refuse_production()
     return sandbox
+
+
+def _refuse_production() -> None:
+    signs = [name for name in STAGES if os.environ.get(name, "").lower() in _PRODUCTION]
+    signs += [name for name in PLATFORMS if os.environ.get(name)]
+    if signs:
+        why = f"{signs[0]} says that this is production, where events would vanish"
+        raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
 
 
 def _host(value: Any) -> str:
@@ -224,7 +231,7 @@ def _host(value: Any) -> str:
     if not text.isascii():
         raise _Got("one that is not ASCII: write it as browsers send it ('xn--…')")
     if not (host_names.is_name(text.removeprefix(".")) or host_names.is_ip(text)):
-        raise _Got(_FORM)
+        raise _Got(_OTHER_FORM)
     return text.lower()
 
 
@@ -233,8 +240,9 @@ def _domain(value: Any) -> str:
     if text == "auto" and find_spec("publicsuffixlist") is None:
         extra = "pip install 'adroll-flask[domains]'"
         raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
-    if text != "auto" and not ("." in text.strip(".") and host_names.is_name(text.lstrip("."))):
-        raise _Got(_FORM)
+    has_dot = "." in text.strip(".")  # browsers refuse cookies of a whole top-level domain
+    if text != "auto" and not (has_dot and host_names.is_name(text.lstrip("."))):
+        raise _Got(_OTHER_FORM)
     return text.strip(".").lower()
 
 
@@ -247,7 +255,7 @@ def _time_zone(value: Any) -> tzinfo:
 
     text = _checked_text(value)
     try:
-        return UTC if text == "UTC" else ZoneInfo(text)
+        return UTC if text == "UTC" else ZoneInfo(text)  # UTC needs no data of zones
     except (ValueError, OSError, LookupError):
         raise _Got("one that this machine does not know (pip install tzdata brings all)") from None
 
@@ -256,7 +264,7 @@ def _outbox_url(value: Any) -> str:
     text = _checked_text(value)
     backend = re.match(r"([a-z][a-z0-9_]*)(\+\w+)?:", text)
     if backend is None:
-        raise _Got(_FORM)
+        raise _Got(_OTHER_FORM)
     if backend[1] == "postgres":  # as some hosts write it, and SQLAlchemy once took
         raise _Got("'postgres://…': write 'postgresql://…'")
     if backend[1] not in ("sqlite", "postgresql", "mysql", "mariadb"):
@@ -266,7 +274,7 @@ def _outbox_url(value: Any) -> str:
 
 def _accounts(value: Any) -> dict[str, Account]:
     if not isinstance(value, Mapping):
-        raise _other(value)
+        raise _of_other_type(value)
     accounts: dict[str, Account] = {}
     for host, entry in value.items():
         name = _host(host)
@@ -383,7 +391,10 @@ class SettingValues(TypedDict, total=False):
 
 @cache
 def _takes_by_name() -> Mapping[str, tuple[_Takes, set[Any]]]:
-    """What each setting takes, and the members of its type where that is a union."""
+    """What each setting takes, and the types of which its type is a union (none: it is no union).
+
+    The types tell :func:`as_kept` whether it takes a callable, and whether it takes ``None``.
+    """
     table = {}
     for name, hint in get_type_hints(SettingValues, include_extras=True).items():
         takes = _BOOLEAN
@@ -462,8 +473,8 @@ class Settings(AccountsOfHosts):
     strict: bool | None = None
     #: AdRoll validates events and forgets them.
     dry_run: bool = False
-    #: Print each event as it is reported, and what became of it, on standard error, without a
-    #: visitor's values.
+    #: Print each event on standard error when it is reported, and then what became of it. No
+    #: visitor's values are printed.
     debug: bool = False
     #: The event API's address. Plain http is refused except to this machine.
     api_url: str = "https://srv.adroll.com/api"
@@ -536,10 +547,10 @@ class Settings(AccountsOfHosts):
     remember_suppressed: bool = True
     #: Who asks for consent. ``None``: nobody; it is granted unless Global Privacy Control says no.
     #: ``"tcf"``: the TC string in the consent cookie says. ``"gpp"``: the page's consent platform
-    #: says by the Global Privacy Platform. Consent is then granted unless it tells a US opt-out;
-    #: where its European section applies, that decides as with ``"tcf"``. A callable takes the
-    #: request and returns True, False or None (not yet asked); in ``AdRollASGIMiddleware`` it may
-    #: be an ``async def``.
+    #: says by the Global Privacy Platform. Consent is then granted unless the platform tells of an
+    #: opt-out in the US. Where the platform's European section applies, that section decides, as
+    #: with ``"tcf"``. A callable takes the request and returns True, False or None (not yet asked);
+    #: in ``AdRollASGIMiddleware`` it may be an ``async def``.
     consent: str | Callable[[Any], bool | None] | None = None
     #: The cookie in which the consent platform keeps the TC string.
     tcf_cookie: str = "euconsent-v2"
@@ -557,7 +568,7 @@ class Settings(AccountsOfHosts):
     #: Milliseconds that the kit waits for the pixel. After half of them it sends the click id
     #: alone.
     kit_wait: int = 3000
-    #: Seconds for which a visitor token is valid that has no ``max_age`` of its own.
+    #: Seconds for which a visitor token is valid, unless it has a ``max_age`` of its own.
     token_max_age: int = 90 * DAY
     #: The zone of days, weeks, months and times on the dashboard and in commands: an IANA name such
     #: as ``"Europe/Berlin"``. Default: ``'UTC'``.
@@ -583,7 +594,7 @@ class Settings(AccountsOfHosts):
 
         :param host: a name without its port; empty: it is not known, and counts as real.
         """
-        return not (host and self.hosts) or host_names.is_listed(host, self.hosts)
+        return not host or not self.hosts or host_names.is_listed(host, self.hosts)
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Settings:
@@ -626,11 +637,13 @@ class Settings(AccountsOfHosts):
                     values[names[key]] = checked
             except ConfigurationError as fault:
                 faults.append(fault)
+        # The environment can switch it off, also where the site does not read it into its config.
         if "enabled" not in values and environment_says("ENABLED") is False:
             values["enabled"] = False
         if values.get("sandbox"):
             values = _in_sandbox(values)
         settings = cls(**values)
+        # Two hosts may have one advertisable, but only with the same pixel and token.
         served = settings.served_accounts
         every = (settings.account, *settings.accounts.values())
         if any(served.get(account.advertisable_eid or "", account) != account for account in every):
