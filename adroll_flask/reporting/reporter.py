@@ -1,13 +1,13 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
 Where programmers' errors do not raise, a fault of ours does not reach the caller. A good event goes
-straight through ``_report``: it finds whose event it is, checks the event, asks the site's own
-functions, puts one entry into the journal, and returns a receipt. A fault in the event is raised on
-that way and caught in one place; the event is then kept as a dead letter. :meth:`Reporter.decide`
-takes releases and cancellations.
+straight through ``_report``, which finds out whose event it is, checks it, asks the site's own
+functions, puts one entry into the journal, and returns a receipt. If something on that way finds a
+fault in the event, it raises ``EventError``. ``_report`` catches it in one place, and keeps the
+event as a dead letter. :meth:`Reporter.decide` takes releases and cancellations.
 
-A second report of an order is kept in the journal like the first. What becomes of it is decided
-where it is taken into the outbox: in :mod:`adroll_flask.outbox.rows`.
+The journal keeps a second report of an order like the first. :mod:`adroll_flask.outbox.rows`
+decides what becomes of it, when it is taken into the outbox.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CurrentRequest: TypeAlias = "TrackedRequest | None"
 
 #: Arguments that say nothing about the visitor.
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
-#: What a purchase needs to be of use. AdRoll takes a purchase without them, too.
+#: What a purchase needs to be of use, and why. AdRoll takes a purchase that lacks them, too.
 _NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
@@ -67,10 +67,10 @@ _NOT_SEEN = "no hold of this order was seen by this process; applied when it is 
 class Reporter:
     """Reports the events of one app. Imports, holds and the work on kept events use it, too.
 
-    :param functions: the site's own ones.
+    :param functions: the site's own functions.
     :param open_outbox: opens the app's outbox; called at the first use.
     :param strict: tells whether programmers' errors raise now.
-    :param queued: tells delivery of an entry; called after a commit.
+    :param queued: tells delivery that there is a new entry; called after a commit.
     :param announce: sends a signal.
     :param assume_cookie: treat a visitor without cookies as one who got them with a page (for a
         site's tests).
@@ -110,7 +110,7 @@ class Reporter:
         except Exception as problem:
             session = fields.get("session")
             receipt = self.not_kept("event", problem, strict=strict, session=session, fields=fields)
-            if not isinstance(problem, model.OutboxFailed):  # which the outbox has noted itself
+            if not isinstance(problem, model.OutboxFailed):  # those the outbox notes itself
                 with suppress(Exception):
                     account = self._account_at(fields.get("page_location"), tracked)
                     self.outbox.note_failure(_kept_name(name), _reason(problem), account)
@@ -119,14 +119,14 @@ class Reporter:
     def _report(
         self, name: str, fields: Mapping[str, Any], tracked: CurrentRequest, strict: bool
     ) -> Receipt:
-        """Report one event; keep one that is wrong as a dead letter."""
+        """Report one event. An invalid one is kept as a dead letter."""
         arguments = {**fields}
         subject = arguments.pop("visitor", None)
         session = arguments.pop("session", None)
         hold = arguments.pop("hold", None)
         is_held = hold is not None and hold is not False
-        # With visitor= the current request may be somebody else's, such as a payment provider's. No
-        # value of the event is taken from it. visitor=None says that there is no visitor.
+        # With visitor= the current request may be somebody else's, such as a payment provider's:
+        # the event takes no value from it. visitor=None says that there is no visitor.
         own = None if "visitor" in fields else tracked
         page: object = arguments.get("page_location")
         defaults: EventDefaults | None = None
@@ -160,7 +160,7 @@ class Reporter:
             if is_held:
                 new.held_for = self._held_for(hold, built, strict)
         except EventError as problem:
-            # A browser that keeps no cookies is no programmer's error.
+            # That a browser keeps no cookies is no programmer's error.
             by_visitor = own is not None and built is None and problem.field == "visitor"
             if strict and not by_visitor:
                 raise
@@ -168,8 +168,8 @@ class Reporter:
                 new = self.new_event(built)
             else:
                 new = self._draft(name, arguments, defaults)
-            # Nobody knows whether an event with hold= was paid. The reason of its dead letter
-            # begins with "held:", and no retry sends it.
+            # Nobody knows whether an order with hold= was paid. So the reason of its dead letter
+            # has "held:", and no retry sends it.
             reason = f"held:{problem.field}" if is_held else problem.field
             new.dead = (f"invalid:{reason}", str(problem))
             self.counters.add("event_invalid", problem.field.partition("[")[0])
@@ -184,8 +184,8 @@ class Reporter:
     ) -> Built:
         """The event of a call's *arguments*."""
         products: Any = arguments.get("products")
-        # An iterator can be read once only, and a dead letter reads the products again. A list is
-        # not asked: hasattr() would raise and catch an AttributeError.
+        # An iterator can be read only once, and a dead letter reads the products again. The type is
+        # compared first, since for a list hasattr() would raise and catch an AttributeError inside.
         if type(products) is not list and hasattr(type(products), "__next__"):
             arguments["products"] = listed(products)
         built = self._build(name, arguments, defaults, strict=strict)
@@ -194,10 +194,10 @@ class Reporter:
         return built
 
     def _put(self, name: str, new: model.NewEvent, built: Built | None, session: Any) -> Receipt:
-        """Put *new* into the outbox, and return its receipt. A duplicate has the first event's id.
+        """Put *new* into the outbox. The receipt of a duplicate has the first event's id.
 
         :param name: the event's name, as the caller wrote it.
-        :param built: what it was made of; ``None``: it is a draft.
+        :param built: what *new* was made of; ``None``: it is a draft.
         """
         kept = self.outbox.put(new, session=session)
         coverage = names.Coverage() if built is None else built.coverage
@@ -229,7 +229,7 @@ class Reporter:
         except EventError as problem:
             if strict:
                 raise
-            # The event is to be held, only the time is wrong: it must not be sent now.
+            # Only the length of the hold is wrong. The event must not be sent now all the same.
             self.counters.add("field_dropped", "hold")
             logger.error("AdRoll event held for %d s: %s [hold-length]", longest, problem)
             return float(longest)
@@ -259,8 +259,8 @@ class Reporter:
 
         :param fields: the purchase's.
         :param strict: raise instead.
-        :param by_token: the visitor is known by a token. Then the identity function is not asked.
-            Warn of that, too, where the site has such a function and *fields* have no identity.
+        :param by_token: the visitor is known by a token, so the identity function is not asked. If
+            the site has such a function, and *fields* have no identity, warn of that once, too.
         :raises EventError: with *strict*: there is no order id, or no value.
         """
         for field, why in _NEEDED_OF_A_PURCHASE.items():
@@ -288,7 +288,8 @@ class Reporter:
     def new_event(self, built: Built) -> model.NewEvent:
         """*built* as the outbox takes it. The caller says whether it is a dry run."""
         event = built.event
-        # An imported event may have no account, and no event has one before an account is set.
+        # An event may come without an account: an imported one, and each one before an account is
+        # set. The host of its page then decides.
         account = event.advertisable_eid or self._account_at(event.page_location, None)
         id = model.new_id(self.clock())
         new = model.NewEvent(
@@ -308,11 +309,11 @@ class Reporter:
         """What *subject* says of the visitor, and whether their event may be reported.
 
         :param subject: a ``Visitor``, or a token's text.
-        :param fields: the caller's arguments. Where they have an identifier, they say whose event
-            it is without a token.
-        :param browser: the current request. Where it is the visitor's own, what they answered there
-            counts more than what the token says.
-        :param strict: refuse a token that cannot be read whatever *fields* have.
+        :param fields: the caller's arguments. An identifier among them says whose event it is, even
+            if the token does not.
+        :param browser: the current request. If it is the visitor's own, and they say no in it,
+            nothing may be reported, whatever the token says.
+        :param strict: refuse a token that cannot be read, even if *fields* have an identifier.
         :raises EventError: *subject* is no token of this site, and *fields* have no identifier.
         """
         visitor = Visitor()
@@ -325,7 +326,7 @@ class Reporter:
                 visitor, made_at, is_expired = self.visitors.read_token(subject)
                 problem = TokenExpiredError() if is_expired else None
             except TokenError as unreadable:
-                # Where the site asks for consent, the visitor's answer is in the token alone.
+                # Where the site asks for consent, nothing but the token has the visitor's answer.
                 if strict or self.settings.consent is not None:
                     raise
                 problem = unreadable
@@ -353,7 +354,7 @@ class Reporter:
         """What the request says of the visitor; the site's identity function fills *fields*."""
         refusal = tracked.refusal
         if refusal:
-            # Its account is counted, too: the page's.
+            # The history counts a suppressed event by account: that of the page.
             defaults = self.defaults_at(fields, tracked.page_url)
             defaults.refusal = refusal
             return defaults
@@ -366,7 +367,7 @@ class Reporter:
             let_through(problem)
             if strict:
                 raise
-            # The event is reported without an identity: the sale is worth more.
+            # The event is reported without an identity: the sale is worth more than the identity.
             why = "wrong_type" if isinstance(problem, EventError) else "raised"
             # A function that returns a wrong type does so at each report: it is logged once.
             if self.counters.add("identity_failed", why) or why == "raised":
@@ -384,13 +385,13 @@ class Reporter:
         defaults.first_party_cookie = record.first_party_cookie
         defaults.record_id = record.record_id
         if defaults.now - tracked.began_at > _LONG_REQUEST:
-            # A WebSocket or a stream: the visitor may have said no after it began.
+            # It is a WebSocket or a stream: the visitor may have said no since it began.
             defaults.known_since = tracked.began_at
         defaults.is_checked = True
         return defaults
 
     def defaults_at(self, fields: Mapping[str, Any], location: str | None = None) -> EventDefaults:
-        """The defaults of an event without a visitor: the account, the clock, the site's settings.
+        """The defaults of an event without a visitor: from the account, the clock and the settings.
 
         :param location: the page's URL, where *fields* have none.
         """
@@ -433,7 +434,7 @@ class Reporter:
     # -- what becomes of it ------------------------------------------------------------------
 
     def _committed(self, receipt: Receipt, built: Built) -> None:
-        # A held event, too, is taken into the outbox at once: its release may come soon.
+        # Delivery takes a held event, too, into the outbox at once: its release may come soon.
         self.tell("an event")
         if receipt.status == "queued" and event_queued.receivers:
             self.announce(event_queued, receipt=receipt, event=built.event)
@@ -454,9 +455,12 @@ class Reporter:
         return self.settings.account_of(host).advertisable_eid or ""
 
     def suppressed(self, name: str, why: str, key: object, account: str, dry_run: bool) -> Receipt:
-        """Count an event that may not be reported. The outbox keeps a hash of its order id with the
-        reason, so that a comparison with the shop's list knows why the order is not there.
+        """Count an event that may not be reported.
 
+        The outbox keeps a hash of its order id with the reason. A comparison with the shop's list
+        then tells why the order was not reported.
+
+        :param why: the reason.
         :param key: the caller's order id or deduplication key; ``None``: there is none.
         """
         self.counters.add("event_suppressed", why)
@@ -474,7 +478,7 @@ class Reporter:
         return Receipt(None, "suppressed", why)
 
     def knowledge(self) -> Knowledge:
-        """For which times the outbox knows what was reported, or was not to be."""
+        """For which times the outbox knows what was reported, and what was suppressed."""
         tag = secret_tag(self.visitors.dedupe_secret)
         return self.outbox.lookups.knowledge([*self.settings.served_accounts, ""], tag)
 
@@ -488,7 +492,7 @@ class Reporter:
         from adroll_flask.events.fix import draft
 
         if defaults is None:
-            if self.settings.consent is not None:  # the visitor's answer in the token may be a no
+            if self.settings.consent is not None:  # the token that cannot be read may hold a no
                 fields = {field: fields[field] for field in _NOT_PERSONAL & fields.keys()}
             defaults = self.defaults_at(fields)
         return model.NewEvent(
@@ -513,7 +517,8 @@ class Reporter:
         A lost event (``OutboxFailed``) is never raised.
 
         :param strict: raise *problem*, whoever caused it.
-        :param fields: the caller's. Their values are removed from *problem* before it is raised.
+        :param fields: the caller's arguments. Their values are removed from *problem* before it is
+            raised.
         :raises Exception: *problem*, with *strict* or where the shop's session failed.
         """
         let_through(problem)
@@ -559,13 +564,15 @@ class Reporter:
         host: str = "",
         key: model.OrderKey | None = None,
     ) -> Receipt:
-        """Let a held conversion be sent, or forget it: :func:`adroll_flask.release_conversion` and
-        :func:`adroll_flask.cancel_conversion`.
+        """Let a held conversion be sent, or let it not be sent.
 
-        :param fields: what a release changes: value, currency, products; those that are ``None``
-            stay.
-        :param at: which time AdRoll is told: ``"purchase"`` or ``"release"``.
-        :param key: the order's key, where it is known; *order_id* and *host* do not count then.
+        See :func:`adroll_flask.release_conversion` and :func:`adroll_flask.cancel_conversion`.
+
+        :param fields: what a release changes: value, currency, products. What is ``None`` stays as
+            it was held.
+        :param at: the time that AdRoll is told: that of the ``"purchase"`` or of the ``"release"``.
+        :param key: the order's key, where the caller knows it. *order_id* and *host* are then not
+            used.
         """
         from adroll_flask.events.fix import accept_changes
 
@@ -581,7 +588,7 @@ class Reporter:
                 problems.append(EventError("at", "takes 'purchase' or 'release'"))
             if problems and strict:
                 raise problems[0]
-            # The sale is worth more than its correction: it is released as it was held.
+            # The sale is worth more than its correction: what is wrong in it stays as it was held.
             dropped = [(problem.field, problem.expected) for problem in problems]
             self._log_dropped_and_hidden("purchase (release)", dropped, ())
             order = key or self.order_key(order_id, host)
@@ -589,7 +596,7 @@ class Reporter:
             held = self.outbox.decide(verdict, session=session)
             is_of_real_host = host != "" and settings.is_real(host)
             if held is None and settings.hosts and key is None and not is_of_real_host:
-                # The order may be held as a dry run, of a page that ADROLL_HOSTS does not list.
+                # The order may be held as a dry run: its page's host may not be in ADROLL_HOSTS.
                 verdict = replace(verdict, order=order._replace(dry_run=True))
                 held = self.outbox.decide(verdict, session=session)
             self.counters.add(f"{kind}_kept")
@@ -602,24 +609,27 @@ class Reporter:
     # -- beside events -----------------------------------------------------------------------
 
     def tell(self, of: str) -> None:
-        """Tell delivery *of* a kept entry. A failure is logged and counted."""
+        """Tell delivery that an entry was kept. A failure is logged and counted.
+
+        :param of: what the entry is, for the log.
+        """
         try:
             self.queued()
         except Exception as problem:
             let_through(problem)  # with "sync" the site's token callable runs here
-            # The entry is committed. Delivery looks for new ones from time to time, told or not.
+            # The entry is committed. Delivery looks for new ones from time to time by itself, too.
             self.counters.add("delivery_error", "not_told")
             detail = describe(problem)
             logger.error("AdRoll's delivery was not told of %s: %s [delivery-not-told]", of, detail)
 
     def withdraw(self, record_id: str | None) -> None:
-        """Erase the events that wait of a visitor who says no.
+        """Erase the waiting events of a visitor who says no.
 
-        Events that they caused before it, and that are not in the outbox yet, are erased as they
-        come into it. A failure is counted and logged, and does not reach the request.
+        Events from before the no that are still in the journal are erased when they are taken into
+        the outbox. A failure is counted and logged, and does not reach the request.
 
-        :param record_id: of the visitor's record. Only this server makes such an id; a click id in
-            a request may be somebody else's.
+        :param record_id: the id of the visitor's record. Only this server makes such ids; a click
+            id in a request may be somebody else's.
         """
         if record_id is None:
             return
