@@ -4,12 +4,14 @@ Once :meth:`Journal.append` returns, the kernel has the entry: no kill of any pr
 ``sync`` the disk has it, and no power cut loses it either (on macOS it may still be in the disk's
 cache). An append waits for no other process, no database and no network.
 
-Each process writes to files of its own. No other process can make a file of the same name: it has
-the time, the PID and a random text, since two containers on one volume may both be PID 1. An append
-takes a free file and gives it back; where there is none, it makes one. So a process has one file,
-and a second one only where two threads append at the same moment. No append waits for another. A
-signal's handler or a time limit may end an append in its midst: its file is then closed, and read
-to its end like any other. What holds on which system:
+Each process writes to files of its own. No other process can make a file of the same name: a name
+has the time, the PID and a random text, since two containers on one volume may both have PID 1. An
+append takes a free file and gives it back; where there is none, it makes one. So a process has one
+file, and a second one only where two threads append at the same moment. No append waits for
+another. A signal's handler or a time limit may end an append in its midst. Its file is then closed,
+and read to its end like any other.
+
+What holds on which system:
 
 - Local file systems (ext4, XFS, Btrfs, tmpfs, APFS, overlays of them): all of the above.
 - An entry that does not fit (disk full, quota, file size limit) is cut off again to its first byte.
@@ -22,13 +24,13 @@ to its end like any other. What holds on which system:
   folder stay in place while its writer lives. A file to which nobody has written for
   :data:`QUIET` seconds counts as finished.
 
-Reading needs no lock and disturbs no writer. The database knows how far each file is read: the
-transaction that takes in the entries writes it. The reader also leaves the file
-``adroll-reader.note`` (how far, and in which boot of the host). From it the next reader sees
-whether its database is another one.
+Reading needs no lock and disturbs no writer. The database knows how far each file has been read:
+the transaction that takes in the entries notes it. The reader also notes in the file
+``adroll-reader.note`` how far it has read, and in which boot of the host. By this note the next
+reader sees whether it works with another database than the last one.
 
-A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``. The form of its lines is told in
-:mod:`.model`.
+A file is named ``<made, ms>-<PID>-<boot>-<random>.journal``. :mod:`.model` has the form of its
+lines.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ from .model import OutboxFailed, body_of, line_of
 
 #: Seconds between two checks that a file is still at its path.
 LOOK_EVERY: Final = 1.0
-#: Seconds after which a file with entries is followed by another one. A file can be removed only
-#: then, and what it holds of visitors must not stay for as long as a process lives.
+#: Seconds after which a file with entries is followed by another one. Only then can it be removed.
+#: What it holds of visitors must not stay for as long as the process lives.
 FILE_LIFE: Final = 60.0
 #: Bytes beyond which a file is followed by a new one.
 _FILE_BYTES: Final = 16 << 20
@@ -84,9 +86,8 @@ _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
 class _File:
     """A journal file that is open for appending.
 
-    The file is closed when this object is collected. That matters where an exception from outside
-    ended an append just when the append took the file or gave it back: then nobody else has the
-    object.
+    The file is closed when this object is collected. That is needed where an exception from outside
+    ended an append while it took the file or gave it back: then nobody has the object any more.
 
     :param descriptor: of the file. It may come to mean another file: a daemon closes all files
         that it inherited, and opens its own.
@@ -107,7 +108,7 @@ class _File:
     is_closed: bool = False
 
     def close(self) -> None:
-        """No more appends: a reader may remove the file once it has read it."""
+        """Close the file. A reader may remove it once it has read it."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -128,21 +129,21 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :raises OSError: nothing of the line is in the file. With ``EIO`` the beginning of the line
-            may be in the file: it could not be cut off (a full disk may refuse that, too). Then no
-            entry may follow in this file.
+        :raises OSError: nothing of the line is in the file, unless the error is ``EIO``. Then the
+            beginning of the line may be in it, since it could not be cut off (a full disk may
+            refuse that, too), and no entry may follow in this file.
         """
         descriptor = self.descriptor
         written = 0
         try:
             while written < len(line):
-                # Where the kernel took a part only, its answer for the rest says why.
+                # The kernel may take a part only. Then the error of the next write says why.
                 written += os.write(descriptor, line[written:])
         except OSError:
             if written:
                 try:
-                    # The size is the file's own: our count is too small where a signal's exception
-                    # came between a write and the count.
+                    # The kernel is asked for the size: *self.size* is too small where an exception
+                    # of a signal's handler came between a write and the count.
                     os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
                 except OSError as exc:
                     raise OSError(errno.EIO, exc.strerror) from exc
@@ -152,7 +153,7 @@ class _File:
     def is_at_its_path(self) -> bool:
         """False once the file, its folder or the descriptor was removed or replaced.
 
-        It looks only every :data:`LOOK_EVERY` seconds.
+        This is looked for only every :data:`LOOK_EVERY` seconds.
         """
         if monotonic() < self.look_at:
             return True
@@ -168,20 +169,20 @@ class _OpenFiles:
     """What one process has open; a fork makes a new one."""
 
     def __init__(self) -> None:
-        #: Files that nobody appends to at the moment.
+        #: Files that no append uses at the moment.
         self.free: deque[_File] = deque()
-        #: The free files, and those that appends use at the moment.
+        #: All open files: the free ones, and those that appends use.
         self.opened: WeakSet[_File] = WeakSet()
         self.last_created = 0
 
     def end(self) -> None:
-        """Finish the files that nobody appends to."""
-        with suppress(IndexError):  # none is left; other threads take files, too
+        """Close the files that no append uses."""
+        with suppress(IndexError):  # none is left; other threads may take files meanwhile
             while True:
                 self.free.pop().close()
 
     def leave(self) -> None:
-        """In a child: close all inherited files, also one that a thread of the parent used."""
+        """In a child: close all inherited files, also those that threads of the parent used."""
         for file in list(self.opened):
             file.close()
 
@@ -220,10 +221,10 @@ class Journal:
             raise _failure(exc) from exc
 
     def rotate(self) -> None:
-        """Go on in a new file where this process's files are old or large.
+        """Close this process's files that are old or large.
 
-        A thread beside the requests calls this. It makes the new file before it closes the old
-        ones: no order waits for a file to be made.
+        A thread beside the requests calls this. If that leaves none, it makes a new one first:
+        no order waits for a file to be made.
 
         :raises OutboxFailed: no file can be made.
         """
@@ -241,7 +242,7 @@ class Journal:
                 file.close()
 
     def close(self) -> None:
-        """Finish this process's files. An append after it begins another one."""
+        """Close this process's files. A later append makes another one."""
         self._processes.own().end()
 
     # -- the file -------------------------------------------------------------------------------
@@ -258,9 +259,9 @@ class Journal:
             if self._sync:
                 local_files.sync_data(file.descriptor)
         except BaseException as exc:
-            # Two kinds of file take no more entries: one whose sync failed, since the kernel says
-            # so only once, and one in which an exception from outside ended a write. A file that
-            # met a full disk holds nothing of the entry, and is used again.
+            # Two kinds of file take no more entries. One is a file whose sync failed: the kernel
+            # says so only once. The other is a file in which an exception from outside ended a
+            # write. If the disk was full, the file holds nothing of the entry, and is used again.
             is_full = isinstance(exc, OSError) and _REASONS.get(exc.errno) == "disk_full"
             if is_full and not is_written:
                 process.free.append(file)
@@ -323,20 +324,20 @@ def _failure(exc: OSError) -> OutboxFailed:
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
-#: Seconds without a write after which a file's writer is taken for gone, where no lock tells: the
-#: file is of another boot or another host; the file system or the platform has no locks; or the
-#: file is empty and may not be locked yet.
+#: If nobody has written to a file for so many seconds, its writer counts as gone. This decides
+#: where no lock tells: the file is of another boot or another host; the file system or the platform
+#: has no locks; or the file is empty, and its writer may not have locked it yet.
 QUIET: Final = 900.0
-#: Seconds after which a reader in its turn is taken for stopped.
+#: Seconds after the beginning of a reader's turn, from when on the reader counts as stopped.
 TURN_LASTS: Final = 10.0
 _NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{16}\.journal")
-# Their names are ours: the folder may be one in which the site has files of its own.
+# The names begin with the package's: the site may have files of its own in the same folder.
 _TURN: Final = "adroll-reader.lock"
 _NOTE: Final = "adroll-reader.note"
 
 
 def _boot() -> str:
-    """A short hash of this host's boot. A lock says something only of a file of the same boot."""
+    """A short hash of this host's boot. Locks tell nothing of a file of another boot."""
     return hashlib.blake2b(local_files.boot().encode(), digest_size=4).hexdigest()
 
 
@@ -379,7 +380,7 @@ class Part:
     """A part of a file.
 
     :param bodies: the JSON of whole entries.
-    :param before: how many of them, the first ones, were read before.
+    :param before: how many of *bodies*, from the first on, were read before.
     :param damaged: lines that are no whole entries, each with its offset.
     :param end: where the next reading begins.
     """
@@ -395,8 +396,8 @@ def read_part(
 ) -> Part:
     """Whole entries from *offset* on.
 
-    A last line without an end is still being written. Where the writer has gone, it is damaged.
-    Reading goes on after a damaged line in the middle.
+    A last line without an end is still being written; if its writer has gone, it is damaged. After
+    a damaged line in the middle, reading goes on.
 
     :param most: entries that are read at most.
     :param most_bytes: bytes that are read at most. A single entry that is larger is read whole.
@@ -433,7 +434,7 @@ def read_part(
 
 
 def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
-    """About *most_bytes* of the next *length* bytes; at least one line, where one ends there."""
+    """About *most_bytes* of the next *length* bytes; at least one line, if a line ends in them."""
     data = b""
     while len(data) < length and (len(data) < most_bytes or b"\n" not in data):
         more = source.read(min(most_bytes, length - len(data)))
@@ -444,7 +445,7 @@ def _next_bytes(source: RawIOBase, length: int, most_bytes: int) -> bytes:
 
 
 def is_alive(file: JournalFile) -> bool:
-    """True while the file's writer may still append. Only a file of no writer may be removed."""
+    """True while the file's writer may still append. While it may, the file must stay."""
     try:
         descriptor = os.open(file.path, os.O_RDONLY | local_files.FLAGS)
     except FileNotFoundError:
@@ -452,13 +453,13 @@ def is_alive(file: JournalFile) -> bool:
     try:
         status = os.fstat(descriptor)
         is_quiet = abs(time.time() - status.st_mtime) >= QUIET
-        may_lack_its_lock = status.st_size == 0 and not is_quiet  # its writer made it just now
+        may_lack_its_lock = status.st_size == 0 and not is_quiet  # it may have just been made
         if not may_lack_its_lock:
             held = local_files.is_held(descriptor)
             if held is not None and (held or file.name.split("-")[2] == _boot()):
                 return held
-        # No lock tells. A quiet writer that is taken for gone too early loses nothing: after its
-        # pause it checks that its file is still there, and makes another one.
+        # No lock tells. A writer that is taken for gone too early loses nothing: after its pause it
+        # checks whether its file is still there, and makes another one if not.
         return not is_quiet
     finally:
         os.close(descriptor)
@@ -469,7 +470,7 @@ def remove(file: JournalFile, read_to: int) -> bool:
     if is_alive(file):
         return False
     try:
-        # The size is asked for only now that the writer is gone: before, it may have written.
+        # The size is asked for only after the writer has gone: until then it may have appended.
         if os.stat(file.path, follow_symlinks=False).st_size > read_to:
             return False
         os.unlink(file.path)
@@ -532,14 +533,14 @@ def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
 def read_note(path: Path) -> Any:
     """What :func:`write_note` wrote; ``None``: there is no note, or it is damaged."""
     with suppress(OSError, ValueError):
-        # After a kill during the writing, the end of a longer, older note may follow the new one.
+        # If a process was killed while it wrote, the end of an older, longer note may follow.
         line = path.read_bytes().partition(b"\n")[0]
         return json.loads(body_of(line) or b"null")
     return None
 
 
 def write_note(path: Path, note: Any) -> None:
-    """Write *note*, which JSON can hold, in the place of the one before."""
+    """Write *note*, a value of JSON, in the place of the one before."""
     line = line_of(json.dumps(note).encode())
     flags = os.O_WRONLY | local_files.FLAGS
     with suppress(OSError):  # on a full disk the last note stays
@@ -555,12 +556,13 @@ def write_note(path: Path, note: Any) -> None:
 def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
     """The files of *folder*, for the one thread of the host whose turn it is; none for others.
 
-    A reader may be stopped in its turn (Ctrl-Z), or killed while its child keeps the lock. Others
-    get the files again :data:`TURN_LASTS` seconds after its turn began, by the time of the lock's
-    file. Two readers do no harm: a transaction moves the position with the entries, so an entry
-    becomes one row. A reader that is stopped during a transaction keeps the database's locks until
-    it goes on: on SQLite the whole database is locked, PostgreSQL ends the transaction. ``check``
-    gives the command that shows who has a locked SQLite file open.
+    A reader may be stopped in its turn (Ctrl-Z), or killed while its child keeps the lock. So
+    :data:`TURN_LASTS` seconds after its turn began, others get the files, too. The time of the
+    lock's file says when it began. Two readers do no harm: a transaction moves the position
+    together with the entries, so an entry becomes one row. A reader that is stopped during a
+    transaction keeps the database's locks until it goes on: on SQLite the whole database is locked,
+    PostgreSQL ends the transaction. ``check`` gives the command that shows who has a locked SQLite
+    file open.
 
     :param patience: seconds to wait for the turn.
     :raises OSError: the folder cannot be read.
