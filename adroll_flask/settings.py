@@ -237,11 +237,11 @@ def _host(value: Any) -> str:
 
 def _domain(value: Any) -> str:
     text = _checked_text(value)
-    if text == "auto" and find_spec("publicsuffixlist") is None:
-        extra = "pip install 'adroll-flask[domains]'"
-        raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
-    has_dot = "." in text.strip(".")  # browsers refuse cookies of a whole top-level domain
-    if text != "auto" and not (has_dot and host_names.is_name(text.lstrip("."))):
+    if text == "auto":
+        if find_spec("publicsuffixlist") is None:
+            extra = "pip install 'adroll-flask[domains]'"
+            raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
+    elif "." not in text.strip(".") or not host_names.is_name(text.lstrip(".")):
         raise _Got(_OTHER_FORM)
     return text.strip(".").lower()
 

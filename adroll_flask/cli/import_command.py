@@ -1,8 +1,9 @@
 """``flask adroll import``: events that were kept elsewhere, each reported once.
 
-There are two passes. The first checks every line: good events wait in a file without a name, bad
-lines go to a file that can be fixed and imported again. The second pass puts the good events into
-the journal, as a report does, and from there into the outbox. Memory does not grow with the file.
+There are two passes. The first one checks every line. Good events wait in a temporary file without
+a name. Bad lines go to a file that somebody can fix and import. The second pass puts the good
+events into the journal, as a report does, and from there into the outbox. Memory does not grow with
+the file.
 """
 
 from __future__ import annotations
@@ -42,16 +43,18 @@ from . import console
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
 FIELDS: Final = ("name", "visitor", *(name for name in names.FIELD_NAMES if name != "product_map"))
-#: The columns that a file of rejected lines has before those of the file that they are from. An
-#: import does not read them.
+#: The columns that a file of rejected lines has before those of the imported file. An import of
+#: that file does not read them.
 REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
+#: What may stand between thousands, beside commas and points.
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
+#: ``1,059.90``: only where a point follows is it certain that a comma separates thousands.
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Rejected lines that a terminal shows.
 _SHOWN: Final = 10
-#: Events that one transaction of the outbox takes in, while others wait. Small transactions write
-#: the same pages of its indexes again and again.
+#: Events that one transaction takes into the outbox. It is large, although others wait for it:
+#: small transactions write the same pages of the indexes again and again.
 _TOGETHER: Final = 5000
 #: Seconds to wait for another process that takes events in.
 _PATIENCE: Final = 2.0
@@ -132,7 +135,7 @@ def import_(
 def _why_refused(problem: Exception, path: Path) -> str:
     """What is wrong with the file at *path*; empty: it is not the file."""
     if isinstance(problem, lists.ReconcileError):
-        return f"{problem}.".replace("?.", "?")
+        return f"{problem}.".replace("?.", "?")  # it may end in a question
     if isinstance(problem, UnicodeError):
         return f"{path} is not of this encoding: pass --encoding, such as cp1252."
     if isinstance(problem, OSError):
@@ -145,12 +148,12 @@ class Summary:
     """What became of a file's lines.
 
     :param checked: lines that were looked at.
-    :param good: of them, those that can be reported.
-    :param rejected: of them, those that cannot.
-    :param suppressed: of them, those whose visitor's token carries no consent, or whose order the
-        site kept back when it was placed.
+    :param good: of these lines, those that can be reported.
+    :param rejected: of these lines, those that are wrong.
+    :param suppressed: of these lines, those that may not be reported: the visitor's token carries
+        no consent, or the site kept the order back when it was placed.
     :param kept: events that the journal has.
-    :param duplicates: of them, those whose key another event has.
+    :param duplicates: of these events, those whose key another event has.
     :param stopped: ``""``, ``interrupted``, or why the journal took no more.
     """
 
@@ -167,8 +170,8 @@ class Summary:
 def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     """By field, the column of a CSV file that gives it. Refuses a file that lacks columns.
 
-    :param forms: the command's options. ``columns`` has columns that somebody named; the others are
-        known by the names of the fields.
+    :param forms: the command's options. ``columns`` has the fields whose column is named by
+        ``--column``. The column of another field has the field's name.
     """
     spellings = {name: [name.replace("_", "")] for name in FIELDS}
     try:
@@ -183,7 +186,8 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     filled = column_of.keys() | forms["constants"].keys()
     is_purchase = "name" not in column_of and forms["constants"].get("name") in (None, "purchase")
     needed = ["order_id", "value", "currency"] if is_purchase else []
-    needed += [] if "visitor" in filled else ["ip", "page_location"]
+    if "visitor" not in filled:
+        needed += ["ip", "page_location"]
     missing = [name for name in needed if name not in filled]
     if missing and header:
         raise click.UsageError(
@@ -197,10 +201,10 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
 def _check(
     source: lists.Lines, maker: EventMaker, path: Path, spool: IO[bytes], summary: Summary
 ) -> None:
-    """The first pass: what is good goes to *spool*, what is not into a file beside *path*."""
-    # The lines of a file of rejected lines begin with these three cells already.
-    again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
-    begin = len(REJECTED_COLUMNS) if again else 0
+    """The first pass: good lines go to *spool*, bad ones into a file beside *path*."""
+    # If the file is itself one of rejected lines, its lines begin with these three cells already.
+    was_rejected = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
+    begin = len(REJECTED_COLUMNS) if was_rejected else 0
     writer: Any = None
     batch: list[LineEvent] = []
     with ExitStack() as files:
@@ -233,9 +237,10 @@ def _check(
 
 
 def _spool(lookups: Lookups, batch: list[LineEvent], spool: IO[bytes], summary: Summary) -> None:
-    """Keep *batch* for the second pass, without orders that the site kept back itself.
+    """Keep *batch* for the second pass, but for the orders that the site kept back.
 
-    An order that was reported with its id in another spelling gets the key of that report.
+    An order may have been reported with its id in another spelling. It then gets the key of that
+    report, so that it is a duplicate.
     """
     reported = lookups.of_orders([order for good in batch for order in good.orders])
     kept_back = lookups.suppressed([hashed for good in batch for hashed in good.hashes])
@@ -251,12 +256,15 @@ def _spool(lookups: Lookups, batch: list[LineEvent], spool: IO[bytes], summary: 
 
 
 def _rejected_file(path: Path, summary: Summary) -> IO[str]:
-    """A new file for bad lines of the one at *path*. Only its owner may read it: the lines hold
-    people's data. A file that is there stays: somebody may be correcting it."""
+    """A new file for bad lines of the file at *path*.
+
+    Only its owner may read it: the lines hold people's data. An older file of this name stays as it
+    is: somebody may be correcting it.
+    """
     wanted = path.with_name(f"{path.name}.rejected.csv")
     others = (wanted.with_stem(f"{wanted.stem}-{number}") for number in count(2))
     new = next(place for place in chain([wanted], others) if not place.exists())
-    # Noted before it is made: after an interrupt between the two the summary has to name it.
+    # The name is noted before the file is made: after an interrupt, the summary has to tell it.
     summary.rejected_file = str(new)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     return open(handle, "w", encoding="utf-8", newline="")
@@ -271,13 +279,13 @@ def _batches(spool: IO[bytes], number: int) -> Iterator[list[tuple[model.NewEven
 
 
 def _refuse_unknown(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
-    """Refuse a file with orders that AdRoll may have already: somebody has to decide on them.
+    """Refuse a file with orders that AdRoll may already have: a person has to decide about them.
 
     :raises Refusal: there are such orders.
     """
     lookups = runtime.outbox.lookups
     lookups.take_in_all()
-    if not lookups.has_reports():  # a new user's
+    if not lookups.has_reports():  # the file is what the site begins with
         return
     knowledge = runtime.reporter.knowledge()
     unknown = 0
@@ -310,7 +318,7 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     except model.OutboxFailed as failure:
         summary.stopped = failure.reason
     finally:
-        # If the outbox fails, the journal has them, and whoever delivers takes them in.
+        # If the outbox fails, the journal keeps the events. Whoever delivers takes them in later.
         with suppress(model.OutboxFailed):
             while outbox.ingest.take_in(_TOGETHER, patience=_PATIENCE):
                 pass
@@ -319,9 +327,9 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
 
 
 def _duplicates(lookups: Lookups, spool: IO[bytes], number: int) -> int:
-    """How many of the first *number* events have a key that another event has.
+    """How many of the first *number* events have the key of another event.
 
-    A worker may have taken some in, so only the outbox knows it of all.
+    A worker may have taken in some of them, so only the outbox knows it of all.
     """
     duplicates = 0
     for batch in _batches(spool, number):
@@ -332,7 +340,7 @@ def _duplicates(lookups: Lookups, spool: IO[bytes], number: int) -> int:
 
 
 def _summary_text(summary: Summary, *, only_check: bool) -> str:
-    """What came of an import. If it was stopped, how to go on is printed at once, on stderr."""
+    """What came of an import. If it was stopped, this also prints on stderr how to go on."""
     counts = {
         "good": summary.good if only_check else 0,
         "queued": summary.kept - summary.duplicates,
@@ -362,11 +370,11 @@ class LineEvent(NamedTuple):
     """An event of a line.
 
     :param paid_at: when its order was paid, seconds since the epoch; ``None``: the line does not
-        say it; infinite where it is no order, which is never too old.
+        say it. It is infinite for another event than a purchase, since that is never too old.
     :param orders: the keys by which its order may have been reported: a list may write #1001 for
         1001.
-    :param hashes: by which the outbox knows an order that was not to be reported; none where the
-        visitor's token carries consent.
+    :param hashes: the hashes by which the outbox may know that its order was suppressed. There are
+        none where the visitor's token carries consent.
     """
 
     event: model.NewEvent
@@ -381,7 +389,7 @@ class EventMaker:
 
     :param columns: by field, the column that gives it; empty: columns have the fields' names.
     :param constants: by field, the value for lines that have none.
-    :param date_format: as ``strptime`` takes it; ``None``: as :func:`.read_time` does.
+    :param date_format: as ``strptime`` takes it; ``None``: ISO 8601.
     :param zone: of times without an offset.
     :param decimal_comma: amounts are written 1.059,90.
     """
@@ -394,9 +402,9 @@ class EventMaker:
     decimal_comma: bool
 
     def event(self, line: lists.Line) -> LineEvent | None:
-        """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
+        """The event of *line*; ``None``: its visitor's token carries no consent.
 
-        :raises AdRollError: it is no event.
+        :raises AdRollError: the line is wrong.
         """
         if line.problem:
             raise EventError("line", line.problem)
@@ -415,7 +423,7 @@ class EventMaker:
             reporter.check_purchase(values, strict=True)
         built = build(name, values, defaults, strict=True)
         if built.key is None:
-            # From the line alone, so that another import of it makes the same key.
+            # It is made of the line alone, so that another import of the line makes the same key.
             content = repr(sorted(texts.items())).encode()
             built.key = f"import:{hashlib.sha256(content).hexdigest()[:40]}"
         event = reporter.new_event(built)
@@ -429,21 +437,21 @@ class EventMaker:
         return LineEvent(
             event,
             paid_at if event.name == "purchase" else float("inf"),
-            [order._replace(key=kept_key(id, secret)) for id in ids],
-            [suppressed_key(name, id, secret) for id in ids if token is None],
+            orders=[order._replace(key=kept_key(id, secret)) for id in ids],
+            hashes=[suppressed_key(name, id, secret) for id in ids if token is None],
         )
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is wrong (empty: the line as a whole), and what is wrong with it."""
-        if not isinstance(problem, EventError):  # a visitor's token
+        if not isinstance(problem, EventError):  # then it is about the visitor's token
             return self.columns.get("visitor", "visitor"), str(problem)
         name = problem.field.partition("[")[0]
         return "" if name == "line" else self.columns.get(name, name), problem.expected
 
     def _values(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """A line's values as arguments of ``report_event``.
+        """A line's values, as arguments of ``report_event``.
 
-        :param cells: by column, or by the keys of a line of JSON.
+        :param cells: the line's cells by column, or its JSON object.
         :raises EventError: a value is not of its form.
         """
         values: dict[str, Any] = dict(self.constants)
@@ -472,7 +480,7 @@ class EventMaker:
         return values
 
     def _amount(self, value: Any, name: str) -> Any:
-        """An amount, where it is a text, with a point and without separators of thousands."""
+        """*value*; a text is written with a point, and without separators of thousands."""
         if not isinstance(value, str):
             return value
         text = _SPACES.sub("", value)

@@ -469,10 +469,9 @@ def _unserved(moment: Moment) -> Iterator[Finding]:
         since_error = moment.now - (state.last_error_at or 0.0)
         if not has_worker and since_error >= _LATE:
             # While AdRoll refuses everything, a worker asks it more rarely: there may be one.
-            may_have_worker = state.stopped is not None and since_error < _ASKS_AGAIN
+            level = "warning" if state.stopped is not None and since_error < _ASKS_AGAIN else None
             about = total(rows) | {"since": moment.now - due_for}
-            about |= {"shop": _shop_of(moment, [eid]), "key": eid, "eid": eid}
-            about["severity"] = "warning" if may_have_worker else None
+            about |= {"shop": _shop_of(moment, [eid]), "key": eid, "eid": eid, "severity": level}
             yield finding_of("other-account" if eid else "other-account/none", **about)
 
 
