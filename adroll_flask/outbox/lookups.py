@@ -21,18 +21,18 @@ from .knowledge import Knowledge
 from .model import HistorySum, State
 from .schema import STEP, Tx, of_account
 
-#: Rows that are events. A verdict that waits for its event is no event.
+#: The condition of rows that are events. A row may also be a verdict that waits for its event.
 _EVENTS: Final = f"state <> {State.decided}"
 _KEYLESS: Final = "dedupe_key IS NULL AND payload IS NOT NULL"
 _LATEST: Final = "ORDER BY due_at DESC LIMIT :most"
-#: Newest events among which those of one name are looked for.
+#: So many of the newest events are looked through for those of one name.
 _LOOKED_AT: Final = 2000
-#: States in which an event is not over.
+#: States in which an event has not come to its end, or could be sent once more.
 _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
-#: In the shared notes: an event that is known to be silent.
+#: How the name of a shared note begins that says: such an event is known to be silent.
 _SILENT: Final = "silent:"
-#: Characters of a note's name and of its value, as their columns have.
+#: Characters of a note's name and of its value: the lengths of their columns.
 _NAME_LENGTH: Final = 60
 _VALUE_LENGTH: Final = 64
 #: Events that are counted as due, at most.
@@ -53,8 +53,8 @@ class Lookups:
     bytes_waiting: Callable[[], int]
     #: Says which accounts belong to the other side, the sandbox or AdRoll: sums count them apart.
     other_side: history.OtherSide
-    #: Says which accounts' silence is this site's: another app may share the outbox, and of an
-    #: account that was left nothing comes any more.
+    #: Says of which accounts events are expected to come. Another app that shares the outbox has
+    #: accounts of its own, and an account that the site no longer has is silent.
     serves: Callable[[str], bool]
     #: The zone of the days and hours of a week.
     zone: tzinfo
@@ -74,8 +74,8 @@ class Lookups:
     def _mine(self) -> str:
         """The beginning of a condition: the account that is asked about.
 
-        ``coalesce()`` keeps the database from using an index that begins with the account: each
-        question needs the index of its own order.
+        ``coalesce()`` keeps the database from using an index that begins with the account. Each
+        question needs another index: the one that has its order.
         """
         return "" if self.account is None else "coalesce(advertisable_eid, '') = :account AND "
 
@@ -85,7 +85,7 @@ class Lookups:
     def _by_account(self, where: str, **values: Any) -> list[model.Row]:
         """The rows of the accounts that are asked about, the latest ``due_at`` first.
 
-        In the indexes the account comes before time and key: so each account is asked by itself.
+        In the indexes the account comes before time and key. So there is a query for each account.
         """
 
         def look(tx: Tx) -> list[model.Row]:
@@ -109,7 +109,7 @@ class Lookups:
         """For which times this outbox knows what was reported.
 
         :param eids: the accounts whose suppressed orders matter.
-        :param tag: ``dedupe_key.secret_tag`` of the key under which these are noted now.
+        :param tag: ``dedupe_key.secret_tag`` of the key with which suppressed orders are noted now.
         """
         return self.database.read(lambda tx: knowledge.knowledge_of(tx, eids, tag))
 
@@ -120,8 +120,8 @@ class Lookups:
         # for what is too old, which is summed up in hour 0.
         others = "'suppressed', 'failed', 'unused'"
         counted = f"hour > 0 AND outcome NOT IN ({others}) AND {own}"
-        looks = f"adroll_history WHERE {counted}", f"adroll_event WHERE {_EVENTS} AND {own}"
-        queries = [f"SELECT 1 FROM {look} LIMIT 1" for look in looks]
+        wheres = (f"adroll_history WHERE {counted}", f"adroll_event WHERE {_EVENTS} AND {own}")
+        queries = [f"SELECT 1 FROM {where} LIMIT 1" for where in wheres]
         return self.database.read(lambda tx: any(map(tx.rows, queries)))
 
     def note_orders(self, name: str, keys: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ class Lookups:
     def note_older_cookie(self, signed_at: float) -> None:
         """Note that a visitor has our cookie from a time of which this outbox knows nothing.
 
-        Nothing is noted for a later cookie, or where that is noted already.
+        Nothing is done if the cookie is younger, or if this is noted already.
 
         :param signed_at: when the cookie was signed, seconds since the epoch.
         """
@@ -147,9 +147,10 @@ class Lookups:
         return {eid: state for eid, state in states.items() if self.account in (None, eid)}
 
     def counts(self) -> dict[str, int]:
-        """How many events are in each state. What a visitor's no has erased is ``dead``.
+        """How many events are in each state.
 
-        ``decided`` counts verdicts whose event has not come in.
+        An event that was erased by a visitor's no is ``dead``. ``decided`` counts verdicts whose
+        event has not come in.
         """
         self.take_in_all()
         query = f"SELECT state, count(*) FROM adroll_event WHERE {self._mine}1 = 1 GROUP BY state"
@@ -185,7 +186,7 @@ class Lookups:
     ) -> tuple[model.Row, ...]:
         """The newest *most* events, newest first, without their payload.
 
-        :param name: only events of this name, of those that were reported lately.
+        :param name: only events of this name; they are looked for among the newest ones.
         :param before: only events that were reported before the one with this id.
         """
         where = _EVENTS
@@ -193,6 +194,7 @@ class Lookups:
         if before is not None:
             where += " AND id < :before"
         if name is not None:
+            # No index has the ids of one name: a search for a rare one would read all rows.
             looked_at = f"{self._mine}{where} {newest} {max(_LOOKED_AT, most)}"
             lately = f"SELECT id FROM adroll_event WHERE {looked_at}"
             where += f" AND event_name = :name AND id >= (SELECT min(id) FROM ({lately}) AS lately)"
@@ -211,8 +213,8 @@ class Lookups:
     def find(self, key: str, names: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *names* that have this key, oldest first, with their payload."""
         self.take_in_all()
-        # The index begins with the account. The condition names each of its columns, so that the
-        # database uses it.
+        # The index begins with the account. The database uses it only if the condition names each
+        # of its columns.
         where = (
             "advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
@@ -221,14 +223,16 @@ class Lookups:
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def of_orders(self, orders: Sequence[model.OrderKey]) -> dict[model.OrderKey, model.Row]:
-        """The reported ones of *orders*, each with its event without the payload."""
+        """Those of *orders* that were reported, each with its event (without the payload)."""
         self.take_in_all()
         rows = self.database.read(lambda tx: schema.of_orders(tx, orders))
         return {order: row for order, row in rows.items() if row.state != "decided"}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
-        """Why orders were suppressed, by the hash of
-        :func:`adroll_flask.events.dedupe_key.suppressed_key`."""
+        """Why orders were suppressed, by their hash.
+
+        :param hashes: of :func:`adroll_flask.events.dedupe_key.suppressed_key`.
+        """
         query = "SELECT hash, reason, marked_at FROM adroll_mark WHERE hash {in_ids}"
         rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
@@ -242,9 +246,9 @@ class Lookups:
         return self._pages(where, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
-        """Dead letters without a key: of each the order id that its payload has, and its row.
+        """Dead letters without a key: the order id in the payload of each, and its row.
 
-        One whose payload has no order id is left out.
+        Those without an order id are left out.
         """
         where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
         for row in self._pages(where, full=True, name=name):
@@ -277,7 +281,8 @@ class Lookups:
         """
         newest = f"SELECT id FROM adroll_event WHERE {of_account(State.dead)} {_LATEST}"
         where = f"id IN (SELECT id FROM ({newest}) AS newest) AND {_KEYLESS}"
-        # A search for plain bytes is much faster than to read JSON.
+        # A search for bytes is much faster than to read JSON. Other ids may be escaped in JSON: for
+        # them no bytes are searched for, and each payload is read.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
         rows = self._by_account(where, full=True, most=most)
         return tuple(
@@ -287,24 +292,17 @@ class Lookups:
     # -- sums -------------------------------------------------------------------------------
 
     def history(
-        self,
-        since: float,
-        columns: Sequence[model.HistoryColumn],
-        *,
-        hours: int = 1,
+        self, since: float, columns: Sequence[model.HistoryColumn], *, hours: int = 1
     ) -> tuple[HistorySum, ...]:
         """Sums of what happened since *since*, seconds since the epoch; no row of an event is read.
 
-        :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
+        :param hours: of how many hours one sum is, from its ``at`` on: 1, 6, 24 or 168. Days and
+            weeks are UTC's.
         """
         self.take_in_all()
-        return self._sums(
-            columns,
-            account=self.account,
-            since=max(since, 3600.0),  # hour 0 has the sums of what is too old
-            hours=hours,
-            outcomes=history.PRESENT,
-        )
+        since = max(since, 3600.0)  # hour 0 has the sums of what is too old
+        which: dict[str, Any] = {"account": self.account, "since": since, "hours": hours}
+        return self._sums(columns, outcomes=history.PRESENT, **which)
 
     def _sums(self, columns: Sequence[model.HistoryColumn], **which: Any) -> tuple[HistorySum, ...]:
         ask = partial(history.sums, columns=columns, other_side=self.other_side, **which)
@@ -313,8 +311,9 @@ class Lookups:
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """Sums of what waits or is held.
 
-        By quarter of an hour, event, ``waiting`` or ``held``, currency, account, whether it is a
-        dry run, and whether it was imported. In every time zone a day begins with such a quarter.
+        There is one sum for each quarter of an hour, event, ``waiting`` or ``held``, currency,
+        account, dry run or not, and imported or not. In every time zone a day begins
+        with such a quarter.
 
         :param most: events of each state that are looked at.
         """
@@ -322,17 +321,17 @@ class Lookups:
         return self.database.read(partial(_unsettled, most, self.account))
 
     def totals(self) -> tuple[HistorySum, ...]:
-        """Sums since the first event, for monitoring.
+        """Sums since the first event, for monitoring: by account, event, outcome, reason, currency.
 
-        By account, event, outcome, reason and currency. They count for all processes and never
-        fall: what is too old for the history is summed up in an hour of its own.
+        They are those of all processes, and never fall: what is too old for the history is summed
+        up in an hour of its own.
         """
         return self._sums(history.TOTALS)
 
     def delivered_for(self, account: str) -> float:
         """Seconds since the last delivery of an event of *account* that has a key."""
-        # The index has due_at, which is when the row may go: with a key that is after days, without
-        # one after minutes.
+        # The index has due_at: of a delivered row, the time at which the row may be removed. That
+        # is days after the delivery of an event with a key, and minutes after that of another one.
         newest = f"{of_account(State.delivered)} ORDER BY due_at DESC LIMIT 1"
 
         def look(tx: Tx) -> float:
@@ -347,7 +346,7 @@ class Lookups:
         return self.database.read(wrong_clocks)
 
     def due(self) -> int:
-        """How many events could be sent now, of each account counted up to 10,000."""
+        """How many events could be sent now. Of each account at most 10,000 are counted."""
         return self.database.read(lambda tx: count_due(tx, self._accounts(tx), MOST_DUE))
 
     # -- notes that all processes share -----------------------------------------------------
@@ -357,10 +356,12 @@ class Lookups:
         return self.database.read(lambda tx: schema.metas(tx, prefix))
 
     def replace_notes(self, prefix: str, values: Mapping[str, str]) -> set[str]:
-        """Replace the notes whose names begin with *prefix* by *values*; the names that are new.
+        """Replace the notes whose names begin with *prefix* by *values*.
 
-        If several processes do so at once, a name is new for one of them. Names are cut to 60
-        characters, and values to 64; the names that are returned are cut, too.
+        Names are cut to 60 characters, and values to 64.
+
+        :returns: the names that are new, as they were cut. If several processes replace the notes
+            at once, a name is new for only one of them.
         """
         wanted = {name[:_NAME_LENGTH]: value[:_VALUE_LENGTH] for name, value in values.items()}
 
@@ -385,8 +386,9 @@ class Lookups:
             value = schema.meta(tx, name) or "0"
             now = int(tx.now)
             age = now - schema.number(value, 0.0)
-            is_due = age >= seconds or age < 0  # then the clock was set back
-            return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
+            if 0 <= age < seconds:  # below 0: the clock was set back, and nobody knows the age
+                return False
+            return bool(tx.execute(take, name=name, now=str(now), value=value))
 
         return self.database.write(take_it)
 
@@ -395,8 +397,8 @@ class Lookups:
     def watched(self) -> tuple[model.Watched, ...]:
         """Events that come often enough to be missed, and whether each comes as usual.
 
-        Empty while nobody can tell: entries of this host's journal are not taken in, or more events
-        wait in the outbox than are counted.
+        Empty while this cannot be known: entries of this host's journal are not taken in, or more
+        events wait in the outbox than are counted.
         """
         watched = self._watched() or ()
         return tuple(event for event in watched if self.account in (None, event.account))
@@ -410,7 +412,7 @@ class Lookups:
         return None if waiting else self.database.read(self._look_for_few)
 
     def _look_for_few(self, tx: Tx) -> tuple[model.Watched, ...] | None:
-        """The watched events of this site's accounts; ``None``: too many wait to tell."""
+        """The watched events of this site's accounts; ``None``: too many wait to be counted."""
         numbers = _numbers_by_hour(tx)
         if numbers is None:
             return None
@@ -424,7 +426,7 @@ class Lookups:
         return tuple(watched)
 
     def note_silences(self) -> tuple[model.Watched, ...]:
-        """Events that fell silent since any process last looked. Each silence is told once."""
+        """Events that fell silent since any process last called this. Each is told once."""
         watched = self._watched()
         if watched is None:
             return ()
@@ -443,8 +445,8 @@ def _numbers_by_hour(tx: Tx) -> Mapping[tuple[str, str], Counter[int]] | None:
     """How many events of each account and name the site reported, by the hour.
 
     ``None``: too many wait to be counted. A report that is invalid, or that AdRoll refused, counts.
-    A suppressed one does not: a broken consent banner is silence, too. Nor does an import, which
-    does not come from the site.
+    A suppressed one does not: a broken consent banner is silence, too. An imported event does not,
+    since it does not come from the site.
     """
     since = int((tx.now - too_few.LOOKS_BACK) // 3600)
     numbers: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
@@ -469,7 +471,8 @@ def _numbers_by_hour(tx: Tx) -> Mapping[tuple[str, str], Counter[int]] | None:
 
 
 def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]:
-    """Sums of what waits or is held. Their ``identifiers`` say only whether it was imported."""
+    """Sums of what waits or is held. Their ``identifiers`` tell only of imported events."""
+    #: By what the events of a sum have in common: their number, and their value.
     sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
     columns = "event_name, digest, occurred_at, advertisable_eid, dry_run, identifiers"
     for state, outcome in _OUTCOMES.items():
@@ -501,7 +504,7 @@ def _unsettled(most: int, account: str | None, tx: Tx) -> tuple[HistorySum, ...]
 
 
 def wire_of(payload: bytes) -> dict[str, Any]:
-    """The JSON object of an event; empty where its content is gone or damaged."""
+    """The JSON object of an event; empty where *payload* was erased or is damaged."""
     try:
         wire = json.loads(payload)
     except (ValueError, RecursionError):
@@ -510,7 +513,7 @@ def wire_of(payload: bytes) -> dict[str, Any]:
 
 
 def order_id_of(payload: bytes) -> str | None:
-    """The order's id in an event's JSON, as a text."""
+    """The order's id in an event's JSON, as a text; ``None``: there is none."""
     try:
         order = wire_of(payload)["event_attributes"]["order_id"]
     except (KeyError, TypeError):
@@ -532,11 +535,11 @@ def is_id(id: str) -> bool:
 
 @cache
 def first_due(*states: State) -> str:
-    """The statement for when the first event of an account in each state is due, or ``NULL``.
+    """The statement that tells for each of *states* when an account's first event is due.
 
-    Each state takes one look into the index. Grouped by state, PostgreSQL would read all that
-    waits. With a locking read, MariaDB would go through index entries of rows that are in another
-    state by now.
+    A value is ``NULL`` where there is no such event. Each state takes one look into the index. If
+    the statement grouped by state, PostgreSQL would read all that waits. If it were a locking read,
+    MariaDB would go through index entries of rows that are in another state by now.
     """
     first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
     return " UNION ALL ".join(first.format(of_account(state)) for state in states)
@@ -558,6 +561,6 @@ def oldest_due(
     ``None``: none is due.
     """
     eids = accounts_of(tx) if accounts is None else accounts
-    firsts = (tx.rows(first_due(*states), account=eid) for eid in eids)
-    due = min((due for rows in firsts for (due,) in rows if due is not None), default=None)
-    return None if due is None or due > tx.now else tx.now - due
+    times = [at for eid in eids for (at,) in tx.rows(first_due(*states), account=eid)]
+    first = min((at for at in times if at is not None), default=None)
+    return None if first is None or first > tx.now else tx.now - first
