@@ -1,8 +1,8 @@
 """The outbox in a SQLite file, over the standard library's own driver.
 
-The file may be the shop's own database, or, by a slip in the URL, somebody else's:
-:mod:`.whose_file` tells. A file that is not ours alone we use as any program would. Where that
-fails, we leave it as it is.
+The file may be the shop's own database, or somebody else's by a slip in the URL: :mod:`.whose_file`
+tells. We use a file that is not ours alone as any other program would. If that fails, we leave the
+file as it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .schema import T, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
-#: Seconds that a transaction waits for a lock of other processes, and that a process waits for
+#: Seconds that a transaction waits for a lock of other processes. A process waits as long for
 #: another one that makes the file.
 PATIENCE: Final = 5.0
 #: Milliseconds that SQLite itself waits in each try. It sleeps in the thread: under gevent and
@@ -41,12 +41,12 @@ _OWN_WAIT: Final = 20
 _BETWEEN: Final = 0.01
 #: Seconds that a fork waits for what is under way in the file.
 _FORK_PATIENCE: Final = 1.0
-#: Pages of SQLite's log (4 KiB each) after which it is written back into the file.
+#: Pages (4 KiB each) that SQLite's log has when it is written back into the database's file.
 _CHECKPOINT: Final = 400
-#: Bytes to which the log's file is cut then: our own log must not fill a small disk.
+#: Bytes to which the log's file is then cut: our log must not fill a small disk.
 _LOG_BYTES: Final = 2 << 20
-#: Seconds between two attempts to empty the log. Until then it holds erased and delivered events as
-#: they were.
+#: Seconds between two attempts to empty the log. Until it is emptied, it holds events as they were
+#: before they were erased or delivered.
 _EMPTY_EVERY: Final = 3.0
 _REASONS: Final = {
     "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
@@ -64,7 +64,7 @@ _FOREIGN: Final = {
     "log": "names a file that is not there, while its log is",
 }
 _WRITE: Final = "BEGIN IMMEDIATE"
-#: Bytes of the smallest database. SQLite takes a shorter file for a new one, and writes over it.
+#: Bytes of the smallest database. SQLite believes that a shorter file is new, and writes over it.
 _SMALLEST: Final = 512
 #: The ends of the names of files that SQLite keeps beside a database. Where the database is missing
 #: SQLite deletes them: a restore that is under way would then lack the last commits.
@@ -87,7 +87,7 @@ class _SqliteTx(Tx):
 
     def many(self, statement: str, values: Sequence[schema.Values], /) -> int:
         named = schema.filled("sqlite", statement)
-        # By position: with names, the driver looks each of them up for each row.
+        # Values go by position: with names, the driver would look up each name for each row.
         names = _NAMED.findall(named)
         rows = map(itemgetter(*names), values)
         return self.connection.executemany(_NAMED.sub("?", named), rows).rowcount
@@ -103,7 +103,7 @@ class _OfProcess:
         self.inode: tuple[int, int] | None = None
         #: Whether the file that was open last was ours alone.
         self.was_ours = False
-        #: A text that is no UTF-8 was met: a fault of the disk, which SQLite does not notice.
+        #: Whether a text was met that is not UTF-8: a fault of the disk that SQLite overlooks.
         self.has_damaged_text = False
 
     def close_connection(self) -> None:
@@ -130,12 +130,12 @@ class SqliteDatabase(schema.Database):
         self._kept = kept
         self._clock = clock
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        # SQLite allows no inherited connection, not even to close it
+        # SQLite forbids a child to use an inherited connection, and even to close it
         # (https://sqlite.org/howtocorrupt.html, 2.6).
         self._processes = PerProcess(_OfProcess, left=never_collect)
         self._processes.close_with(self, _OfProcess.close_connection)
         self._is_orphan = False
-        #: The variant of the error that was logged last, since the file was last opened.
+        #: The variant of the last error that was logged since the file was opened.
         self._logged: str | None = None
         self._empty_at = float("-inf")
         at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
@@ -145,18 +145,18 @@ class SqliteDatabase(schema.Database):
     def read(self, function: Callable[[Tx], T], /) -> T:
         try:
             is_missing = self._inode() is None
-        except OSError:  # the file may be there; the try below raises what is wrong
+        except OSError:  # the file may be there; its opening below raises what is wrong
             is_missing = False
         if is_missing:
-            # Under this process's lock, as for work in the file: a fork waits for that lock. SQLite
-            # itself has locks for the whole process. If a thread of the parent had one of them
-            # during a fork, the child would wait for it for ever.
+            # An empty database in memory answers. This process's lock is needed all the same, since
+            # a fork waits for it. SQLite itself has locks for the whole process. If a thread of the
+            # parent had one of them during a fork, the child would wait for it for ever.
             with (
                 self._alone_in_process(),
                 closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,
             ):
                 schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
-                nothing.execute("DELETE FROM adroll_meta")  # there is no id and no version, either
+                nothing.execute("DELETE FROM adroll_meta")  # it has no id and no version, either
                 return self._in_transaction(nothing, function, "BEGIN")
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
@@ -178,10 +178,10 @@ class SqliteDatabase(schema.Database):
             raise
 
     def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *function* on the kept connection, or on a new one where the file is another by now.
+        """Run *function* on the kept connection, or on a new one if the file was replaced.
 
         While the file is locked, it tries again until :data:`PATIENCE` is over. After another error
-        it tries once more, where :meth:`_recover` says that this may help.
+        it tries once more, if :meth:`_recover` says that this may help.
         """
         until = time.monotonic() + PATIENCE
         has_recovered = False
@@ -196,7 +196,7 @@ class SqliteDatabase(schema.Database):
                     return function(connection)
                 except sqlite3.Error as exc:
                     reason = reason_of_sqlite(exc)
-                    # SQLite itself does not wait for the lock to begin a log (journal_mode = WAL).
+                    # SQLite itself waits only shortly, and for journal_mode = WAL not at all.
                     may_wait = reason == "locked" and time.monotonic() <= until
                     if not may_wait:
                         if str(exc).startswith("Could not decode to UTF-8"):
@@ -229,10 +229,11 @@ class SqliteDatabase(schema.Database):
             yield process
         finally:
             # A signal's handler may raise after any call, also just after the lock was taken. So
-            # the lock is released first, by one call; it raises where the lock is not ours.
+            # the first thing here is the one call that releases the lock. It raises if this thread
+            # does not have it.
             try:  # noqa: SIM105 - suppress() would be one more call
                 lock.release()
-            except RuntimeError:  # another thread has it
+            except RuntimeError:
                 pass
 
     # -- the file ---------------------------------------------------------------------------
@@ -257,7 +258,7 @@ class SqliteDatabase(schema.Database):
     def _inode(self) -> tuple[int, int] | None:
         try:
             stat = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):  # no other error says that it is missing
+        except (FileNotFoundError, NotADirectoryError):  # after another error it may be there
             return None
         return stat.st_ino, stat.st_dev
 
@@ -274,7 +275,7 @@ class SqliteDatabase(schema.Database):
         return connection
 
     def _refuse_too_short(self) -> None:
-        """Refuse a file that is too short for a database. SQLite itself refuses only longer ones.
+        """Refuse a file that is too short for a database. SQLite itself would write over it.
 
         :raises ForeignFile: the file is too short, and not empty.
         """
@@ -286,12 +287,12 @@ class SqliteDatabase(schema.Database):
             self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
         if process.has_damaged_text:
-            # Else one damaged text would keep all events from being sent.
+            # Otherwise one damaged text would keep all events from being sent.
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-            # SQLite writes zeros over what this connection deletes.
+            # What this connection deletes is overwritten with zeros.
             connection.execute("PRAGMA secure_delete = ON")
             if not _has_our_tables(connection):
                 self._in_transaction(connection, _make_tables, _WRITE)
@@ -308,17 +309,17 @@ class SqliteDatabase(schema.Database):
         return connection
 
     def _make(self, process: _OfProcess) -> None:
-        """Create an empty file that only its owner may read, once among many processes.
+        """Create an empty file that only its owner may read. Of many processes, one does it.
 
         :raises ForeignFile: the database is missing, while its log is there and is not ours.
         """
         local_files.make_folder(self.path.parent)
         beside = [Path(f"{self.path}{suffix}") for suffix in _BESIDE]
-        with self._alone():
+        with self._alone_on_host():
             if self.path.exists():
                 return
-            # The log of a deleted database of ours is of no use to anybody. If it stayed, processes
-            # that still have the old database open would share the log's index with us.
+            # The log of a database of ours that somebody deleted is of no use. If it stayed, we
+            # would share its index with processes that still have the old database open.
             is_ours = process.was_ours or self.path.name == FILE
             if not is_ours and any(path.exists() for path in beside):
                 raise self._foreign("log")
@@ -330,8 +331,8 @@ class SqliteDatabase(schema.Database):
         self.write(_make_tables)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Lock out other processes that would make or replace the file."""
+    def _alone_on_host(self) -> Iterator[None]:
+        """Keep other processes from making or replacing the file meanwhile."""
         flags = os.O_RDWR | local_files.FLAGS
         lock = local_files.open_file(Path(f"{self.path}-adroll.lock"), flags)
         try:
@@ -347,17 +348,19 @@ class SqliteDatabase(schema.Database):
     # -- faults -----------------------------------------------------------------------------
 
     def _recover(self, reason: str, process: _OfProcess) -> bool:
-        """Prepare another try after *reason*, with the file opened again; ``False``: none helps.
+        """Prepare another try after *reason*; ``False``: another try does not help.
 
-        The file may have been moved or emptied while it was open. A connection that was opened
-        while the file was read-only stays read-only. A corrupt file of ours is moved aside, so that
-        a new one takes its place. Somebody else's is checked for damage when it is opened again.
+        The next try opens the file again: it may have been moved or emptied while it was open, and
+        a connection that was opened while the file was read-only stays read-only. A corrupt file of
+        ours is moved aside, so that a new one takes its place. Opening checks somebody else's file
+        for damage.
         """
         if reason == "corrupt":
             process.close_connection()
-            return not whose_file.is_made_by_us(self.path) or self._set_aside()
+            is_ours = whose_file.is_made_by_us(self.path)
+            return self._set_aside() if is_ours else True
         if reason == "disk_full" and process.connection is not None:
-            # The room that our own log takes on the disk is given back.
+            # To empty our log makes room on the disk.
             with suppress(sqlite3.Error):
                 _write_log_back(process.connection, process.was_ours)
         return reason not in ("locked", "data")
@@ -372,7 +375,7 @@ class SqliteDatabase(schema.Database):
         return OutboxFailed(reason, words)
 
     def _foreign(self, variant: str, why: str = "") -> ForeignFile:
-        """The error for a file that is not ours to move or to make anew. It is logged once."""
+        """The error for a file that we may not move or replace. It is logged once."""
         failure = ForeignFile(variant, f"{_FOREIGN[variant]}{why}: {self.path}")
         if self._logged != variant:
             self._logged = variant
@@ -381,7 +384,7 @@ class SqliteDatabase(schema.Database):
 
     def _set_aside(self) -> bool:
         try:
-            with self._alone():
+            with self._alone_on_host():
                 if not self._is_corrupt():
                     return True
                 moved = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
@@ -389,7 +392,7 @@ class SqliteDatabase(schema.Database):
                     old = Path(f"{self.path}{suffix}")
                     if old.exists():
                         old.rename(f"{moved}{suffix}")
-                os.utime(moved)  # findings tell from it when the damage was found
+                os.utime(moved)  # by this time findings tell when the damage was found
         except (OSError, OutboxFailed):
             return False
         logger.critical(
@@ -400,7 +403,7 @@ class SqliteDatabase(schema.Database):
         return True
 
     def _is_corrupt(self) -> bool:
-        """Check again under the lock: another process may have replaced the file meanwhile."""
+        """Whether the file is corrupt still. Another process may have replaced it meanwhile."""
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
@@ -415,7 +418,7 @@ class SqliteDatabase(schema.Database):
         self._empty_at = time.monotonic() + _EMPTY_EVERY
         with suppress(OSError):  # there is none
             if Path(f"{self.path}-wal").stat().st_size:
-                # It does not wait for connections that still read the log.
+                # This does not wait for connections that still read the log.
                 self._work(self._empty)
 
     def _empty(self, connection: sqlite3.Connection) -> None:
@@ -430,21 +433,22 @@ class SqliteDatabase(schema.Database):
     def _be_still(self) -> None:
         """Close the connection, and let no thread open one until the fork is over.
 
-        SQLite keeps its locks by process and file. A child that opened the file beside an inherited
-        connection would believe that it has a lock, and have none. Then another process can remove
-        the log while the child uses it, and the child's commits are lost: this was seen.
+        SQLite keeps its locks by process and file. If a child opened the file beside an inherited
+        connection, SQLite would believe in the child that it has a lock, and it would have none.
+        Another process could then remove the log while the child uses it, and the child's commits
+        would be lost: this was seen.
         """
         process = self._processes.own()
         if process.lock.acquire(timeout=_FORK_PATIENCE):
             process.close_connection()
 
     def _go_on(self) -> None:
-        with suppress(RuntimeError):  # another thread still has the lock: the wait was in vain
+        with suppress(RuntimeError):  # before the fork, another thread did not give the lock back
             self._processes.own().lock.release()
 
     def _begin_anew(self) -> None:
-        # Where the parent had the file open at the fork, the child can never open it safely. Its
-        # events stay in the journal, which another process reads.
+        # If the parent had the file open at the fork, the child can never open it safely. The
+        # child's events stay in the journal, which another process reads.
         inherited = self._processes.made()
         if any(other.connection is not None for other in inherited):
             self._is_orphan = True
@@ -460,7 +464,7 @@ class SqliteDatabase(schema.Database):
 
 
 def _write_log_back(connection: sqlite3.Connection, is_ours: bool) -> None:
-    """Write the log into the file. In somebody else's, do so only as far as it disturbs nobody."""
+    """Write the log into the database's file. In somebody else's, as far as nobody waits for it."""
     how = "TRUNCATE" if is_ours else "PASSIVE"
     connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
@@ -476,6 +480,6 @@ def _has_our_tables(connection: sqlite3.Connection) -> bool:
 
 
 def reason_of_sqlite(exc: BaseException) -> str:
-    """Our name for SQLite's error."""
-    code = (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF  # the primary one
+    """The name that we have for an error of SQLite's."""
+    code = (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF  # the primary code
     return next((reason for reason, codes in _REASONS.items() if code in codes), "error")
