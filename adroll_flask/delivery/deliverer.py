@@ -187,7 +187,7 @@ class Deliverer:
     def sign_of_life(self) -> None:
         """Give a sign of life for all accounts, if it delivers until it is stopped."""
         if self._stays and self.outbox.exists():
-            with suppress(model.OutboxFailed):  # which must not undo what is under way
+            with suppress(model.OutboxFailed):  # a failure here must not end what is under way
                 for gate in self.gates:
                     gate.destination.seen()
 
@@ -214,7 +214,7 @@ class Deliverer:
         return Progress()
 
     def _take_turns(self, turns: list[Turn], stop: threading.Event, until: float) -> Progress:
-        """Let those of *turns* work that have something to do, side by side, and wait for all.
+        """Let the *turns* that have something to do work side by side, and wait for all of them.
 
         :raises Exception: the first fault of theirs.
         """
@@ -229,10 +229,10 @@ class Deliverer:
         return self._results_of(working + wanted)
 
     def _begin_turns(self, turns: list[Turn], stop: threading.Event) -> None:
-        """Let those of *turns* begin that have something to do, and wait for none of them.
+        """Let the *turns* that have something to do begin, and wait for none of them.
 
-        Where no thread can be started, each does one step here. The fault of a turn's last work is
-        counted and logged.
+        If no thread can be started, each of them does one step here. If a turn's last work ended
+        with a fault, the fault is counted and logged.
         """
         for turn in turns:
             if turn.is_under_way:
@@ -272,8 +272,7 @@ class Deliverer:
             self._adopt_at = self.monotonic() + _HOUSEKEEPING
 
     def _has_work(self, gate: Gate) -> bool:
-        """Whether the account has something due, or AdRoll is to be asked whether it takes it
-        again."""
+        """Whether the account has something due, or AdRoll has to be asked again after a stop."""
         is_stopped = gate.destination.state().stopped is not None
         return is_stopped or self.outbox.queue.is_due([gate.destination.account])
 
@@ -301,7 +300,7 @@ class Deliverer:
         permit = gate.permit(destination)
         if permit is None:
             return self._pause(destination.paused_for or RECHECK)
-        if stop.is_set():  # while the token's callable answered
+        if stop.is_set():  # it may have been set while the token's callable answered
             gate.give_up(permit)
             return Progress()
         if permit.is_question:
@@ -313,7 +312,7 @@ class Deliverer:
     def _send(self, gate: Gate, permit: Permit, stop: threading.Event, *, begin: bool) -> Progress:
         """Claim events and send them.
 
-        :param begin: one commit does for the claim and for its request.
+        :param begin: the claim and the beginning of its request are one commit.
         """
         from .batch import BatchSender
         from .client import MAX_BATCH
@@ -330,11 +329,11 @@ class Deliverer:
         return Progress(sender.ended, more=more)
 
     def _pause(self, seconds: float) -> Progress:
-        self.outbox.ingest.take_in()  # which otherwise the claim does
+        self.outbox.ingest.take_in()  # a claim would do so, and there is none
         return Progress(pause=min(seconds, RECHECK))
 
     def step(self, stop: threading.Event, *, sends: bool = True, waits: bool = True) -> Progress:
-        """One step that survives everything, with housekeeping now and then.
+        """One step, with housekeeping now and then. A fault is counted and logged, and not raised.
 
         :param sends: ``False``: only take in what this host reports.
         :param waits: see :meth:`_advance`.
@@ -342,7 +341,7 @@ class Deliverer:
         self.stepped_at = time.monotonic()
         step = Progress()
         fault: Exception | None = None
-        is_there = self.outbox.exists()  # to open one that is not there would make it
+        is_there = self.outbox.exists()  # if there is none, to open it would make it
         try:
             if is_there and not sends:
                 while self.outbox.ingest.take_in() and not stop.is_set():
@@ -356,7 +355,7 @@ class Deliverer:
             if is_there:
                 self.outbox.database.empty_log()
             if time.monotonic() >= self._clean_at:
-                # Also after a fault: it may be what makes room.
+                # After a fault, too: housekeeping may make room on the disk.
                 self._keep_house(sends=sends, is_there=is_there)
         except Exception as error:
             let_through(error)
@@ -390,7 +389,7 @@ class Deliverer:
             self.counters.add("delivery_error", error.reason)
 
     def _look_for_late(self) -> None:
-        # Also those of no account, where nobody takes them over.
+        # Events without an account count, too: perhaps no account takes them over.
         late = self.outbox.queue.oldest_due((*self.accounts, "")) or 0.0
         was_late = self._is_late
         self._is_late = late > LATE
@@ -491,6 +490,6 @@ class Deliverer:
         if step.more and (flushing or not in_burst):
             return Rest()
         if step.ended:
-            # What was reported while it sent has woken nobody, since nobody rested.
+            # What was reported while this step sent has woken nobody. So the loop looks again soon.
             return Rest(self.settings.linger)
         return Rest(self.poll, self.outbox.wake_up, self.settings.linger if sends else _GATHER)
