@@ -192,7 +192,7 @@ _FORMS: Final = tuple(names.FORM_NAMES)
 
 
 def _accept_forms(value: Any) -> tuple[str, ...]:
-    # _FORMS is no set: what the list holds may have no hash.
+    # _FORMS is not a set: an item of the list may be unhashable.
     if not isinstance(value, tuple | list) or not all(form in _FORMS for form in value):
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
@@ -200,7 +200,7 @@ def _accept_forms(value: Any) -> tuple[str, ...]:
 
 _KINDS: Final = _kinds(Event)
 _PRODUCT_KINDS: Final = _kinds(EventProduct)
-#: Checks by the names of what they check; ``None``: it is checked apart.
+#: Checks, by the name of the field that each of them checks; ``None``: the field is checked apart.
 Checks = Mapping[str, Callable[[Any], Any] | None]
 #: The check of each field of an event, and of a product.
 CHECKS: Final[Checks] = {
@@ -281,7 +281,7 @@ def json_schema() -> dict[str, Any]:
     objects: dict[str, Any] = msgspec.json.schema(_Wire)["$defs"]
     for part in objects.values():
         for member in part["properties"].values():
-            # An absent member is not sent; null is none of its values.
+            # A member without a value is left out of what is sent: it never is null.
             member.pop("default", None)
     # A timestamp is not required: without one AdRoll takes the time of the request.
     event: dict[str, Any] = objects.pop("Event")
@@ -379,7 +379,7 @@ def checked(
         first = min(problems, key=position_of)
         field = argument_of(first)
         place = field if places is None else places.get(field, field)
-        # What follows the argument, such as "[1].price", is the same at each place.
+        # Only the argument has another name there. What follows it, such as "[1].price", stays.
         raise EventError(place + first.field.removeprefix(field), first.expected)
     round_amounts(taken)
     return event_of(taken)
@@ -430,7 +430,7 @@ def _refusal(
 ) -> EventError:
     """Why *value* is refused.
 
-    It is a new error. *problem* may be chained to an exception that holds the input.
+    This is a new error, since *problem* may be chained to an exception that holds the input.
     """
     field = name if name in checks else names.shown(name)
     if product is not None:
