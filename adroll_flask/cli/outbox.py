@@ -189,8 +189,8 @@ def _show_life(order: str, *, failed: bool = False, account: str | None = None) 
     moment = Moment(runtime, account=account)
     known_order = kept_events.find_order(runtime.reporter, order, account=account)
     lines = []
-    data: dict[str, Any] = {"events": [row.as_dict() for row in known_order.events]}
-    data["suppressed"] = []
+    events = [row.as_dict() for row in known_order.events]
+    data: dict[str, Any] = {"events": events, "suppressed": []}
     for name, why in known_order.suppressed.items():
         at = iso(why.at).replace("T", " ")
         data["suppressed"].append(f"{name} not reported\n  {at}  suppressed: {why.reason}")
@@ -272,6 +272,7 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
     may_change = ("held",) if kind == "release" else ("held", "waiting")
+    # Of several events, those that can still be changed are meant, and those that are no dry runs.
     keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
     keys = [key for key in keys if not key.dry_run] or keys
     if len(keys) != 1:  # the order id may be a slip
@@ -306,7 +307,7 @@ def outbox_retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> No
     Dead letters with the reason restored, moved or unsure may have reached AdRoll. They are sent
     again only if an ID or --reason names them. If AdRoll has them, it counts them twice.
     """
-    if bool(ids) + bool(reason) + all_dead != 1:
+    if [bool(ids), bool(reason), all_dead].count(True) != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
     lookups = current_runtime().outbox.lookups
     rows: Sequence[model.Row] = lookups.those(ids)
