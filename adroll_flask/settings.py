@@ -194,8 +194,7 @@ def _origin(value: Any) -> str:
     parts = _http(value)
     host = parts.hostname or ""
     port = parts.port
-    host_in_url = f"[{host}]" if ":" in host else host
-    origin = f"{parts.scheme}://{host_in_url}"
+    origin = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
     has_more = value.lower().removesuffix(f":{port}") != origin  # a path, a user
     if has_more or not (host_names.is_name(host) or host_names.is_ip(host)):
         raise _Got(_OTHER_FORM)

@@ -133,9 +133,8 @@ class Moment:
     @cached_property
     def backlog(self) -> dict[str, Any]:
         """What waits for accounts that are served here, as :func:`finding_of` takes it."""
-        settings = self.settings
-        served = [eid for eid in self.waiting if settings.serves(eid)]
-        here = [eid for eid in served if not settings.other_side(eid)]
+        served = [eid for eid in self.waiting if self.settings.serves(eid)]
+        here = [eid for eid in served if not self.settings.other_side(eid)]
         return total(row for eid in here for row in self.waiting[eid])
 
     @property
