@@ -458,15 +458,15 @@ def _unserved(moment: Moment) -> Iterator[Finding]:
     if settings.advertisable_eid or not settings.accounts:
         served.add("")
     for eid, rows in moment.waiting.items():
-        due_for = moment.outbox.queue.oldest_due([eid]) or 0.0
-        if eid in served or due_for < _LATE:
+        if eid in served:
             continue
+        due_for = moment.outbox.queue.oldest_due([eid]) or 0.0
         # Another app that shares the folder may serve it. Signs: a worker of the account was seen
         # lately, or a request for it failed lately.
         state = moment.states.get(eid, model.Destination())  # its first event may have just come in
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         since_error = moment.now - (state.last_error_at or 0.0)
-        if not has_worker and since_error >= _LATE:
+        if not has_worker and min(since_error, due_for) >= _LATE:
             # While AdRoll refuses everything, a worker asks it more rarely: there may be one.
             level = "warning" if state.stopped is not None and since_error < _ASKS_AGAIN else None
             about = total(rows) | {"since": moment.now - due_for}
