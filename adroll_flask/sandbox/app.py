@@ -161,19 +161,16 @@ def _take(
     record["bytes"] = len(body)
     events = event_api.parse(event_api.unpack(body, gzipped=gzipped), reading)
     record["events"] = len(events)
-    batch = event_api.judge(
-        events,
-        account=account,
-        dry_run=dry_run,
-        now=sandbox.state.clock(),
-        reading=reading,
-    )
-    record["dry_run"] = dry_run = all(judged.dry_run for judged in batch.events)
-    status = 400 if batch.errors else 200
-    sandbox.state.add_batch(batch, status=status, request=record["id"])
-    if batch.errors:
-        return status, {"errors": list(batch.errors[:100])}
-    return status, {"results": {"received": len(events), "dry_run": dry_run}}
+    now = sandbox.state.clock()
+    batch = [
+        event_api.judge(event, account=account, dry_run=dry_run, now=now, reading=reading)
+        for event in events
+    ]
+    record["dry_run"] = dry_run = all(judged.dry_run for judged in batch)
+    sandbox.state.add_batch(batch, request=record["id"])
+    if errors := event_api.errors(batch):
+        return 400, {"errors": errors[:100]}
+    return 200, {"results": {"received": len(events), "dry_run": dry_run}}
 
 
 def _witness(

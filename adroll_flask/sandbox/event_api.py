@@ -49,17 +49,8 @@ class Judged:
 
     event: Any
     faults: Sequence[event_checks.Fault]
-    dry_run: bool = False
-    warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A request that was read: its events, judged one by one."""
-
     dry_run: bool
-    events: Sequence[Judged]
-    errors: Sequence[Mapping[str, str]] = field(default=())
+    warnings: Sequence[str]
 
 
 def check_path(path: str, reading: Reading) -> None:
@@ -73,25 +64,25 @@ def check_path(path: str, reading: Reading) -> None:
 def authorise(header: str | None, account: Account, reading: Reading) -> None:
     scheme, _, token = (header or "").partition(" ")
     if not header:
-        problem = "The header is missing. It must be 'Token <access token>'."
-    elif scheme.lower() != "token":
-        problem = "The scheme is not Token. It must be 'Token <access token>'."
-    elif token != account.access_token:
-        problem = "The access token is not valid. It must be the one that the sandbox runs with."
-    else:
-        if scheme != "Token":
-            # RFC 9110, section 11.1: schemes have no case.
-            refusal = "The scheme is not Token. It must be 'Token <access token>'."
-            reading.depart(
-                f"the scheme is written {scheme}; the documentation writes Token",
-                RequestRefused(401, "unauthorized", refusal, "Authorization"),
-            )
-        return
-    raise RequestRefused(401, "unauthorized", problem, "Authorization")
+        raise _unauthorized("The header is missing. It must be 'Token <access token>'.")
+    no_scheme = _unauthorized("The scheme is not Token. It must be 'Token <access token>'.")
+    if scheme.lower() != "token":
+        raise no_scheme
+    if token != account.access_token:
+        raise _unauthorized(
+            "The access token is not valid. It must be the one that the sandbox runs with."
+        )
+    if scheme != "Token":
+        # RFC 9110, section 11.1: schemes have no case.
+        reading.depart(f"the scheme is written {scheme}; the documentation writes Token", no_scheme)
+
+
+def _unauthorized(message: str) -> RequestRefused:
+    return RequestRefused(401, "unauthorized", message, "Authorization")
 
 
 def check_query(query: Mapping[str, Sequence[str]], account: Account) -> tuple[Account, bool]:
-    """Check the query parameters; whose request it is, and whether it is a dry run."""
+    """Check the query parameters and return whose request it is and whether it is a dry run."""
     for name, values in query.items():
         if name not in ("advertisable", "dry_run"):
             raise RequestRefused(400, "unknown", "there is no such query parameter", name[:40])
@@ -155,7 +146,7 @@ def parse(text: bytes, reading: Reading) -> list[Any]:
         value = json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_object,
-            parse_constant=_no_constant,
+            parse_constant=value_checks.no_constant,
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as exc:
@@ -176,24 +167,8 @@ def parse(text: bytes, reading: Reading) -> list[Any]:
     return value
 
 
-def judge(
-    events: Sequence[Any], *, account: Account, dry_run: bool, now: float, reading: Reading
-) -> Batch:
-    """Judge each event; errors name the event by its place and the field by its path."""
-    judged = [_judged(event, account, dry_run, now, reading) for event in events]
-    errors = [
-        {
-            "message": f"event {index}: {path + ' ' if path else ''}{message}",
-            "code": code,
-            "field": f"[{index}].{path}" if path else f"[{index}]",
-        }
-        for index, verdict in enumerate(judged)
-        for path, code, message in verdict.faults
-    ]
-    return Batch(dry_run, judged, errors)
-
-
-def _judged(event: Any, account: Account, dry_run: bool, now: float, reading: Reading) -> Judged:
+def judge(event: Any, *, account: Account, dry_run: bool, now: float, reading: Reading) -> Judged:
+    """Say what is wrong with one event of a request, and whether it is a dry run."""
     checked = event
     warnings = list(reading.warnings)
     inside = event.get("dry_run") if isinstance(event, dict) else None
@@ -206,6 +181,19 @@ def _judged(event: Any, account: Account, dry_run: bool, now: float, reading: Re
         checked = {name: value for name, value in event.items() if name != "dry_run"}
     faults = event_checks.faults(checked, account=account, now=now)
     return Judged(event, faults, dry_run, warnings)
+
+
+def errors(events: Sequence[Judged]) -> list[dict[str, str]]:
+    """List what is wrong with a batch: each event named by its place, the field by its path."""
+    return [
+        {
+            "message": f"event {index}: {path + ' ' if path else ''}{message}",
+            "code": code,
+            "field": f"[{index}].{path}" if path else f"[{index}]",
+        }
+        for index, judged in enumerate(events)
+        for path, code, message in judged.faults
+    ]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -221,7 +209,3 @@ def _finite(text: str) -> float:
         # Grammatical, but beyond what JSON's readers hold (RFC 8259, section 6).
         raise ValueError("a number is out of range")
     return number
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -250,11 +250,28 @@ def _is_of_this_machine(event: Mapping[str, Any]) -> bool:
     return is_loopback(urlsplit(event["page_location"]).hostname or "")
 
 
+def _part(event: Any, name: str) -> dict[str, Any]:
+    """Return an object of an event that may be anything, empty where there is none."""
+    part = event.get(name) if isinstance(event, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def identifiers_of(event: Any) -> dict[str, Any]:
+    """Return an event's identifiers, whatever is wrong with it."""
+    return _part(event, "identifiers")
+
+
+def name_and_order(event: Any) -> tuple[str | None, str | None]:
+    """Return an event's name and order id, whatever is wrong with it."""
+    name = event.get("event_name") if isinstance(event, dict) else None
+    order = _part(event, "event_attributes").get("order_id")
+    return name if isinstance(name, str) else None, order if isinstance(order, str) else None
+
+
 def coverage(event: Any) -> dict[str, Any]:
     """Say which of the seven identifiers an event carries."""
-    identifiers = event.get("identifiers") if isinstance(event, dict) else None
-    held = identifiers if isinstance(identifiers, dict) else {}
-    carried = [name for name in IDENTIFIERS if held.get(name)]
+    values = identifiers_of(event)
+    carried = [name for name in IDENTIFIERS if values.get(name)]
     return {
         "carried": carried,
         "missing": [name for name in IDENTIFIERS if name not in carried],

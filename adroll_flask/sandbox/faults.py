@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from . import event_api
+from . import event_api, event_checks
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -232,11 +232,8 @@ def _about(fault: Fault, events: Iterable[Any]) -> bool:
     if fault.order_id is None and fault.event_name is None:
         return True
     for event in events:
-        if not isinstance(event, dict):
-            continue
-        attributes = event.get("event_attributes")
-        order = attributes.get("order_id") if isinstance(attributes, dict) else None
-        if fault.order_id in (None, order) and fault.event_name in (None, event.get("event_name")):
+        name, order = event_checks.name_and_order(event)
+        if fault.order_id in (None, order) and fault.event_name in (None, name):
             return True
     return False
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, TypeVar
+
+from . import event_checks
 
 Record = dict[str, Any]
 _K = TypeVar("_K", bound=Hashable)
@@ -56,10 +59,9 @@ class Journeys:
 
         :param at: when it happened, epoch seconds; events may arrive long after that.
         """
-        held = event.get("identifiers") if isinstance(event, dict) else None
-        held = held if isinstance(held, dict) else {}
-        adct = _text(held.get("adct"))
-        cookie = _text(held.get("first_party_cookie"))
+        identifiers = event_checks.identifiers_of(event)
+        adct = _text(identifiers.get("adct"))
+        cookie = _text(identifiers.get("first_party_cookie"))
         steps: list[Record] = []
         matched_by = None
         if adct or cookie:
@@ -68,7 +70,7 @@ class Journeys:
                 matched_by = "click id"
             elif visitor.clicked:
                 matched_by = "first-party cookie"
-            steps = sorted(visitor.steps, key=_at)
+            steps = sorted(visitor.steps, key=itemgetter("at"))
             visitor.steps.append({"what": what, "at": at, "detail": name})
         return {
             "matched_by": matched_by,
@@ -104,7 +106,7 @@ class Journeys:
             if other is not visitor:
                 # The click and the cookie were two visitors until now. From here on they are one.
                 visitor.clicked = visitor.clicked or other.clicked
-                steps = sorted([*visitor.steps, *other.steps], key=_at)
+                steps = sorted([*visitor.steps, *other.steps], key=itemgetter("at"))
                 visitor.steps = deque(steps, maxlen=_STEPS)
         for key in keys:
             remember(self._visitors, key, visitor, 2 * self._keep)
@@ -117,10 +119,6 @@ def remember(where: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
     where.move_to_end(key)
     while len(where) > most:
         where.popitem(last=False)
-
-
-def _at(step: Record) -> float:
-    return float(step["at"])
 
 
 def _text(value: Any) -> str | None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from . import event_checks
-from .event_api import Batch
+from .event_api import Judged
 from .journal import SandboxJournal
 from .journeys import Journeys, Record, remember
 
 #: Orders whose ids are remembered for duplicates; each takes about 200 bytes.
-MOST_ORDERS = 1_000_000
+_MOST_ORDERS = 1_000_000
 _COUNTED = (
     "requests",
     "events",
@@ -66,7 +66,7 @@ class SandboxState:
         if journal is not None:
             opened = SandboxJournal(journal, keep=keep)
             for entry in opened.read():
-                self._replay(entry)
+                self._add(*entry)
             self._journal = opened
 
     def _clear(self) -> None:
@@ -76,7 +76,7 @@ class SandboxState:
         self._tracked: deque[Record] = deque(maxlen=self.keep)
         self._requests: deque[Record] = deque(maxlen=self.keep)
         self._journeys = Journeys(self.keep)
-        self._orders: dict[bytes, int] = {}
+        self._orders: OrderedDict[bytes, int] = OrderedDict()
         self._pixel_orders: OrderedDict[bytes, Record] = OrderedDict()
         self._totals: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
@@ -84,31 +84,30 @@ class SandboxState:
 
     # -- what comes in ---------------------------------------------------------------------------
 
-    def add_batch(self, batch: Batch, *, status: int, request: int = 0) -> None:
+    def add_batch(self, batch: Sequence[Judged], *, request: int) -> None:
         """Keep the events of one request to the event API, with the verdict on each."""
-        taken = 200 <= status < 300
+        # AdRoll takes a batch or refuses it: what is in order goes down with the rest.
+        refused = any(judged.faults for judged in batch)
         with self.changed:
             now = self.clock()
-            for item in batch.events:
-                # AdRoll takes a batch or refuses it: what is in order goes down with the rest.
+            for judged in batch:
                 verdict = "accepted"
-                if not taken:
-                    verdict = "rejected" if item.faults else "held_back"
-                self._add_event(
-                    item.event, item.faults, verdict, item.dry_run, request, now, item.warnings
-                )
+                if refused:
+                    verdict = "rejected" if judged.faults else "held_back"
+                what = (judged.event, judged.faults, verdict, judged.dry_run, judged.warnings)
+                self._add("event", now, *what, request=request)
             self.touch()
 
     def add_click(self, adct: str, to: str) -> None:
         """Keep a click on the ad."""
         with self.changed:
-            self._add_click(adct, to, self.clock())
+            self._add("click", self.clock(), adct, to)
             self.touch()
 
     def add_pixel(self, sighting: Mapping[str, Any]) -> None:
         """Keep what the pixel reported from a page: a cookie that it saw or an event."""
         with self.changed:
-            self._add_pixel(sighting, self.clock())
+            self._add("pixel", self.clock(), sighting)
             self.touch()
 
     def start_request(self, method: str, path: str, connection: str) -> Record:
@@ -164,21 +163,32 @@ class SandboxState:
 
     # -- how it is kept --------------------------------------------------------------------------
 
+    def _add(self, kind: str, now: float, *what: Any, request: int = 0) -> None:
+        """Keep one thing that came in, and write it down; a later start adds it again.
+
+        :param request: the event's; requests are not written down.
+        """
+        if self._journal is not None:
+            self._journal.write([kind, now, *what])
+        if kind == "event":
+            self._add_event(now, *what, request)
+        elif kind == "click":
+            self._add_click(now, *what)
+        else:
+            self._add_pixel(now, *what)
+
     def _add_event(
         self,
+        now: float,
         event: Any,
         faults: Iterable[event_checks.Fault],
         verdict: str,
         dry_run: bool,
+        warnings: Sequence[str],
         request: int,
-        now: float,
-        warnings: Sequence[str] = (),
     ) -> None:
-        if self._journal is not None:
-            line = ["event", now, event, list(faults), verdict, dry_run, list(warnings)]
-            self._journal.write(line)
         accepted = verdict == "accepted"
-        name, order = _name_and_order(event)
+        name, order = event_checks.name_and_order(event)
         coverage = event_checks.coverage(event)
         step = "event" if accepted else "refused event"
         happened = _happened(event, now)
@@ -220,9 +230,7 @@ class SandboxState:
         key = _order_key(record["event_name"], record["order_id"])
         first = self._orders.get(key)
         if first is None:
-            if len(self._orders) >= MOST_ORDERS:
-                del self._orders[next(iter(self._orders))]
-            self._orders[key] = record["id"]
+            remember(self._orders, key, record["id"], _MOST_ORDERS)
         else:
             record["duplicate"] = True
             record["duplicate_of"] = first
@@ -231,15 +239,11 @@ class SandboxState:
             self._totals["both_sides"] += not twin["reported_by_server_too"]
             record["reported_by_pixel_too"] = twin["reported_by_server_too"] = True
 
-    def _add_click(self, adct: str, to: str, now: float) -> None:
-        if self._journal is not None:
-            self._journal.write(["click", now, adct, to])
+    def _add_click(self, now: float, adct: str, to: str) -> None:
         self._totals["clicks"] += 1
         self._journeys.click(adct, to, now)
 
-    def _add_pixel(self, sighting: Mapping[str, Any], now: float) -> None:
-        if self._journal is not None:
-            self._journal.write(["pixel", now, dict(sighting)])
+    def _add_pixel(self, now: float, sighting: Mapping[str, Any]) -> None:
         kind = sighting["kind"]
         cookie = sighting["cookie"]
         name = sighting["name"]
@@ -284,18 +288,6 @@ class SandboxState:
     def _publish(self, record: Record) -> None:
         self.revision += 1
         record["revision"] = self.revision
-
-    def _replay(self, entry: list[Any]) -> None:
-        kind, now, *rest = entry
-        if kind == "event":
-            # A file of a former version has no warnings.
-            event, faults, verdict, dry_run, *warnings = rest
-            fault_tuples = [(path, code, message) for path, code, message in faults]
-            self._add_event(event, fault_tuples, verdict, dry_run, 0, now, *warnings)
-        elif kind == "click":
-            self._add_click(rest[0], rest[1], now)
-        elif kind == "pixel":
-            self._add_pixel(rest[0], now)
 
     # -- what goes out ---------------------------------------------------------------------------
 
@@ -355,12 +347,3 @@ def _happened(event: Any, now: float) -> float:
     if isinstance(timestamp, bool) or not isinstance(timestamp, int | float):
         return now
     return timestamp if 0 < timestamp < now else now
-
-
-def _name_and_order(event: Any) -> tuple[str | None, str | None]:
-    if not isinstance(event, dict):
-        return None, None
-    attributes = event.get("event_attributes")
-    order = attributes.get("order_id") if isinstance(attributes, dict) else None
-    name = event.get("event_name")
-    return name if isinstance(name, str) else None, order if isinstance(order, str) else None

@@ -191,7 +191,7 @@ def json_text(value: Any) -> str | None:
     if len(value) > 65536:
         return "must have at most 65536 characters"
     try:
-        json.loads(value, parse_constant=_no_constant)
+        json.loads(value, parse_constant=no_constant)
     except (ValueError, RecursionError):
         return "must be a string that holds JSON"
     return None
@@ -210,5 +210,6 @@ def timestamp(value: Any, now: float) -> str | None:
     return None
 
 
-def _no_constant(name: str) -> None:
+def no_constant(name: str) -> None:
+    """Refuse ``NaN`` and ``Infinity``, which :mod:`json` reads and JSON does not have."""
     raise ValueError(f"{name} is not JSON")
