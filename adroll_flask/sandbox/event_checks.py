@@ -6,6 +6,7 @@ import difflib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,10 +46,24 @@ REQUIRED = (
     "identifiers",
 )
 
+
+def _event_name(value: Any) -> str | None:
+    if value in EVENT_NAMES:
+        return None
+    expected = "must be one of the thirteen event names"
+    if isinstance(value, str):
+        plain = value[:60].replace("_", "").replace("-", "").lower()
+        by_plain = {name.lower(): name for name in EVENT_NAMES}
+        if near := difflib.get_close_matches(plain, by_plain, n=1):
+            return f"{expected}; did you mean {by_plain[near[0]]}?"
+    return expected
+
+
 _short = value_checks.text(256)
 _FIELDS: Mapping[str, value_checks.Check] = {
     "advertisable_eid": value_checks.eid,
     "pixel_eid": value_checks.eid,
+    "event_name": _event_name,
     "page_location": value_checks.url,
     "ip": value_checks.ip,
     "user_agent": value_checks.text(4096),
@@ -82,7 +97,8 @@ _PRODUCT: Mapping[str, value_checks.Check] = {
     "quantity": value_checks.quantity,
     "category": value_checks.text(1024),
 }
-_ALL_FIELDS = (*_FIELDS, "event_name", "identifiers", "timestamp", "event_attributes")
+#: Those that have members of their own.
+_OTHER_FIELDS = ("identifiers", "event_attributes")
 _MOST_PRODUCTS = 1000
 
 #: One fault: the field's path within the event, a short code, what is wrong.
@@ -136,26 +152,22 @@ def _faults(event: Any, account: Account, now: float) -> Iterator[Fault]:
     for name in REQUIRED:
         if name not in event:
             yield name, "required", "is required"
-    for name, value in event.items():
-        if check := _FIELDS.get(name):
-            if wrong := check(value):
-                yield name, "invalid", wrong
-            elif name == "advertisable_eid" and value != account.advertisable_eid:
-                yield name, "mismatch", "must be the advertisable of the request"
-            elif name == "pixel_eid" and value != account.pixel_eid:
-                yield name, "mismatch", "must be the pixel of the advertisable"
-        elif name == "event_name":
-            if value not in EVENT_NAMES:
-                yield name, "invalid", _not_an_event(value)
-        elif name == "timestamp":
-            if wrong := value_checks.timestamp(value, now):
-                yield name, "invalid", wrong
-        elif name == "identifiers":
-            yield from _identifiers(value)
-        elif name == "event_attributes":
-            yield from _attributes(value)
-        else:
-            yield _unknown(name, "", _ALL_FIELDS)
+    checks: Mapping[str, value_checks.Check] = {
+        **_FIELDS,
+        "timestamp": partial(value_checks.timestamp, now=now),
+    }
+    yield from _members(event, "", checks, _OTHER_FIELDS)
+    for name, own, words in (
+        ("advertisable_eid", account.advertisable_eid, "must be the advertisable of the request"),
+        ("pixel_eid", account.pixel_eid, "must be the pixel of the advertisable"),
+    ):
+        eid = event.get(name)
+        if eid != own and value_checks.eid(eid) is None:
+            yield name, "mismatch", words
+    if "identifiers" in event:
+        yield from _identifiers(event["identifiers"])
+    if "event_attributes" in event:
+        yield from _attributes(event["event_attributes"])
 
 
 def _identifiers(value: Any) -> Iterator[Fault]:
@@ -210,16 +222,6 @@ def _unknown(name: str, prefix: str, known: tuple[str, ...]) -> Fault:
     near = difflib.get_close_matches(name[:60], known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return prefix + shown, "unknown", f"is not a field of the API{hint}"
-
-
-def _not_an_event(value: Any) -> str:
-    expected = "must be one of the thirteen event names"
-    if isinstance(value, str):
-        plain = value[:60].replace("_", "").replace("-", "").lower()
-        by_plain = {name.lower(): name for name in EVENT_NAMES}
-        if near := difflib.get_close_matches(plain, by_plain, n=1):
-            return f"{expected}; did you mean {by_plain[near[0]]}?"
-    return expected
 
 
 def warnings(event: Mapping[str, Any]) -> list[str]:
