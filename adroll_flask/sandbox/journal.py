@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ class SandboxJournal:
     :raises FileExistsError: the file is not one that a sandbox made.
     """
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        self._path = path
+    def __init__(self, path: str | Path, *, keep: int) -> None:
         self._keep = keep
         self._lines = 0
         # Raw events hold visitors' data.
@@ -47,7 +47,7 @@ class SandboxJournal:
         return list(entries)
 
     def write(self, entry: list[Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._file.write(_line(entry))
         self._file.flush()
         self._lines += 1
         if self._lines > 2 * self._keep:
@@ -59,11 +59,13 @@ class SandboxJournal:
     def close(self) -> None:
         self._file.close()
 
-    def _rewrite(self, entries: Any) -> None:
+    def _rewrite(self, entries: Collection[list[Any]]) -> None:
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(_HEAD)
-        for entry in entries:
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._file.writelines([_HEAD, *map(_line, entries)])
         self._file.flush()
         self._lines = len(entries)
+
+
+def _line(entry: list[Any]) -> str:
+    return json.dumps(entry, separators=(",", ":")) + "\n"

@@ -46,7 +46,7 @@ class SandboxState:
         self,
         *,
         keep: int = 5000,
-        journal: Path | None = None,
+        journal: str | Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keep < 1:
@@ -171,7 +171,7 @@ class SandboxState:
         if self._journal is not None:
             self._journal.write([kind, now, *what])
         if kind == "event":
-            self._add_event(now, *what, request)
+            self._add_event(request, now, *what)
         elif kind == "click":
             self._add_click(now, *what)
         else:
@@ -179,13 +179,13 @@ class SandboxState:
 
     def _add_event(
         self,
+        request: int,
         now: float,
         event: Any,
         faults: Iterable[event_checks.Fault],
         verdict: str,
         dry_run: bool,
         warnings: Sequence[str],
-        request: int,
     ) -> None:
         accepted = verdict == "accepted"
         name, order = event_checks.name_and_order(event)
