@@ -27,30 +27,20 @@ class Body(io.RawIOBase):
         return len(data)
 
 
-class Chunks(io.RawIOBase):
+class Chunks(Body):
     """A chunked body (RFC 9112, section 7.1); trailers are read and dropped."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._left = 0
+        super().__init__(stream, 0)
         self._ended = False
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: Any) -> int:
         if not self._left and not self._ended:
             self._next_chunk()
-        if self._ended:
-            return 0
-        data = self._stream.read1(min(len(buffer), self._left))
-        if not data:
-            raise ConnectionResetError("the body ended early")
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        if not self._left and self._stream.readline(3) not in (b"\r\n", b"\n"):
+        size = super().readinto(buffer)
+        if size and not self._left and self._stream.readline(3) not in (b"\r\n", b"\n"):
             raise ConnectionResetError("bad chunk")
-        return len(data)
+        return size
 
     def _next_chunk(self) -> None:
         size = self._stream.readline(128).partition(b";")[0].strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import selectors
 import socket
 import ssl
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _IDLE = 75.0
-#: Seconds after which the thread that serves looks up: a signal that came just before it waits, or
-#: to another thread, interrupts no wait.
-_PAUSE = 0.5
+#: Seconds after which the thread that serves looks up: whether the port is to be opened again, and
+#: for a signal that came just before it waited, or to another thread, and interrupted no wait.
+_PAUSE = 0.1
 _MOST_CONNECTIONS = 256
 #: Bytes of a body that are read where the application left them.
 _LEFT_UNREAD = 65536
@@ -64,7 +65,7 @@ class Server:
         self._listener: socket.socket | None = self._listen(port)
         self.port: int = self._listener.getsockname()[1]
         self._wake, self._waker = socket.socketpair()
-        self._turned = threading.Condition()
+        self._port_changed = threading.Condition()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._refused_until = 0.0
@@ -94,11 +95,11 @@ class Server:
 
     def refuse(self, seconds: float) -> None:
         """Refuse new connections for ``seconds``; open ones live on."""
-        with self._turned:
+        with self._port_changed:
             self._refused_until = until = time.monotonic() + seconds
             self._nudge()
             # When this returns, the next connection is refused, or taken again.
-            self._turned.wait_for(
+            self._port_changed.wait_for(
                 lambda: self._stopped or (self._listener is None) is (time.monotonic() < until),
                 timeout=2.0,
             )
@@ -115,34 +116,31 @@ class Server:
         """Serve until :meth:`stop` is called."""
         try:
             while not self._stopped:
-                self._accept(self._turn())
+                self._close_or_open_port()
+                self._accept()
         finally:
             self._close_listener()
             self._close_connections()
             self._wake.close()
             self._waker.close()
 
-    def _turn(self) -> float:
-        """Close or open the port as is due; return the seconds until that has to be looked at."""
-        with self._turned:
-            pause = self._refused_until - time.monotonic()
-            if pause > 0:
+    def _close_or_open_port(self) -> None:
+        with self._port_changed:
+            if time.monotonic() < self._refused_until:
                 self._close_listener()
             elif self._listener is None:
-                try:
+                # Where somebody else took the port meanwhile, they may give it back.
+                with contextlib.suppress(OSError):
                     self._listener = self._listen(self.port)
-                except OSError:
-                    # Somebody else took the port meanwhile; they may give it back.
-                    return 0.1
-            self._turned.notify_all()
-            return min(pause, _PAUSE) if pause > 0 else _PAUSE
+            self._port_changed.notify_all()
 
-    def _accept(self, pause: float) -> None:
+    def _accept(self) -> None:
+        """Welcome who comes, until nobody came for a moment or the port is to be looked at."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             if self._listener is not None:
                 selector.register(self._listener, selectors.EVENT_READ)
-            while ready := selector.select(pause):
+            while ready := selector.select(_PAUSE):
                 for key, _ in ready:
                     if key.fileobj is self._wake:
                         self._wake.recv(64)
@@ -154,9 +152,13 @@ class Server:
             return
         try:
             connection, address = self._listener.accept()
+            connection.settimeout(_IDLE)
+            if self.ssl_context is not None:
+                connection = self.ssl_context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
         except OSError:
             return
-        connection.setblocking(True)
         if len(self._connections) >= _MOST_CONNECTIONS:
             connection.close()
             return
@@ -168,25 +170,18 @@ class Server:
         thread.start()
 
     def _converse(self, connection: socket.socket, address: Any) -> None:
-        wire = connection
         dropped = False
         try:
-            connection.settimeout(_IDLE)
-            if self.ssl_context is not None:
-                wire = self.ssl_context.wrap_socket(connection, server_side=True)
-                with self._lock:
-                    thread = self._connections.pop(connection)
-                    self._connections[wire] = thread
-            handler = _Handler(wire, address, self)
-            dropped = handler.dropped
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+            dropped = _Handler(connection, address, self).dropped
         except (OSError, ValueError):
             # The client went away, or stop() closed the socket under us.
             pass
         finally:
             with self._lock:
-                self._connections.pop(wire, None)
-                self._connections.pop(connection, None)
-            _close(wire, reset=dropped)
+                del self._connections[connection]
+            _close(connection, reset=dropped)
 
     def _close_listener(self) -> None:
         if self._listener is not None:
@@ -219,7 +214,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version = "adroll-sandbox"
-    sys_version = ""
     disable_nagle_algorithm = True
     wbufsize = 65536
 
@@ -256,15 +250,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _body(self) -> io.BufferedReader | None:
-        lengths = self.headers.get_all("Content-Length", [])
         coding = self.headers.get("Transfer-Encoding")
         if coding is not None:
             # RFC 9112, section 6.1: both headers together are an attack or a mistake.
-            if lengths or coding.strip().lower() != "chunked":
+            if "Content-Length" in self.headers or coding.strip().lower() != "chunked":
                 return None
             return io.BufferedReader(Chunks(self.rfile))
-        if not lengths:
-            return io.BufferedReader(Body(self.rfile, 0))
+        lengths = self.headers.get_all("Content-Length", ["0"])
         if len(lengths) > 1 or not lengths[0].strip().isdecimal():
             return None
         return io.BufferedReader(Body(self.rfile, int(lengths[0])))
@@ -308,7 +300,6 @@ class _Handler(BaseHTTPRequestHandler):
             status: str, headers: list[tuple[str, str]], exc_info: Any = None
         ) -> Any:
             began.update(status=status, headers=headers)
-            return None
 
         try:
             chunks = self.owner.app(self._environ(body), start_response)
@@ -346,14 +337,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         sent = 0
-        piece: bytes | None = first
-        while piece is not None:
-            if piece and not bodiless:
-                sent += len(piece)
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-                if chunked:
-                    self.wfile.flush()
-            piece = next(pieces, None)
+        for piece in itertools.chain([first], pieces):
+            if not piece or bodiless:
+                continue
+            sent += len(piece)
+            if chunked:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
+            else:
+                self.wfile.write(piece)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
         if length is not None and not bodiless and sent < length:
