@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -15,13 +17,15 @@ from . import ad, event_api, json_routes, live, local_only, pixel
 from .event_checks import Account
 from .faults import FAULT, Fault, Faults, FaultyApp
 from .journeys import Record
-from .parts import Sandbox
+from .parts import Sandbox, error_answer, json_answer
 from .state import SandboxState
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _RECORD = "adroll_sandbox.record"
+#: At the end of a ``Host``; an IPv6 address stands in brackets.
+_PORT = re.compile(r":[0-9]*\Z")
 API = "/api"
 #: The documented path, and the one of AdRoll's samples.
 _API_PATHS = (API, API + "/")
@@ -59,17 +63,15 @@ def create_app(
     >>> app.test_client().get("/events").status_code
     200
     """
-    local_only.check_stage(allow_production=allow_production, environ=local_only.process_environ())
+    local_only.check_stage(allow_production=allow_production)
     app = Flask(__name__, static_folder=None, template_folder="templates")
-    journal = None if state_file is None else Path(state_file)
     sandbox = Sandbox(
-        state=SandboxState(keep=keep, journal=journal, clock=clock),
+        state=SandboxState(keep=keep, journal=state_file, clock=clock),
         faults=Faults(),
         account=account or Account(),
         shop_url=shop_url,
         hosts=frozenset(host.lower() for host in hosts),
-        allow_remote=allow_remote
-        or local_only.process_environ().get(local_only.ALLOW_REMOTE) == "1",
+        allow_remote=allow_remote or os.environ.get(local_only.ALLOW_REMOTE) == "1",
         strict=strict,
     )
     app.extensions["adroll_sandbox"] = sandbox
@@ -87,7 +89,7 @@ def create_app(
     app.wsgi_app = FaultyApp(  # type: ignore[method-assign]
         app.wsgi_app,
         sandbox.faults,
-        lambda *told: _witness(sandbox, *told),
+        partial(_witness, sandbox),
         immune=frozenset({"/", "/faults", "/events", "/requests", "/live", "/totals"}),
     )
     return app
@@ -101,21 +103,16 @@ def _guard(sandbox: Sandbox) -> Response | None:
     proxied = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
     peer = request.environ.get("REMOTE_ADDR") or ""
     if proxied or not local_only.is_loopback(peer):
-        return _errors(
+        return error_answer(
             403,
             "forbidden",
             f"the sandbox answers this machine only; see {local_only.ALLOW_REMOTE}",
         )
-    host = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
-    if not local_only.is_local_name(host, sandbox.hosts):
-        return _errors(
+    if not local_only.is_local_name(_PORT.sub("", request.host), sandbox.hosts):
+        return error_answer(
             403, "forbidden", "the sandbox is not known under this name; see --host-name"
         )
     return None
-
-
-def _has_port(host: str) -> bool:
-    return host.rpartition("]")[2].count(":") == 1 if host.startswith("[") else ":" in host
 
 
 def _api(sandbox: Sandbox) -> Response:
@@ -136,7 +133,7 @@ def _api(sandbox: Sandbox) -> Response:
         fault=fault.id if fault else None,
         warnings=reading.warnings,
     )
-    response = _json(answer, status)
+    response = json_answer(answer, status)
     if status == 405:
         response.headers["Allow"] = "POST"
     if status == 401:
@@ -185,27 +182,9 @@ def _witness(
         record = sandbox.state.start_request(
             environ["REQUEST_METHOD"], environ["PATH_INFO"], _connection(environ)
         )
-    sandbox.state.note(
-        record,
-        status=status,
-        outcome=outcome,
-        fault=fault.id,
-    )
+    sandbox.state.note(record, status=status, outcome=outcome, fault=fault.id)
 
 
 def _connection(environ: WSGIEnvironment) -> str:
     """Name the connection, so that a test sees whether it was used again."""
     return f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}"
-
-
-def _errors(status: int, code: str, message: str, field: str = "") -> Response:
-    return _json({"errors": [{"message": message, "code": code, "field": field}]}, status)
-
-
-def _json(answer: Any, status: int = 200) -> Response:
-    return Response(
-        json.dumps(answer),
-        status=status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
+
+from flask import Response
 
 from . import event_api, event_checks
 
@@ -156,9 +157,6 @@ class Faults:
             self._faults.append((fault, time.monotonic()))
         return fault
 
-    def describe(self, fault: Fault) -> dict[str, Any]:
-        return next((shown for shown in self.list() if shown["id"] == fault.id), asdict(fault))
-
     def list(self) -> list[dict[str, Any]]:
         """Describe the faults that are set; ``left`` is how many seconds each has to go."""
         with self._lock:
@@ -262,71 +260,32 @@ class FaultyApp:
         if fault is None:
             return self._app(environ, start_response)
         environ[FAULT] = fault
-        if fault.latency:
-            self._faults.wait(fault.latency)
+        self._faults.wait(fault.latency)
         if fault.offline is not None or fault.reset == "before":
-            self._drop(environ, fault, "reset before reading")
-        if fault.hang is not None and not fault.take:
-            self._faults.wait(fault.hang)
-            self._drop(environ, fault, "hung")
+            raise self._dropped(environ, fault, "reset before reading")
         answers = fault.status is not None or fault.body is not None
-        if answers and not fault.take:
-            return self._answer(environ, fault, start_response)
-        if fault.reset or fault.hang is not None or fault.truncate or fault.headers or answers:
-            status, headers, body = _run(self._app, environ)
-            if fault.reset == "after":
-                self._drop(environ, fault, "reset after taking")
-            if fault.hang is not None:
-                self._faults.wait(fault.hang)
-                self._drop(environ, fault, "hung after taking")
-            if answers:
-                return self._answer(environ, fault, start_response)
-            headers = [*headers, *fault.headers.items()]
-            return self._send(environ, fault, start_response, status, headers, body)
-        return self._app(environ, start_response)
+        takes = fault.take or not (answers or fault.hang is not None)
+        answer = _run(self._app, environ) if takes else Response()
+        if takes and fault.reset == "after":
+            raise self._dropped(environ, fault, "reset after taking")
+        if fault.hang is not None:
+            self._faults.wait(fault.hang)
+            raise self._dropped(environ, fault, "hung after taking" if takes else "hung")
+        if answers:
+            answer = _answer_of(fault)
+        answer.headers.extend(fault.headers)
+        body = answer.get_data()
+        answer.headers["Content-Length"] = str(len(body))
+        outcome = "answered"
+        if fault.truncate:
+            outcome = "truncated"
+            answer.response = [body[: len(body) // 2]]
+        self._witness(environ, fault, outcome, answer.status_code)
+        return answer(environ, start_response)
 
-    def _drop(self, environ: WSGIEnvironment, fault: Fault, outcome: str) -> None:
+    def _dropped(self, environ: WSGIEnvironment, fault: Fault, outcome: str) -> Dropped:
         self._witness(environ, fault, outcome, None)
-        raise Dropped(outcome)
-
-    def _answer(
-        self, environ: WSGIEnvironment, fault: Fault, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        status = fault.status or 200
-        body = fault.body
-        kind = fault.content_type or "application/json"
-        if body is None:
-            body = {"errors": [{"message": "a fault on demand", "code": "fault", "field": ""}]}
-            if status < 300:
-                body = {"results": {}}
-        elif isinstance(body, str) and fault.content_type is None:
-            kind = "text/html; charset=utf-8"
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        try:
-            line = f"{status} {HTTPStatus(status).phrase}"
-        except ValueError:
-            line = f"{status} Unknown"
-        headers = [("Content-Type", kind), *fault.headers.items()]
-        return self._send(environ, fault, start_response, line, headers, data)
-
-    def _send(
-        self,
-        environ: WSGIEnvironment,
-        fault: Fault,
-        start_response: StartResponse,
-        status: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-    ) -> Iterable[bytes]:
-        code = int(status[:3])
-        bodiless = code in (204, 304) or environ["REQUEST_METHOD"] == "HEAD"
-        kept = [pair for pair in headers if pair[0].lower() != "content-length"]
-        if not bodiless:
-            kept.append(("Content-Length", str(len(body))))
-        sent = body[: len(body) // 2] if fault.truncate else body
-        self._witness(environ, fault, "truncated" if fault.truncate else "answered", code)
-        start_response(status, kept)
-        return [] if bodiless else [sent]
+        return Dropped(outcome)
 
 
 def _keep_body(environ: WSGIEnvironment) -> bytes:
@@ -338,21 +297,30 @@ def _keep_body(environ: WSGIEnvironment) -> bytes:
     return bytes(body)
 
 
-def _run(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[str, list[Any], bytes]:
+def _run(app: WSGIApplication, environ: WSGIEnvironment) -> Response:
+    """Return the sandbox's own answer; werkzeug's ways to it hand the app a copy of *environ*."""
     answer: dict[str, Any] = {}
 
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], object]:
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         answer.update(status=status, headers=headers)
-        return written.append
 
-    written: list[bytes] = []
     chunks = app(environ, start_response)
     try:
-        body = b"".join([*written, *chunks])
+        body = b"".join(chunks)
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
-    return answer["status"], answer["headers"], body
+    return Response(body, **answer)
+
+
+def _answer_of(fault: Fault) -> Response:
+    status = fault.status or 200
+    body = fault.body
+    kind = "text/html; charset=utf-8" if isinstance(body, str) else "application/json"
+    if body is None:
+        body = {"errors": [{"message": "a fault on demand", "code": "fault", "field": ""}]}
+        if status < 300:
+            body = {"results": {}}
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Response(text, status=status, content_type=fault.content_type or kind)

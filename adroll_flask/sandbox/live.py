@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from importlib.resources import files
+from operator import itemgetter
 
 from flask import Blueprint, Response, abort, render_template, request
 
-from .journeys import Record
+from . import local_only
 from .parts import Sandbox
 from .state import SandboxState
 
@@ -32,7 +35,7 @@ _MOST_VIEWERS = 24
 def blueprint(sandbox: Sandbox) -> Blueprint:
     routes = Blueprint("live", __name__)
     folder = files("adroll_flask.sandbox") / "assets"
-    viewers: list[None] = []
+    viewers = threading.BoundedSemaphore(_MOST_VIEWERS)
 
     @routes.after_request
     def protect(response: Response) -> Response:
@@ -56,25 +59,19 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
 
     @routes.get("/live")
     def stream() -> Response:
-        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        if not local_only.is_own_page(request.headers.get("Sec-Fetch-Site")):
             abort(403)
-        if len(viewers) >= _MOST_VIEWERS:
+        if not viewers.acquire(blocking=False):
             abort(503)
-        return Response(_watched(sandbox, viewers), content_type="text/event-stream")
+        response = Response(_stream(sandbox), content_type="text/event-stream")
+        response.call_on_close(viewers.release)
+        return response
 
     return routes
 
 
-def _watched(sandbox: Sandbox, viewers: list[None]) -> Iterator[bytes]:
-    viewers.append(None)
-    try:
-        yield b"retry: 1000\n\n"
-        yield from _stream(sandbox)
-    finally:
-        viewers.pop()
-
-
 def _stream(sandbox: Sandbox) -> Iterator[bytes]:
+    yield b"retry: 1000\n\n"
     state = sandbox.state
     last_revision = generation = version = -1
     while not state.closed:
@@ -86,8 +83,7 @@ def _stream(sandbox: Sandbox) -> Iterator[bytes]:
             version = state.version
             news = {
                 "reset": reset,
-                "skipped": max(0, len(events) - _AT_ONCE),
-                "events": sorted(events, key=_revision)[-_AT_ONCE:],
+                "events": sorted(events, key=itemgetter("revision"))[-_AT_ONCE:],
                 "totals": state.totals(),
                 "meter": state.meter(),
                 "faults": sandbox.faults.list(),
@@ -97,7 +93,7 @@ def _stream(sandbox: Sandbox) -> Iterator[bytes]:
         while not _changed(state, version):
             yield b": still here\n\n"
         # Events come in bursts: one message for each burst, not one for each event.
-        sandbox.faults.wait(_BREATH)
+        time.sleep(_BREATH)
 
 
 def _changed(state: SandboxState, version: int) -> bool:
@@ -105,7 +101,3 @@ def _changed(state: SandboxState, version: int) -> bool:
         return state.changed.wait_for(
             lambda: state.closed or state.version != version, timeout=_HEARTBEAT
         )
-
-
-def _revision(record: Record) -> int:
-    return int(record["revision"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
 
 #: Named settings that open what is closed; each also a keyword and a command line option.
 ALLOW_REMOTE = "ADROLL_SANDBOX_ALLOW_REMOTE"
@@ -12,6 +11,7 @@ ALLOW_PRODUCTION = "ADROLL_SANDBOX_ALLOW_PRODUCTION"
 
 # Names under which deployments say what they are, and hosts that run nothing but deployments.
 _STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
+_PRODUCTION = ("production", "prod")
 _PLATFORMS = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
 # RFC 6761: names that never leave the machine or are kept for tests.
 _LOCAL_SUFFIXES = (".localhost", ".test", ".example")
@@ -21,12 +21,12 @@ class Unsafe(RuntimeError):
     """The sandbox was asked to run where it should not; the text names the setting."""
 
 
-def check_binding(host: str, *, allow_remote: bool, environ: Mapping[str, str]) -> None:
+def check_binding(host: str, *, allow_remote: bool) -> None:
     """Refuse to bind an address that other machines reach.
 
-    :raises Unsafe: unless ``allow_remote`` or ``ADROLL_SANDBOX_ALLOW_REMOTE=1``.
+    :raises Unsafe: unless ``allow_remote``.
     """
-    if is_loopback(host) or allow_remote or environ.get(ALLOW_REMOTE) == "1":
+    if is_loopback(host) or allow_remote:
         return
     raise Unsafe(
         f"the sandbox listens on loopback only; to open it to others, set {ALLOW_REMOTE}=1 "
@@ -34,19 +34,18 @@ def check_binding(host: str, *, allow_remote: bool, environ: Mapping[str, str]) 
     )
 
 
-def check_stage(*, allow_production: bool, environ: Mapping[str, str]) -> None:
+def check_stage(*, allow_production: bool) -> None:
     """Refuse to run where the environment says that this is production.
 
     :raises Unsafe: unless ``allow_production`` or ``ADROLL_SANDBOX_ALLOW_PRODUCTION=1``.
     """
-    if allow_production or environ.get(ALLOW_PRODUCTION) == "1":
+    if allow_production or os.environ.get(ALLOW_PRODUCTION) == "1":
         return
-    stage = next(
-        (name for name in _STAGES if environ.get(name, "").lower() in ("production", "prod")), None
-    )
-    if sign := stage or next((name for name in _PLATFORMS if environ.get(name)), None):
+    signs = [name for name in _STAGES if os.environ.get(name, "").lower() in _PRODUCTION]
+    signs += [name for name in _PLATFORMS if os.environ.get(name)]
+    if signs:
         raise Unsafe(
-            f"{sign} says that this is production, where events would vanish in the sandbox; "
+            f"{signs[0]} says that this is production, where events would vanish in the sandbox; "
             f"if that is meant, set {ALLOW_PRODUCTION}=1 or pass --allow-production"
         )
 
@@ -63,11 +62,16 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def is_local_name(host: str, others: frozenset[str] = frozenset()) -> bool:
+def is_local_name(host: str, others: frozenset[str]) -> bool:
     """Say whether a host name belongs to this machine or to tests, or is one of ``others``."""
     host = host.lower().rstrip(".")
     return is_loopback(host) or host.endswith(_LOCAL_SUFFIXES) or host in others
 
 
-def process_environ() -> Mapping[str, str]:
-    return os.environ
+def is_own_page(fetch_site: str | None) -> bool:
+    """Say whether a request comes from a page of the sandbox or from a program, and not from
+    another site's page that is open in the same browser.
+
+    :param fetch_site: its ``Sec-Fetch-Site``, which browsers send and programs do not.
+    """
+    return fetch_site in (None, "none", "same-origin")

@@ -34,9 +34,7 @@ def make_server(
     :raises local_only.Unsafe: for an address that other machines reach, unless that was allowed.
     """
     sandbox: Sandbox = app.extensions["adroll_sandbox"]
-    local_only.check_binding(
-        host, allow_remote=sandbox.allow_remote, environ=local_only.process_environ()
-    )
+    local_only.check_binding(host, allow_remote=sandbox.allow_remote)
     clock = sandbox.state.clock
     return Server(app, host, port, ssl_context=ssl_context, quiet=quiet, clock=clock)
 
@@ -45,12 +43,11 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 5001,
     *,
-    ssl_context: ssl.SSLContext | None = None,
     quiet: bool = True,
     announce: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Record:
-    """Serve a sandbox until interrupted; what it has counted.
+    """Serve a sandbox until interrupted and return what it has counted.
 
     :param host: the address to bind; loopback, unless ``allow_remote=True``.
     :param port: the port.
@@ -59,7 +56,7 @@ def serve(
     """
     app = create_app(**options)
     sandbox: Sandbox = app.extensions["adroll_sandbox"]
-    server = make_server(app, host, port, ssl_context=ssl_context, quiet=quiet)
+    server = make_server(app, host, port, quiet=quiet)
     try:
         if announce is not None:
             announce(server.url)
@@ -67,8 +64,7 @@ def serve(
     except KeyboardInterrupt:
         pass
     finally:
-        sandbox.state.close()
-        sandbox.faults.clear()
+        sandbox.close()
     return sandbox.state.totals()
 
 
@@ -222,9 +218,8 @@ def running(
         try:
             yield RunningSandbox(app, server)
         finally:
-            sandbox.state.close()
-            sandbox.faults.clear()
+            sandbox.close()
             server.stop()
             thread.join(5)
     finally:
-        sandbox.state.close()
+        sandbox.close()
