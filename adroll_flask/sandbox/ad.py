@@ -6,7 +6,7 @@ import re
 import secrets
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, abort, render_template, request
 
 from . import local_only, value_checks
 from .parts import Sandbox
@@ -17,20 +17,29 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 def blueprint(sandbox: Sandbox) -> Blueprint:
     routes = Blueprint("ad", __name__)
 
-    @routes.get("/ad")
-    def page() -> Response:
+    def destination() -> str:
         to = request.args.get("to", sandbox.shop_url)
         if to != sandbox.shop_url and not may_lead_to(to, sandbox.hosts):
-            return _refused()
+            abort(
+                Response(
+                    "The ad leads to this machine, .test and .example names, and configured hosts"
+                    " only.\n",
+                    status=400,
+                    content_type="text/plain; charset=utf-8",
+                )
+            )
+        return to
+
+    @routes.get("/ad")
+    def page() -> Response:
+        to = destination()
         response = Response(render_template("ad.html", click="/click?" + urlencode({"to": to})))
         response.headers["Cache-Control"] = "no-store"
         return response
 
     @routes.get("/click")
     def click() -> Response:
-        to = request.args.get("to", sandbox.shop_url)
-        if to != sandbox.shop_url and not may_lead_to(to, sandbox.hosts):
-            return _refused()
+        to = destination()
         # Both cases, digits and signs: what changes any of them on the way does not match.
         adct = "Sbx." + secrets.token_urlsafe(15)
         sandbox.state.add_click(adct, to)
@@ -60,11 +69,3 @@ def with_click_id(url: str, adct: str) -> str:
     kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "adct"]
     query = urlencode([*kept, ("adct", adct)])
     return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, parts.fragment))
-
-
-def _refused() -> Response:
-    return Response(
-        "The ad leads to this machine, .test and .example names, and configured hosts only.\n",
-        status=400,
-        content_type="text/plain; charset=utf-8",
-    )

@@ -14,6 +14,7 @@ from .faults import FAULT
 from .parts import Sandbox
 
 _MOST_BEACON = 65536
+_SCRIPT = "text/javascript; charset=utf-8"
 # A transparent GIF of one pixel, for browsers without sendBeacon.
 _GIF = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
@@ -28,6 +29,13 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
         if sandbox.account.of(eid) is None:
             abort(404)
 
+    @routes.after_request
+    def for_any_site(response: Response) -> Response:
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
     @routes.get("/j/<eid>/roundtrip.js")
     def script(eid: str) -> Response:
         _check(eid)
@@ -38,13 +46,9 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
             "get_cookie": fault.get_cookie if fault else None,
         }
         return Response(
-            source.replace("/*SETTINGS*/{}", _for_script(settings)),
-            content_type="text/javascript; charset=utf-8",
-            headers={
-                "Cache-Control": "no-cache",
-                "Cross-Origin-Resource-Policy": "cross-origin",
-                "X-Content-Type-Options": "nosniff",
-            },
+            source.replace("/*SETTINGS*/{}", json.dumps(settings)),
+            content_type=_SCRIPT,
+            headers={"Cache-Control": "no-cache"},
         )
 
     @routes.get("/consent/check/<eid>")
@@ -53,15 +57,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
         _check(eid)
         fault = request.environ.get(FAULT)
         required = "true" if fault is not None and fault.consent == "ask" else "false"
-        return Response(
-            f"__adroll_sandbox_check({required});",
-            content_type="text/javascript; charset=utf-8",
-            headers={
-                "Cache-Control": "no-store",
-                "Cross-Origin-Resource-Policy": "cross-origin",
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        return Response(f"__adroll_sandbox_check({required});", content_type=_SCRIPT)
 
     @routes.route("/pixel/beacon/<eid>", methods=["GET", "POST"])
     def beacon(eid: str) -> Response:
@@ -75,10 +71,9 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
         if sighting is None:
             abort(400)
         sandbox.state.add_pixel(sighting)
-        headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
         if request.method == "GET":
-            return Response(_GIF, content_type="image/gif", headers=headers)
-        return Response(status=204, headers=headers)
+            return Response(_GIF, content_type="image/gif")
+        return Response(status=204)
 
     return routes
 
@@ -100,7 +95,7 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
     if not isinstance(page, str) or not page.startswith(("http://", "https://")):
         page = ""
     query = page.partition("#")[0].partition("?")[2]
-    [click] = parse_qs(query).get("adct", [""])[:1]
+    click = parse_qs(query).get("adct", [""])[0]
     return {
         "kind": message["kind"],
         "cookie": cookie if value_checks.cookie(cookie) is None else None,
@@ -115,8 +110,3 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
 
 def _bounded(value: Any) -> str | None:
     return value[:512] if isinstance(value, str) and value else None
-
-
-def _for_script(value: Any) -> str:
-    # "<" would matter if the script were ever put inline; it costs nothing to be safe.
-    return json.dumps(value).replace("<", "\\u003c")

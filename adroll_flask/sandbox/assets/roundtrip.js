@@ -71,8 +71,6 @@
   function report(what) {
     what.cookie = value;
     what.page = window.location.href;
-    what.adv = window.adroll_adv_id;
-    what.pix = window.adroll_pix_id;
     var url = origin + "/pixel/beacon/" + settings.eid;
     var text = JSON.stringify(what);
     /* text/plain and an image are "simple" requests: no preflight, no answer to read. */
