@@ -44,8 +44,17 @@ def main(
         default=_port_in(address),
         help="port to bind (default: %(default)s)",
     )
-    add("--state", metavar="FILE", help="keep the state in this file over restarts")
-    add("--keep", type=int, default=5000, help="events kept in full (default: %(default)s)")
+    add(
+        "--state",
+        metavar="FILE",
+        help="write what arrives to this file, and begin with what it has",
+    )
+    add(
+        "--keep",
+        type=int,
+        default=5000,
+        help="how many events are held in full, the newest (default: %(default)s)",
+    )
     add(
         "--shop", default="http://127.0.0.1:5000/", help="where the ad leads (default: %(default)s)"
     )
