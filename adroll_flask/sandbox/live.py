@@ -47,9 +47,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
 
     @routes.get("/")
     def page() -> str:
-        return render_template(
-            "live.html", account=sandbox.account, shop_url=sandbox.shop_url, keep=sandbox.state.keep
-        )
+        return render_template("live.html", account=sandbox.account, shop_url=sandbox.shop_url)
 
     @routes.get("/assets/<name>")
     def asset(name: str) -> Response:

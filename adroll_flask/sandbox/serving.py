@@ -137,10 +137,6 @@ class RunningSandbox:
     def totals(self) -> Record:
         return self._sandbox.state.totals()
 
-    def meter(self) -> Record:
-        """Return the coverage over all accepted events."""
-        return self._sandbox.state.meter()
-
     def click(self, to: str) -> str:
         """Click on the ad as a browser would and return the URL that it leads to."""
         answer = self.app.test_client().get("/click", query_string={"to": to})
@@ -195,7 +191,6 @@ class RunningSandbox:
 def running(
     port: int = 0,
     *,
-    host: str = "127.0.0.1",
     ssl_context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> Iterator[RunningSandbox]:
@@ -212,7 +207,7 @@ def running(
     app = create_app(**options)
     sandbox: Sandbox = app.extensions["adroll_sandbox"]
     try:
-        server = make_server(app, host, port, ssl_context=ssl_context)
+        server = make_server(app, port=port, ssl_context=ssl_context)
         thread = threading.Thread(target=server.serve, daemon=True, name="adroll-sandbox-accept")
         thread.start()
         try:
