@@ -41,8 +41,6 @@ from adroll_flask.delivery.transport import RequestsTransport
 from adroll_flask.outbox.model import Outcome, new_id
 from benchmarks import sink
 
-ROOT = Path(__file__).resolve().parents[1]
-
 FEW = 1_000
 #: Requests of 100 events that both backlogs have enough of.
 BATCHES = 10

@@ -1,7 +1,8 @@
-"""How long the dashboard's pages take over 13 months of history, by engine of the outbox: SQLite.
+"""How long the dashboard's pages take over 13 months of history in an outbox on SQLite.
 
-``python -m benchmarks.dashboard``: a shop with 13 months behind it; each page and span, the first
-time in a process and again, milliseconds in the app (no network); ``cpu`` is what it worked.
+``python -m benchmarks.dashboard`` asks for each page and span, once as the first request for it in
+a process and then again. The times are milliseconds in the app, without a network; ``cpu`` is the
+processor's share of them.
 """
 
 from __future__ import annotations

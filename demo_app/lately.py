@@ -52,7 +52,7 @@ class _Clock:
         return self.now
 
 
-class _Order(NamedTuple):
+class _Step(NamedTuple):
     """One thing that happens."""
 
     at: float
@@ -85,8 +85,9 @@ def play(shop: Flask, now: float) -> int:
     account = Account(
         *(shop.config[f"ADROLL_{key}"] for key in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN"))
     )
-    quiet = logging.getLogger("adroll_flask")
-    level, quiet.level = quiet.level, logging.CRITICAL + 1
+    log = logging.getLogger("adroll_flask")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
     stage = Flask("demo_app", instance_path=shop.instance_path)
     stage.config.update(shop.config, ADROLL_DELIVERY="worker", ADROLL_STRICT=False)
     stage.extensions["store"] = shop.extensions["store"]
@@ -107,19 +108,19 @@ def play(shop: Flask, now: float) -> int:
             runtime.outbox.close()
         return len(events_to_come)
     finally:
-        quiet.setLevel(level)
+        log.setLevel(level)
 
 
-def _lost(now: float) -> Iterator[_Order]:
+def _lost(now: float) -> Iterator[_Step]:
     """Orders of the last weeks that AdRoll did not take."""
     random = Random(11)  # noqa: S311 - figures for a demo
     for place in range(26):  # a new version of the shop left out the currency's code
-        yield _Order(now - 41.5 * _DAY + place * 4300 + random.random() * 900, "invalid", place)
+        yield _Step(now - 41.5 * _DAY + place * 4300 + random.random() * 900, "invalid", place)
     for place in range(22):
-        yield _Order(now - (80 - place * 3.6 + random.random()) * _DAY, "refused", 100 + place)
+        yield _Step(now - (80 - place * 3.6 + random.random()) * _DAY, "refused", 100 + place)
 
 
-def _last_hours(now: float) -> Iterator[_Order]:
+def _last_hours(now: float) -> Iterator[_Step]:
     begin = int(now // 3600) - HOURS
     number = 0
     for hour in range(begin, int(now // 3600) + 1):
@@ -129,19 +130,19 @@ def _last_hours(now: float) -> Iterator[_Order]:
         for name, ratio in past.PER_ORDER.items():
             for _ in range(past.poisson(random, mean * ratio)):
                 number += 1
-                yield _Order(hour * 3600 + random.random() * left, name, number)
-    yield _Order(now - 20.0 * 3600, "away")
-    yield _Order(now - 19.3 * 3600, "back")
-    yield _Order(now - 8.0 * 3600, "lose")
+                yield _Step(hour * 3600 + random.random() * left, name, number)
+    yield _Step(now - 20.0 * 3600, "away")
+    yield _Step(now - 19.3 * 3600, "back")
+    yield _Step(now - 8.0 * 3600, "lose")
     for place, hours in enumerate((26.0, 21.0, 6.5, 3.0)):
-        yield _Order(now - hours * 3600, "hold", place)
-    yield _Order(now - 5.0 * 3600, "release", 0)
-    yield _Order(now - 4.0 * 3600, "cancel", 1)
-    yield _Order(now - 7.5 * 3600, "refused", 200)
-    yield _Order(now - 2.2 * 3600, "refused", 201)
+        yield _Step(now - hours * 3600, "hold", place)
+    yield _Step(now - 5.0 * 3600, "release", 0)
+    yield _Step(now - 4.0 * 3600, "cancel", 1)
+    yield _Step(now - 7.5 * 3600, "refused", 200)
+    yield _Step(now - 2.2 * 3600, "refused", 201)
 
 
-def _happen(one: _Order, clock: _Clock, sandbox: RunningSandbox) -> None:
+def _happen(one: _Step, clock: _Clock, sandbox: RunningSandbox) -> None:
     random = Random(one.number * 7919 + len(one.kind))  # noqa: S311 - figures for a demo
     order = f"{10_000 + one.number}"
     match one.kind:
