@@ -60,10 +60,8 @@ def of(event: BriefRow | model.NewEvent, outcome: str, reason: str, now: float =
     :param now: of one that was delivered: when.
     """
     delay = None
-    if outcome == "delivered":
-        reason = ""
-        if not event.dry_run:
-            delay = max(0.0, now - event.occurred_at)
+    if outcome == "delivered" and not event.dry_run:
+        delay = max(0.0, now - event.occurred_at)
     elif reason == "too_old":
         outcome = "expired"
     outcome, reason = model.outcome_of(outcome, reason[:40], event.dry_run)

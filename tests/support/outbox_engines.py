@@ -301,9 +301,16 @@ def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: boo
 
 
 def settle(outbox: Outbox, claim: Claim, *kinds: model.OutcomeKind, **more: Any) -> int:
-    """End the events of *claim* by *kinds* in turn, else as delivered; how many there were."""
+    """End the events of *claim* by *kinds* in turn, else as delivered; how many there were.
+
+    :param more: of those that are not delivered.
+    """
     ends = zip(claim.events, itertools.cycle(kinds or ("delivered",)), strict=False)
-    return outbox.queue.settle(claim, [Outcome(ids=[e.id], kind=kind, **more) for e, kind in ends])
+    outcomes = [
+        Outcome(ids=[event.id], kind=kind, **({} if kind == "delivered" else more))
+        for event, kind in ends
+    ]
+    return outbox.queue.settle(claim, outcomes)
 
 
 def deliver(outbox: Outbox) -> list[str]:
