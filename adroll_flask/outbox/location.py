@@ -73,7 +73,8 @@ def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, P
     """
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     for key, path in places(settings, folder):
-        there = next(place for place in (path, *path.parents) if os.path.exists(place))
+        # A link to what is missing is there, too: nothing can be made in its place.
+        there = next(place for place in (path, *path.parents) if os.path.lexists(place))
         nearest = there if there.is_dir() else there.parent
         about = nearest.stat()
         # What root makes is given to the folder's owner, and that is root.
@@ -90,6 +91,8 @@ def _unwritable(path: Path, there: Path) -> str:
 
     What a command that ran as root has left there is the usual reason.
     """
+    if not os.path.exists(there):
+        return f"{there} is a link to {os.readlink(there)}, which has to be there first"
     if there != path:
         if not there.is_dir():
             return f"{path} cannot be made: {there} is not a folder"

@@ -203,6 +203,19 @@ def test_a_bad_folder_is_told_at_the_start(tmp_path: Path, caplog: Caplog) -> No
     assert "ERROR   ADROLL_JOURNAL_FOLDER: " in visits.invoke(app, "check").output
 
 
+@pytest.mark.parametrize("link", ["shop", "shop/adroll-journal", "shop/adroll-outbox.sqlite"])
+def test_a_link_to_what_is_missing_is_told_at_the_start(
+    tmp_path: Path, caplog: Caplog, link: str
+) -> None:
+    place, missing = tmp_path / link, tmp_path / "a-disk-that-is-not-mounted"
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(missing)
+    app = Flask("shop", instance_path=str(tmp_path / "shop"))
+    AdRoll(app)
+    assert f"{place} is a link to {missing}, which has to be there first" in caplog.text
+    assert "is a link to" in visits.invoke(app, "check", code=1).output
+
+
 def test_a_file_that_root_left_is_told_at_the_start(
     tmp_path: Path, monkeypatch: Patch, caplog: Caplog
 ) -> None:
