@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, tzinfo
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -18,7 +19,9 @@ from adroll_flask.errors import ConfigurationError, help_for
 from adroll_flask.events.names import suggestion
 from adroll_flask.findings.rules import Moment, outbox_trouble, what_delays
 from adroll_flask.outbox.model import OutboxFailed, Row
+from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.plurals import counted
+from adroll_flask.redaction import safe_url
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
@@ -167,6 +170,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         to_the_right = is_of_numbers and number > 0
         aligned.append([c.rjust(width) if to_the_right else c.ljust(width) for c in column])
     return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
+
+
+def place_of(outbox: Outbox) -> str:
+    """Where *outbox*'s database is: its file, or its address without the password."""
+    place = outbox.place
+    return str(place) if isinstance(place, Path) else safe_url(str(place))
 
 
 def say_delivered(number: int, what: str) -> None:

@@ -20,7 +20,7 @@ from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.lookups import wire_of
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted
-from adroll_flask.redaction import safe_url, short_key
+from adroll_flask.redaction import short_key
 from adroll_flask.reporting import kept_events
 from adroll_flask.reporting.lists import spellings
 from adroll_flask.times import iso, span
@@ -399,9 +399,8 @@ def restored() -> None:
     sent them since, too. Where no copy is, it refuses.
     """
     store = current_runtime().outbox
-    place = store.place
     if not store.has_place() or not store.database.is_ready():
-        where = place if isinstance(place, Path) else safe_url(str(place))
+        where = console.place_of(store)
         raise Refusal(f"there is no copy of an outbox: {where}", slug="outbox-not-made")
     count = store.admin.restored()
     click.echo(f"{counted(count, 'event')} will not be sent until retried")
@@ -413,8 +412,9 @@ def create_table() -> None:
 
     Safe to run at any time, from many processes.
     """
-    current_runtime().outbox.database.create_tables()
-    click.echo("the outbox's tables are there")
+    store = current_runtime().outbox
+    store.database.create_tables()
+    click.echo(f"the outbox's tables are there: {console.place_of(store)}")
 
 
 @outbox.command("move-from")

@@ -31,7 +31,10 @@ def test_check_makes_no_tables_on_a_server(server: Bench, make_app: AppMaker) ->
     assert "flask adroll outbox create-table" in found["todo"]
     assert "there is no copy of an outbox" in invoke(app, "outbox", "restored", code=1).output
     assert not sa.inspect(server.sql()).has_table("adroll_meta")
-    invoke(app, "outbox", "create-table", code=0)
+    made = invoke(app, "outbox", "create-table", code=0).output
+    assert made.startswith("the outbox's tables are there: ")
+    assert str(sa.make_url(str(server.url)).database) in made
+    assert "s3cret" not in made
     found = findings(app, 0)["outbox"]
     assert (found["severity"], "0 waiting" in found["sentence"]) == ("ok", True)
 
