@@ -144,6 +144,6 @@ def reconcile(file: IO[str], rest: IO[str], tolerance: float, **how: Any) -> Non
             if order.is_rest:
                 table.writerow(map(csv_safe, row_of(order).values()))
     except lists.ReconcileError as problem:
-        raise console.Refusal(str(problem), slug="order-list") from None
+        raise console.Refusal(str(problem), slug=problem.slug) from None
     lines = [text + _HINTS.get(status, "") for (status, _), text in summary(compared)]
     console.show(compared.sums(), "\n".join(lines), failed=compared.lost * 100 > tolerance)

@@ -178,6 +178,14 @@ def test_a_server_whose_requests_do_not_come_through_us_is_told_so(make_app: App
     assert "bypassed" in {one["code"] for one in found if one["severity"] == "error"}
 
 
+def test_a_page_that_asks_for_a_language_is_asked_as_browsers_do(honest: CachedSite) -> None:
+    @honest.app.get("/welcome")
+    def welcome() -> Any:
+        return PAGE if request.accept_languages else ("which language?", 406)
+
+    assert look(honest, "/welcome")["error"] == []
+
+
 def test_a_page_that_speaks_of_the_snippet_carries_it_once(honest: CachedSite) -> None:
     body = PAGE.replace("Hello", "<p>data-adroll <!-- <script data-adroll></script> -->")
     add_page(honest.app, "/docs", body)

@@ -176,6 +176,8 @@ REFUSALS = {
     "outbox show 0123": "Error: there is no such event\n",
     "outbox drop 0123": "0123: there is no such event\n0 events dropped\n",
     "outbox retry 0123": "0123: is no dead letter any more\n0 events will be sent again\n",
+    "outbox find 1001": "1001: It is unknown here. No event has this id, and no visitor refused to"
+    " have it reported\nIs it older than 90 days? Then it is not known here",
 }
 
 
@@ -188,7 +190,8 @@ def test_check_and_outbox_say_where_a_file_will_be(make_app: AppMaker) -> None:
     overview = invoke(app, "outbox").output
     assert overview.startswith("engine      sqlite, not there yet; the first report makes it")
     assert "waiting     0" in overview
-    assert json.loads(invoke(app, "outbox", "--json").output)["counts"]["waiting"] == 0
+    of_programs = json.loads(invoke(app, "outbox", "--json").output)
+    assert (of_programs["counts"]["waiting"], of_programs["schema_version"]) == (0, 0)
     for command, said in LOOKS.items():
         assert invoke(app, *command.split(), code=0).output == said
     for command, said in REFUSALS.items():
@@ -539,7 +542,27 @@ def test_a_worker_outlives_its_health_file(
         eventually(path.exists)
     finally:
         stop.set()
-    eventually(lambda: "adroll-health" not in {one.name for one in threading.enumerate()})
+    eventually(is_untouched)
+
+
+def is_untouched() -> bool:
+    """Whether nobody touches a health file any more."""
+    return "adroll-health" not in {one.name for one in threading.enumerate()}
+
+
+def test_a_health_file_grows_old_once_the_worker_s_main_thread_has_ended(
+    app: Flask, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Another thread may keep the process, which delivers nothing then."""
+    monkeypatch.setattr(cli_worker, "HEALTH_EVERY", 0.01)
+    stop = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "main_thread", threading.Thread)  # one that does not run
+        cli_worker.touch_while_running(tmp_path / "health", stop, app.extensions["adroll"])
+        try:
+            eventually(is_untouched)
+        finally:
+            stop.set()
 
 
 def test_sqlite_needs_no_sqlalchemy(run: Run, monkeypatch: Patch, tmp_path: Path) -> None:

@@ -254,6 +254,12 @@ def serve(app: Flask) -> None:
     def bare() -> Any:
         return PAGE, {"Cache-Control": "public, max-age=60"}
 
+    @app.get("/negotiated")
+    def negotiated() -> Any:
+        """Its page for browsers, JSON for programs; and a list of programs that it knows."""
+        is_page = request.accept_mimetypes.best == "text/html"
+        return PAGE if is_page and request.user_agent.string == "adroll_flask verify" else {}
+
     @app.get("/away")
     def away() -> str:
         outbox.destination(app.config["ADROLL_ADVERTISABLE_EID"]).pause(3600)
@@ -314,9 +320,8 @@ def test_the_first_step_that_fails_is_the_last(verify: Verify) -> None:
 
 
 def test_without_a_recipe_it_visits_and_clicks(verify: Verify) -> None:
-    result = verify()
-    assert [*steps(result)] == ["visit", "click"]
-    assert result.exit_code == 0
+    for path in ("/", "/negotiated"):
+        assert [*steps(verify(path=path, code=0))] == ["visit", "click"]
     assert verify("nothing").exit_code == 2
 
 

@@ -123,7 +123,9 @@ def test_find_offers_only_an_order_that_can_have_been_meant(
 
 @pytest.mark.parametrize("typed", ["1003", " 1003 ", "#1003", "Order 1003", "Order #1003"])
 def test_find_reads_an_id_as_people_write_it(shop: Flask, run: Run, typed: str) -> None:
-    assert run("outbox", "find", typed, code=0).output.startswith("purchase ")
+    told = run("outbox", "find", typed, code=0).output
+    assert told.startswith("purchase ")
+    assert [line for line in told.splitlines() if not line.strip()] == []
 
 
 # -- list ----------------------------------------------------------------------------------

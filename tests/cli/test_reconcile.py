@@ -159,6 +159,7 @@ def test_without_order_ids_no_order_is_called_missing(run: Run) -> None:
     result = run("reconcile", "-", input="Beleg,Summe\n1001,1\n", code=1)
     assert "Beleg, Summe" in result.output
     assert "--column" in result.output
+    assert "order-list" in result.output
 
 
 def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask) -> None:
