@@ -112,6 +112,7 @@ def test_a_page_allows_its_own_files_alone(mounted: Callable[..., FlaskClient]) 
     """No tag, no cookie: who looks at the dashboard is no visitor."""
     answer = mounted().get(f"{WHERE}?adct=click123")
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert answer.headers["X-Robots-Tag"] == "noindex"
     assert answer.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in answer.headers
     text = answer.text.replace("http://localhost", "")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
 from adroll_flask import cancel_conversion, release_conversion, report_event
 from adroll_flask.outbox import schema
@@ -332,7 +333,15 @@ def test_a_list_that_is_none_is_told(
         assert "the list holds no orders" in answer.text
     else:
         assert said in shop.said(answer)
-    assert shop.press("orders/compare").startswith("Choose a file")
+        assert is_bad(shop, answer)
+    nothing = shop.post("orders/compare")
+    assert shop.said(nothing).startswith("Choose a file")
+    assert is_bad(shop, nothing)
+
+
+def is_bad(shop: DashboardShop, answer: TestResponse) -> bool:
+    """Whether what the page says after an action is no success."""
+    return 'class="notice bad"' in shop.client.get(answer.location).text
 
 
 def test_of_a_long_list_what_can_be_acted_on_is_first(shop: DashboardShop) -> None:

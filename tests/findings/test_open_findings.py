@@ -401,6 +401,9 @@ def test_an_event_that_stopped_coming_is_told_and_signalled_once(
     last = "24 Nov 2026 at 13:00 UTC (the end of the hour in which the last one came); in"
     assert shop.json()["verdict"]["sentence"].startswith(f"No order since {last}")
     assert ">none since then</td>" in shop.html("problems")
+    metrics = {one.name: one for one in prometheus.AdRollCollector(shop.app).collect()}
+    [sample] = metrics["adroll_event_silent_seconds"].samples
+    assert (sample.labels, sample.value > 24 * HOUR) == ({"event": "purchase"}, True)
     told: list[str] = []
 
     def hear(_: object, name: str, **_values: object) -> None:

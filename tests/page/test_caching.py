@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from werkzeug.datastructures import Headers
 from werkzeug.test import Client, TestResponse
 
-from adroll_flask import AdRollMiddleware, forget_visitor
+from adroll_flask import AdRollMiddleware, current_visitor, forget_visitor
 from adroll_flask.page.shared_caches import TARGETED, is_shared_cacheable, read_headers
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
 
@@ -86,6 +86,29 @@ def test_what_does(headers: dict[str, str]) -> None:
 def test_repeated_headers_count_together() -> None:
     headers = Headers([("Cache-Control", "max-age=60"), ("cache-control", "private")])
     assert not is_shared_cacheable(read_headers(headers), NOW)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("", "Cookie"),
+        ("Accept", "Accept, Cookie"),
+        ("Accept, Cookie", "Accept, Cookie"),
+        ("cookie,accept", "cookie,accept"),
+        ("*", "*"),
+    ],
+)
+def test_a_page_that_shows_the_visitor_varies_by_cookie_once(
+    make_app: AppMaker, own: str, told: str
+) -> None:
+    app = make_app()
+
+    @app.get("/seen")
+    def seen() -> Response:
+        current_visitor()
+        return Response(PAGE, headers={"Vary": own} if own else {})
+
+    assert app.test_client().get("/seen").headers["Vary"] == told
 
 
 # -- one invariant over all of it ----------------------------------------------------------

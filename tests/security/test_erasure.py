@@ -70,7 +70,8 @@ def test_a_request_by_mail_is_met_and_nothing_is_left_on_the_disk(
     assert shop.counts["event_forgotten"] == 2
     assert orders(shop) == {"3"}
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "2 events erased" in line
+    name = option[0].strip("-").replace("-", " ")
+    assert f"2 events erased on request, by {name} (" in line
     assert option[1].strip() not in line + said
     assert OTHER in shop.stored()
     assert COOKIE not in shop.stored()
