@@ -149,6 +149,15 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
 # -- by several columns, and what is not over ------------------------------------------------------
 
 
+def test_an_event_ahead_of_the_clock_counts_in_the_present_hour(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event(occurred_at=bench.now() + 7200))
+    end(outbox)
+    [row] = outbox.lookups.history(0, ("at",))
+    assert row.at <= bench.now()
+
+
 @pytest.mark.parametrize("hours", [1, 6, 24, 168])
 def test_sums_stand_at_their_step_s_beginning(bench: Bench, outbox: Outbox, hours: int) -> None:
     outbox.record(model.Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))

@@ -107,6 +107,15 @@ def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Jour
     assert lost == [], "a file that nobody has any more is still open"
 
 
+def test_a_reader_s_turn_leaves_no_file_open(folder: Path, journal: Journal) -> None:
+    journal.append(line(b"one"))
+    before = open_files()
+    for _ in range(2):
+        with journals.turn(folder) as files:
+            assert len(files) == 1
+    assert open_files() == before
+
+
 # -- damage -------------------------------------------------------------------------------------
 
 
@@ -261,6 +270,10 @@ def test_an_entry_whose_file_others_closed_goes_elsewhere(folder: Path, journal:
     os.close(handle_of(only_file(folder).path))
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"one", b"two"]
+    os.close(handle_of(files_of(folder)[-1].path))
+    journal.close()
+    journal.append(line(b"three"))
+    assert texts_of(folder) == [b"one", b"two", b"three"]
 
 
 @pytest.mark.parametrize("said", [[b"one"], [b"one", b"two"]], ids=["ends", "goes on"])

@@ -76,6 +76,13 @@ def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: 
     assert server.counters.get("event_duplicate") == 2
 
 
+def test_what_a_server_says_that_is_no_known_trouble_is_an_error(server: Bench) -> None:
+    """Neither is it away, nor is an order's value at fault."""
+    with pytest.raises(OutboxFailed) as caught:
+        server.open().database.read(lambda tx: tx.rows("SELECT no_such_column"))
+    assert caught.value.reason == "error"
+
+
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is down", "is locked"])
 def test_a_server_in_trouble_costs_a_report_nothing(

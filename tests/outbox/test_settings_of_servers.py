@@ -107,6 +107,16 @@ def test_bounds_of_ours_are_not_those_of_the_server(make_bench: Callable[[str], 
     assert outbox.database.read(lambda tx: tx.rows(bounds)) == [(15.0, 1)]
 
 
+def test_the_server_keeps_no_plan_of_a_statement_of_ours(
+    make_bench: Callable[[str], Bench],
+) -> None:
+    """Made for an empty table, it would be kept for a million rows; a pooler may refuse it."""
+    outbox = make_bench("postgresql").open()
+    prepared = "SELECT count(*) FROM pg_prepared_statements"
+    counts = [outbox.database.read(lambda tx: tx.rows(prepared)) for _ in range(10)]
+    assert counts == [[(0,)]] * 10  # psycopg prepares what it has sent five times
+
+
 @pytest.mark.parametrize("fresh", ["mariadb"], indirect=True)
 def test_a_server_s_default_format_of_rows_is_not_ours(fresh: Bench) -> None:
     """With COMPACT the index of keys was too wide, and no table was made."""
