@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,7 +26,7 @@ from adroll_flask.settings import Settings
 from . import console
 
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
-_COPY: Final = Path(__file__).with_name("errors.md")
+_COPY: Final = files("adroll_flask.cli") / "errors.md"  # it may lie in a zip
 #: An entry of the page: its anchor, its title, and its lines.
 _ENTRY: Final = re.compile(r'^<a id="([a-z-]+)"></a>\n### (.+)\n\n((?:- .+\n)+)', re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 
 def messages() -> Mapping[str, Entry]:
     """The page's entries by their codes, without its markup. A link becomes its page's name."""
-    text = (_COPY if _COPY.exists() else _PAGE).read_text("utf-8")
+    text = (_COPY if _COPY.is_file() else _PAGE).read_text("utf-8")
     plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
     return {
         code: Entry(title, [line.removeprefix("- ") for line in body.splitlines()])
@@ -60,8 +61,13 @@ def settings() -> Mapping[str, tuple[str, str]]:
     ('Off: the API is there and does nothing.', '``True``')
     """
     defaults = {setting.name: setting.default for setting in fields(Settings)}
+    try:
+        described = _SETTING.findall(inspect.getsource(Settings))
+    except OSError:  # byte code alone, as in a frozen app
+        elsewhere = "What it is, docs/reference/settings.md says; this installation has no sources."
+        described = [(elsewhere, name) for name in defaults]
     texts = {}
-    for comment, name in _SETTING.findall(inspect.getsource(Settings)):
+    for comment, name in described:
         text = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
         own_words = _DEFAULT.search(text)
         default = own_words[1] if own_words else f"``{defaults[name]!r}``"

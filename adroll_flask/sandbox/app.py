@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from flask import Flask, Response, request
+from jinja2 import PackageLoader
 
 from . import ad, event_api, json_routes, live, local_only, pixel
 from .event_checks import Account
@@ -64,7 +65,8 @@ def create_app(
     200
     """
     local_only.check_stage(allow_production=allow_production)
-    app = Flask(__name__, static_folder=None, template_folder="templates")
+    app = Flask(__name__, static_folder=None)
+    app.jinja_loader = PackageLoader("adroll_flask.sandbox")  # Flask's own reads no zip
     sandbox = Sandbox(
         state=SandboxState(keep=keep, journal=state_file, clock=clock),
         faults=Faults(),

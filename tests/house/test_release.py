@@ -1,5 +1,6 @@
 """What goes to an index: it is complete, the same each time, and fits a typed program."""
 
+import compileall
 import email
 import hashlib
 import os
@@ -120,6 +121,55 @@ def files_of(root: Path) -> set[str]:
         for path in package | copied
         if "__pycache__" not in path.parts and path.name not in TOOLS_OF_THE_KIT
     }
+
+
+#: A shop with the sandbox beside it, and the commands that read files of the package.
+SHOP_IN_A_PACK = """
+import sys, adroll_flask
+from adroll_flask import AdRoll
+from adroll_flask.cli.commands import commands
+from adroll_flask.sandbox.app import create_app
+from flask import Flask
+
+assert adroll_flask.__file__.startswith(sys.argv[1]), adroll_flask.__file__
+app = Flask("shop", instance_path=sys.argv[2])
+app.config.update(SECRET_KEY="s", ADROLL_SANDBOX=True)
+AdRoll(app)
+app.add_url_rule("/", view_func=lambda: "<html><head></head></html>")
+page = app.test_client().get("/").text
+start = page.index('src="') + 5
+assert app.test_client().get(page[start : page.index('"', start)]).status_code == 200
+sandbox = create_app().test_client()
+for path in ("/", "/ad"):
+    assert sandbox.get(path).status_code == 200, path
+runner = app.test_cli_runner()
+for word in ("event-lost", "too_old", "ADROLL_HOSTS"):
+    result = runner.invoke(commands, ["explain", word])
+    assert result.exit_code == 0, (word, result.output, result.exception)
+    print(result.output)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", ["zip", "byte code"])
+def test_the_wheel_works_in_a_zip_and_without_its_sources(
+    first: dict[str, Path], tmp_path: Path, pack: str
+) -> None:
+    """As zipapp and PyInstaller run it."""
+    place = first[".whl"]
+    if pack == "byte code":
+        place = tmp_path / "packages"
+        with ZipFile(first[".whl"]) as wheel:
+            wheel.extractall(place)
+        assert compileall.compile_dir(place, quiet=1, legacy=True)
+        for source in place.rglob("*.py"):
+            source.unlink()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+    env["PYTHONPATH"] = str(place)
+    command = (sys.executable, "-c", SHOP_IN_A_PACK, place, tmp_path / "instance")
+    explained = ran(*command, cwd=tmp_path, env=env)
+    assert "Default: `()`." in explained
+    assert "It waited too long" in explained
 
 
 @pytest.mark.slow

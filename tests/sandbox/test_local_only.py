@@ -108,7 +108,8 @@ FOLDER = Path(adroll_flask.sandbox.__file__).parent
 README = (FOLDER / "README.md").read_text()
 
 
-ALLOWED = {"flask", "adroll_flask", "_typeshed", *sys.stdlib_module_names}
+#: Flask brings jinja2.
+ALLOWED = {"flask", "jinja2", "adroll_flask", "_typeshed", *sys.stdlib_module_names}
 
 
 def test_it_imports_flask_and_the_standard_library_and_itself() -> None:
