@@ -8,7 +8,6 @@ open is told in :mod:`.outbox.sqlite`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -95,22 +94,10 @@ class made_once(cached_property[_T]):
             return instance.__dict__.setdefault(self.attrname, make(instance))
 
 
-def never_collect(thing: object) -> None:
-    """Let *thing* never be collected in this process.
-
-    Dropping the last reference to an inherited connection would close it: it would say good-bye
-    on the parent's socket, or release what the parent holds of a SQLite file. Only CPython counts
-    references; msgspec runs on no other.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
 def _close_own(made: Mapping[int, _T], close: Callable[[_T], object]) -> None:
-    for pid, thing in made.items():
-        if pid == os.getpid():
-            close(thing)
-        else:
-            never_collect(thing)
+    own = made.get(os.getpid())
+    if own is not None:
+        close(own)
 
 
 def at_fork(**methods: Callable[[], object]) -> None:

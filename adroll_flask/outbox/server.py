@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from adroll_flask.forks import PerProcess, never_collect
+from adroll_flask.forks import PerProcess
 from adroll_flask.redaction import database_words
 
 from . import schema
@@ -121,8 +121,9 @@ class ServerDatabase(Database):
         self.url = url
         self._kept = kept
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
-        # A child must not close its parent's connections: the server would end them.
-        self._engines = PerProcess(lambda: make_engine(url), left=never_collect)
+        # A child must not say good-bye on its parent's connections: the server would end them. What
+        # it inherited it never closes; should Python collect them, neither driver says it.
+        self._engines = PerProcess(lambda: make_engine(url))
         self._engines.close_with(self, _close_connections)
         self._is_ready = False
 

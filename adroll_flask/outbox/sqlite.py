@@ -7,6 +7,7 @@ file as it is.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from adroll_flask.forks import PerProcess, at_fork, never_collect
+from adroll_flask.forks import PerProcess, at_fork
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
@@ -113,6 +114,17 @@ class _OfProcess:
             old.close()
 
 
+def _never_collect(inherited: _OfProcess) -> None:
+    """Let *inherited* never be collected in this process: that would close its connection.
+
+    SQLite forbids a child to use an inherited connection, and even to close it
+    (https://sqlite.org/howtocorrupt.html, 2.6). Closed amid a write of the parent's, without WAL,
+    it removes the parent's journal, and the parent's commit fails. Only CPython counts references;
+    msgspec runs on no other.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
 class SqliteDatabase(schema.Database):
     """The outbox's database in a SQLite file.
 
@@ -130,9 +142,7 @@ class SqliteDatabase(schema.Database):
         self._kept = kept
         self._clock = clock
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        # SQLite forbids a child to use an inherited connection, and even to close it
-        # (https://sqlite.org/howtocorrupt.html, 2.6).
-        self._processes = PerProcess(_OfProcess, left=never_collect)
+        self._processes = PerProcess(_OfProcess, left=_never_collect)
         self._processes.close_with(self, _OfProcess.close_connection)
         self._is_orphan = False
         #: The variant of the last error that was logged since the file was opened.

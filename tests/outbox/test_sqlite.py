@@ -1,5 +1,7 @@
 """SQLite's own troubles: locked, deleted, corrupt, read-only, full, forked."""
 
+import ctypes
+import gc
 import logging
 import os
 import shutil
@@ -280,6 +282,31 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch:
             thread.join()
 
     assert deliver(outbox) == [*(f"child {n:02}" for n in range(20)), "parent"]
+
+
+@forks_amid_threads
+def test_a_child_does_not_close_what_its_parent_had_open(
+    sqlite: Bench, outbox: Outbox, monkeypatch: Patch
+) -> None:
+    """uWSGI forks past Python, so that it is not closed before. SQLite forbids the child to."""
+
+    def fork() -> int:
+        child: int = ctypes.PyDLL(None).fork()
+        if child == 0:
+            ctypes.pythonapi.PyOS_AfterFork_Child()
+        return child
+
+    def has_it() -> bool:
+        with pytest.raises(OutboxFailed, match="forked while its database was in use"):
+            outbox.queue.claim(EID)
+        gc.collect()
+        return str(sqlite.path) in open_files().values()
+
+    outbox.put(sqlite.event("1"))
+    assert outbox.queue.waiting() == 1
+    monkeypatch.setattr(os, "fork", fork)
+    assert in_a_child(has_it)
+    assert deliver(outbox) == ["1"]
 
 
 @forks_amid_threads
