@@ -26,7 +26,7 @@ class SandboxJournal:
         self._lines = 0
         # Raw events hold visitors' data.
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
-        head = os.pread(self._file.fileno(), len(_HEAD), 0).decode(errors="replace")
+        head = bytes(self._file.buffer.read(len(_HEAD))).decode(errors="replace")
         if not _HEAD.startswith(head):  # a kill may have cut it off
             self._file.close()
             raise FileExistsError(f"{path} is not a file of the sandbox")

@@ -82,6 +82,9 @@ assert app.extensions["adroll"].flush(20.0) == 0
 from adroll_flask.cli.commands import commands
 found = app.test_cli_runner().invoke(commands, ["outbox"])
 assert found.exit_code == 0, found.output
+
+from adroll_flask.sandbox.app import create_app as create_sandbox
+create_sandbox(state_file=os.path.join(folder, "state.jsonl"))
 assert not MODULES & set(sys.modules), MODULES & set(sys.modules)
 print("all of it without", ", ".join(sorted(MODULES)))
 """
