@@ -7,6 +7,7 @@ stays in the outbox.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -116,6 +117,8 @@ class DeliveryThread:
             return
         if process.stop.is_set() or not forks.may_start_threads():
             return  # the outbox keeps the events
+        if process.newest is None:
+            self._register_with_multiprocessing()
         process.made_at = time.monotonic()
         # A reference that calls back is cleared before anything of a dropped app is closed. From
         # Python 3.14 on any other is cleared after that, and the thread would go on with it.
@@ -134,6 +137,15 @@ class DeliveryThread:
             process.made_at = float("-inf")
             process.newest = None
             self._tell_that_it_cannot_start("no_thread", error)
+
+    def _register_with_multiprocessing(self) -> None:
+        # A child that multiprocessing has forked ends without its exit functions, from Python 3.13
+        # on without those of its parent: what it sends at that moment would be sent again.
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            finalize = getattr(sys.modules.get("multiprocessing.util"), "Finalize", None)
+            if finalize is not None:
+                finalize(None, forks.weakly(self._at_exit), exitpriority=0)
 
     def _tell_that_it_cannot_start(self, reason: str, error: Exception) -> None:
         self._counters.add("delivery_error", reason)

@@ -465,6 +465,44 @@ def test_an_exit_amid_a_request(tmp_path: Path) -> None:
     assert shop.counters.get("event_unsure", "lapsed") == 1
 
 
+@pytest.mark.parametrize(("hook", "state"), [("stays", "delivered"), ("goes", "sending")])
+def test_a_child_of_multiprocessing_ends_after_its_request(
+    tmp_path: Path, hook: str, state: str
+) -> None:
+    program = """
+    import multiprocessing.util, sys, threading, time
+    from pathlib import Path
+    from tests.support.delivery_kit import OK, AdRoll, Shop
+
+    has_begun, has_worked = threading.Event(), threading.Event()
+
+    def slow(orders, dry):
+        has_begun.set()
+        has_worked.wait()
+        time.sleep(0.3)
+        return OK
+
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = shop.thread()
+    shop.outbox.database.create_tables()
+
+    def work():
+        if sys.argv[2] == "goes":
+            del multiprocessing.util.Finalize
+        shop.report("o001")
+        thread.nudge()
+        has_begun.wait()
+        has_worked.set()
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    """
+    script(program, tmp_path, hook)
+    assert Shop(tmp_path).states() == {"o001": state}
+
+
 def script(text: str, folder: Path, *arguments: str) -> str:
     """Run a program with the kit at hand; returns its output."""
     done = subprocess.run(
