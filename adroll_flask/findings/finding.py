@@ -7,12 +7,14 @@ happened, what to do and who; ``words.toml`` what came of a list of paid orders.
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import help_for
@@ -111,6 +113,9 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
     about: dict[str, Any] = {part: words.pop(part) for part in _ABOUT if part in words}
     events = about.get("events", 0)
     words["number"] = f"{events:,}"
+    # A path in a command is copied with it, and may have spaces.
+    paths = {name: word for name, word in words.items() if isinstance(word, Path)}
+    quoted = words | {name: shlex.quote(str(path)) for name, path in paths.items()}
     table_texts = SHARED | entry
     for part in ("sentence", "todo", "who", "command", "page"):
         text = entry.get(part, "")
@@ -118,7 +123,8 @@ def finding_of(name: str, subject: str = "", /, **words: Any) -> Finding:
         # a brace in them is a brace.
         for _ in range(3):
             text = _filled_in(text, {key: table_texts[key] for key in table_texts.keys() - words})
-        about[part] = _filled_in(agreeing(text, events), words)
+        own = quoted if part in ("todo", "command") else words
+        about[part] = _filled_in(agreeing(text, events), own)
     if about["todo"] and not about["who"]:
         about["who"] = "developer"
     about["is_cause"] = entry.get("is_cause", False)

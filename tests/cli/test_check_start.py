@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +251,21 @@ def test_root_is_told_of_a_folder_where_the_app_could_not_use_what_it_makes(
     told = visits.invoke(app, "check").output
     for key in ("ADROLL_JOURNAL_FOLDER", "ADROLL_OUTBOX_URL"):
         assert (f"WARNING {key}: {tmp_path} is root's: its group" in told) == is_told
+
+
+def test_a_command_that_is_advised_may_be_copied_whatever_the_folder_is_called(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    folder, access = tmp_path / "my shop's" / "instance", os.access
+    folder.mkdir(parents=True)
+    app = Flask("shop", instance_path=str(folder))
+    AdRoll(app)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    told = visits.invoke(app, "check").output
+    assert f"{folder} may not be written by this user" in told
+    commands = re.findall(r'sudo chown -R "\$\(id -un\)" (.+) \(a command', told)
+    assert len(commands) == 2
+    assert [shlex.split(command) for command in commands] == [[str(folder)]] * 2
 
 
 # -- databases -----------------------------------------------------------------------------
