@@ -71,9 +71,10 @@ class PerProcess(Generic[_T]):
         """
         weakref.finalize(owner, _close_own, self._made, close).atexit = False
 
-    def made(self) -> list[_T]:
-        """All that this process has: its own, and those that it inherited and keeps."""
-        return list(self._made.values())
+    def inherited(self) -> list[_T]:
+        """What the processes had that this one was forked from, without what *left* was given."""
+        own = os.getpid()
+        return [made for pid, made in list(self._made.items()) if pid != own]
 
 
 class made_once(cached_property[_T]):

@@ -107,22 +107,26 @@ class _OfProcess:
         #: Whether a text was met that is not UTF-8: a fault of the disk that SQLite overlooks.
         self.has_damaged_text = False
 
+    def open_connection(self, path: Path) -> sqlite3.Connection:
+        """A connection to the file at *path*, which Python never closes by itself.
+
+        SQLite forbids a forked child to use its parent's connection, and even to close it
+        (https://sqlite.org/howtocorrupt.html, 2.6), as Python does with what nobody refers to.
+        Closed amid a write of the parent's, without WAL, it removes the parent's journal, and the
+        parent's commit fails. Only CPython counts references; msgspec runs on no other.
+        """
+        self.connection = connection = sqlite3.connect(
+            path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        return connection
+
     def close_connection(self) -> None:
         old = self.connection
         self.connection = None
         if old is not None:
             old.close()
-
-
-def _never_collect(inherited: _OfProcess) -> None:
-    """Let *inherited* never be collected in this process: that would close its connection.
-
-    SQLite forbids a child to use an inherited connection, and even to close it
-    (https://sqlite.org/howtocorrupt.html, 2.6). Closed amid a write of the parent's, without WAL,
-    it removes the parent's journal, and the parent's commit fails. Only CPython counts references;
-    msgspec runs on no other.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(old))
 
 
 class SqliteDatabase(schema.Database):
@@ -142,13 +146,12 @@ class SqliteDatabase(schema.Database):
         self._kept = kept
         self._clock = clock
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        self._processes = PerProcess(_OfProcess, left=_never_collect)
+        self._processes = PerProcess(_OfProcess)
         self._processes.close_with(self, _OfProcess.close_connection)
-        self._is_orphan = False
         #: The variant of the last error that was logged since the file was opened.
         self._logged: str | None = None
         self._empty_at = float("-inf")
-        at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
+        at_fork(before=self._be_still, in_parent=self._go_on)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -273,13 +276,21 @@ class SqliteDatabase(schema.Database):
         return stat.st_ino, stat.st_dev
 
     def _open(self, process: _OfProcess) -> sqlite3.Connection:
-        if self._is_orphan:
+        # The child of a process that had the file open at the fork can never open it safely, nor
+        # can that one's children. Their events stay in the journal, which another process reads.
+        if any(other.connection is not None for other in self._processes.inherited()):
+            if self._logged != "forked":
+                self._logged = "forked"
+                logger.error(
+                    "forked while the outbox's database was in use; others deliver for it "
+                    "[forked-in-use]"
+                )
             raise OutboxFailed("unavailable", "forked while its database was in use")
         if self.path.exists():
             self._refuse_too_short()
         else:
             self._make(process)
-        process.connection = connection = self._connect(process)
+        connection = self._connect(process)
         process.inode = self._inode()
         self._logged = None
         return connection
@@ -293,9 +304,7 @@ class SqliteDatabase(schema.Database):
             raise self._foreign("no-database")
 
     def _connect(self, process: _OfProcess) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
-        )
+        connection = process.open_connection(self.path)
         if process.has_damaged_text:
             # Otherwise one damaged text would keep all events from being sent.
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
@@ -314,7 +323,7 @@ class SqliteDatabase(schema.Database):
                 whose_file.look_over(connection)
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
-            connection.close()
+            process.close_connection()
             raise
         return connection
 
@@ -455,19 +464,6 @@ class SqliteDatabase(schema.Database):
     def _go_on(self) -> None:
         with suppress(RuntimeError):  # before the fork, another thread did not give the lock back
             self._processes.own().lock.release()
-
-    def _begin_anew(self) -> None:
-        # If the parent had the file open at the fork, the child can never open it safely. The
-        # child's events stay in the journal, which another process reads.
-        inherited = self._processes.made()
-        if any(other.connection is not None for other in inherited):
-            self._is_orphan = True
-        if self._is_orphan:  # a child of an orphan is one too
-            logger.error(
-                "forked while the outbox's database was in use; others deliver for it "
-                "[forked-in-use]"
-            )
-        self._processes.own()
 
 
 # -- SQLite's own: log, tables, errors -----------------------------------------------------------

@@ -290,12 +290,6 @@ def test_a_child_does_not_close_what_its_parent_had_open(
 ) -> None:
     """uWSGI forks past Python, so that it is not closed before. SQLite forbids the child to."""
 
-    def fork() -> int:
-        child: int = ctypes.PyDLL(None).fork()
-        if child == 0:
-            ctypes.pythonapi.PyOS_AfterFork_Child()
-        return child
-
     def has_it() -> bool:
         with pytest.raises(OutboxFailed, match="forked while its database was in use"):
             outbox.queue.claim(EID)
@@ -304,7 +298,7 @@ def test_a_child_does_not_close_what_its_parent_had_open(
 
     outbox.put(sqlite.event("1"))
     assert outbox.queue.waiting() == 1
-    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(os, "fork", ctypes.PyDLL(None).fork)
     assert in_a_child(has_it)
     assert deliver(outbox) == ["1"]
 
