@@ -252,8 +252,8 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
     settings = runtime.settings
     folder = Path(runtime.folder).absolute()
     host = fleeting_host()
-    for of_group, key, place, problem in wrong_places(settings, folder):
-        if of_group:  # what cannot be written at all is among what is wrong now
+    for variant, key, place, problem in wrong_places(settings, folder):
+        if variant == "/group":  # what cannot be written at all is among what is wrong now
             yield finding_of("folder-not-writable/group", key, problem=problem, folder=place)
     for key, place in places(settings, folder):
         mount, kind = mount_of(place.resolve())

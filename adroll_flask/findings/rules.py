@@ -22,7 +22,7 @@ from typing import Any, Final
 from adroll_flask.accounts import Account
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.outbox import clocks, model, schema
-from adroll_flask.outbox.location import wrong_places
+from adroll_flask.outbox.location import is_read_only, wrong_places
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.too_few import sentence_of
@@ -229,6 +229,8 @@ def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | Configuration
     words: dict[str, Any] = {"why": f" ({cause})" if cause else ""}
     if isinstance(place, Path):
         words |= {"what": f"the file {place}", "place": place, "folder": place.parent}
+        if problem.reason == "read_only" and is_read_only(place.parent):
+            name += "_disk"
         return finding_of(name, **words)
     words["what"] = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
     # The table says what to do about a file, and apart from that what to do about a server.
@@ -333,8 +335,8 @@ def _unwritable(moment: Moment) -> Iterator[Finding]:
     """
     folder = Path(moment.runtime.folder).absolute()
     for variant, key, place, problem in wrong_places(moment.settings, folder):
-        if not variant:  # the other variant is a hint for who starts the site as root
-            name = f"folder-not-writable/{key}"
+        if variant != "/group":  # a hint for who starts the site as root
+            name = f"folder-not-writable{variant or f'/{key}'}"
             yield finding_of(name, key, key=key, problem=problem, folder=place)
 
 

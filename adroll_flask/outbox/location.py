@@ -27,6 +27,7 @@ FILE: Final = "adroll-outbox.sqlite"
 #: The error of an address at which no outbox can be.
 wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
+_READ_ONLY: Final = "is on a file system that is mounted read-only"
 _A_GROUP_S: Final = "is root's: its group, which may write there, cannot use what root makes in it"
 #: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
 MOUNTS: Final = "/proc/self/mountinfo"
@@ -66,8 +67,8 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
 def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, Path, str]]:
     """Places where events cannot be kept, or perhaps not for long.
 
-    Each is the variant of the finding (``""``, ``"/group"``), the setting of the place, the path
-    that is there, and what is wrong with it.
+    Each is the variant of the finding (``""``, ``"/read-only"``, ``"/group"``), the setting of the
+    place, the path that is there, and what is wrong with it.
 
     :param folder: the instance folder.
     """
@@ -81,7 +82,7 @@ def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, P
         is_a_group_s = about.st_gid != 0 and about.st_mode & stat.S_IWGRP
         is_shared = about.st_uid == 0 and is_a_group_s
         if problem := _unwritable(path, there):
-            yield "", key, there, problem
+            yield "/read-only" if is_read_only(there) else "", key, there, problem
         elif is_root and is_shared:
             yield "/group", key, nearest, f"{nearest} {_A_GROUP_S}"
 
@@ -96,14 +97,27 @@ def _unwritable(path: Path, there: Path) -> str:
     if there != path:
         if not there.is_dir():
             return f"{path} cannot be made: {there} is not a folder"
-        return "" if _may_write(there) else f"{path} cannot be made: {there} {_NOT_OURS}"
+        return "" if _may_write(there) else f"{path} cannot be made: {_refusal(there)}"
     if path.is_dir():
         beside = list(path.iterdir()) if _may_write(path) else []
     else:
         # SQLite makes files beside its own (https://sqlite.org/tempfiles.html).
         beside = [path.parent, *path.parent.glob(f"{path.name}-*")]
     wrong = next((place for place in (path, *beside) if not _may_write(place)), None)
-    return f"{wrong} {_NOT_OURS}" if wrong else ""
+    return _refusal(wrong) if wrong else ""
+
+
+def _refusal(place: Path) -> str:
+    return f"{place} {_READ_ONLY if is_read_only(place) else _NOT_OURS}"
+
+
+def is_read_only(place: Path) -> bool:
+    """Whether nobody may write there, whoever *place* belongs to."""
+    if not hasattr(os, "statvfs"):  # Windows
+        return False
+    with suppress(OSError):  # a link to what is missing
+        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    return False
 
 
 def places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -141,7 +155,7 @@ def is_network(kind: str) -> bool:
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start where events cannot be kept, or may not be for long."""
     for variant, key, _, problem in wrong_places(settings, folder):
-        log = logger.warning if variant else logger.error
+        log = logger.warning if variant == "/group" else logger.error
         log("AdRoll cannot keep all events: %s: %s [folder-not-writable]", key, problem)
 
 

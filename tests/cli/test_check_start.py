@@ -20,6 +20,7 @@ from adroll_flask.sandbox import local_only
 from adroll_flask.settings import PLATFORMS, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import PATIENCE, visits
+from tests.support.disks import make_read_only, small_disk
 from tests.support.pages import SHOP, started
 
 WRONG: dict[str, Any] = {
@@ -226,6 +227,23 @@ def test_a_file_that_root_left_is_told_at_the_start(
     monkeypatch.setattr(os, "access", lambda path, mode: path != place and access(path, mode))
     AdRoll(Flask("shop", instance_path=str(tmp_path)))
     assert f"{place} may not be written by this user" in caplog.text
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_read_only_file_system_is_called_so(tmp_path: Path, caplog: Caplog, is_new: bool) -> None:
+    """To give its folder to another user would help nobody."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        folder = str(disk / "shop")
+        if not is_new:
+            AdRoll(before := Flask("shop", instance_path=folder))
+            visits.invoke(before, "outbox", "create-table")
+            before.extensions["adroll"].outbox.close()
+        make_read_only(disk)
+        AdRoll(app := Flask("shop", instance_path=folder))
+        assert "is on a file system that is mounted read-only" in caplog.text
+        told = visits.invoke(app, "check", code=1).output
+        assert f"findmnt -T {disk}" in told
+        assert "chown" not in told
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root")
