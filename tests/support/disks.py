@@ -12,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import eventually
+
 #: From ext4's ioctls: stop as by a power cut, the journal not flushed either.
 _EXT4_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 
 
-def _run(*command: str | Path) -> None:
-    """Run *command*, or skip the test where that is not possible."""
+def _run(*command: str | Path) -> str:
+    """What *command* writes; the test is skipped where it cannot run."""
     if sys.platform != "linux" or os.geteuid() != 0 or shutil.which(str(command[0])) is None:
         pytest.skip("needs root, Linux and mount")
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{command[0]}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -63,6 +66,8 @@ class PowerCut:
     def on(self) -> Iterator[Path]:
         with _mounted(self._mount, "-o", "loop", self._image):
             yield self._mount
+        # Else the disk may be mounted anew before the kernel has let it go: still without power.
+        eventually(lambda: not _run("losetup", "--associated", self._image))
 
     def cut(self) -> None:
         disk = os.open(self._mount, os.O_RDONLY)
