@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -261,25 +261,8 @@ def cancel(order: str) -> None:
 def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     reporter = current_runtime().reporter
     lookups = current_runtime().outbox.lookups
-    try:
-        accounts = (*reporter.settings.accounts, "")
-        for spelling in spellings(order):
-            possible = {reporter.order_key(spelling, host) for host in accounts}
-            # It may be held as a dry run, of a page that ADROLL_HOSTS does not list.
-            possible |= {key._replace(dry_run=True) for key in possible}
-            if rows := lookups.of_orders([*possible]):
-                break
-    except EventError as problem:
-        raise Refusal(str(problem), slug="decision-refused") from None
-    may_change = ("held",) if kind == "release" else ("held", "waiting")
-    # Of several events, those that can still be changed are meant, and those that are no dry runs.
-    keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
-    keys = [key for key in keys if not key.dry_run] or keys
-    if len(keys) != 1:  # the order id may be a slip
-        why = "several accounts have this order" if keys else "no such order is held here"
-        why = f"{why}, so nothing was done; flask adroll outbox find {order}"
-        raise Refusal(f"{why} says what is known of it", slug="decision-refused")
-    key = keys[0]
+    rows = _rows_of_order(order)
+    key = _meant_key(kind, order, rows)
     receipt = reporter.decide(kind, order, {}, key=key)
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
@@ -289,6 +272,36 @@ def _decide_by_hand(kind: Literal["release", "cancel"], order: str) -> None:
     if is_too_late:
         click.echo(f"{order} is {row.state}: too late to {kind} it", err=True)
     _show_life(order, failed=is_too_late)
+
+
+def _rows_of_order(order: str) -> Mapping[model.OrderKey, model.Row]:
+    """The rows of *order*, of all accounts; by the first of its spellings that has any."""
+    reporter = current_runtime().reporter
+    lookups = current_runtime().outbox.lookups
+    accounts = (*reporter.settings.accounts, "")
+    try:
+        for spelling in spellings(order):
+            possible = {reporter.order_key(spelling, host) for host in accounts}
+            # It may be held as a dry run, of a page that ADROLL_HOSTS does not list.
+            possible |= {key._replace(dry_run=True) for key in possible}
+            rows = lookups.of_orders([*possible])
+            if rows:
+                return rows
+    except EventError as problem:
+        raise Refusal(str(problem), slug="decision-refused") from None
+    return {}
+
+
+def _meant_key(kind: str, order: str, rows: Mapping[model.OrderKey, model.Row]) -> model.OrderKey:
+    """The key of the one row that is meant: one that can still be changed, and is no dry run."""
+    may_change = ("held",) if kind == "release" else ("held", "waiting")
+    keys = [key for key, row in rows.items() if row.state in may_change] or [*rows]
+    keys = [key for key in keys if not key.dry_run] or keys
+    if len(keys) != 1:  # the order id may be a slip
+        why = "several accounts have this order" if keys else "no such order is held here"
+        why = f"{why}, so nothing was done; flask adroll outbox find {order}"
+        raise Refusal(f"{why} says what is known of it", slug="decision-refused")
+    return keys[0]
 
 
 # -- changing -------------------------------------------------------------------------------

@@ -161,17 +161,23 @@ class SqliteDatabase(schema.Database):
         except OSError:  # the file may be there; its opening below raises what is wrong
             is_missing = False
         if is_missing:
-            # An empty database in memory answers. This process's lock is needed all the same, since
-            # a fork waits for it. SQLite itself has locks for the whole process. If a thread of the
-            # parent had one of them during a fork, the child would wait for it for ever.
-            with (
-                self._alone_in_process(),
-                closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,
-            ):
-                schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
-                nothing.execute("DELETE FROM adroll_meta")  # it has no id and no version, either
-                return self._in_transaction(nothing, function, "BEGIN")
+            return self._read_nothing(function)
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
+
+    def _read_nothing(self, function: Callable[[Tx], T]) -> T:
+        """What *function* reads of an empty database, which is in memory.
+
+        This process's lock is needed all the same, since a fork waits for it. SQLite itself has
+        locks for the whole process. If a thread of the parent had one of them during a fork, the
+        child would wait for it for ever.
+        """
+        with (
+            self._alone_in_process(),
+            closing(sqlite3.connect(":memory:", isolation_level=None)) as nothing,
+        ):
+            schema.make(_SqliteTx(nothing, 0.0).rows, "sqlite")
+            nothing.execute("DELETE FROM adroll_meta")  # it has no id and no version, either
+            return self._in_transaction(nothing, function, "BEGIN")
 
     def write(self, function: Callable[[Tx], T], /) -> T:
         return self._work(lambda connection: self._in_transaction(connection, function, _WRITE))
@@ -197,32 +203,19 @@ class SqliteDatabase(schema.Database):
         it tries once more, if :meth:`_recover` says that this may help.
         """
         until = time.monotonic() + PATIENCE
-        has_recovered = False
+        may_recover = True
         while True:
             with self._alone_in_process() as process:
                 try:
-                    connection = process.connection
-                    inode = self._inode()
-                    if connection is None or inode is None or inode != process.inode:
-                        process.close_connection()
-                        connection = self._open(process)
-                    return function(connection)
+                    return function(self._current_connection(process))
                 except sqlite3.Error as exc:
                     reason = reason_of_sqlite(exc)
                     # SQLite itself waits only shortly, and for journal_mode = WAL not at all.
-                    may_wait = reason == "locked" and time.monotonic() <= until
-                    if not may_wait:
-                        if str(exc).startswith("Could not decode to UTF-8"):
-                            process.has_damaged_text = True
-                            logger.critical(
-                                "AdRoll: a text in the outbox's database is damaged, as by a "
-                                "faulty disk: %s; it is read as far as it can be "
-                                "[outbox-text-damaged]",
-                                self.path,
-                            )
-                        if has_recovered or not self._recover(reason, process):
+                    if reason != "locked" or time.monotonic() > until:
+                        self._tell_of_damaged_text(exc, process)
+                        if not may_recover or not self._recover(reason, process):
                             raise self._failure(exc) from exc
-                        has_recovered = True
+                        may_recover = False
                         process.close_connection()
                 except (UnicodeError, OverflowError) as exc:
                     # A value that no statement can hold, such as a lone surrogate.
@@ -231,6 +224,25 @@ class SqliteDatabase(schema.Database):
                     denied = isinstance(exc, PermissionError)
                     raise OutboxFailed("read_only" if denied else "unavailable") from exc
             time.sleep(_BETWEEN)
+
+    def _current_connection(self, process: _OfProcess) -> sqlite3.Connection:
+        """The connection that is open, or a new one where the file was replaced or removed."""
+        connection = process.connection
+        inode = self._inode()
+        if connection is not None and inode is not None and inode == process.inode:
+            return connection
+        process.close_connection()
+        return self._open(process)
+
+    def _tell_of_damaged_text(self, problem: sqlite3.Error, process: _OfProcess) -> None:
+        """Log a text that is not UTF-8, and let the next connection read it as far as it can."""
+        if str(problem).startswith("Could not decode to UTF-8"):
+            process.has_damaged_text = True
+            logger.critical(
+                "AdRoll: a text in the outbox's database is damaged, as by a faulty disk: %s; it "
+                "is read as far as it can be [outbox-text-damaged]",
+                self.path,
+            )
 
     @contextmanager
     def _alone_in_process(self) -> Iterator[_OfProcess]:
