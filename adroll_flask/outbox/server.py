@@ -51,6 +51,8 @@ _SESSION: Final = (
 )
 _TRIES: Final = 4
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
+#: What a node of a Galera cluster answers that has lost the others.
+_LEFT_CLUSTER: Final = 1047
 #: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
 _REASONS: Final = {
     # Also what took too long: 1969, 3024 and 57014.
@@ -60,7 +62,10 @@ _REASONS: Final = {
     # Also what this user may not do: 1044, 1142, 1143 and 42501.
     "read_only": ({1044, 1142, 1143, 1290, 1792, 1836}, ("25006", "42501")),
     # From 2000 on: of the driver itself, which has lost the server.
-    "unavailable": ({1040, 1045, 1053, 1203, 1226, *range(2000, 2100)}, ("08", "53", "57")),
+    "unavailable": (
+        {1040, 1045, 1053, 1203, 1226, _LEFT_CLUSTER, *range(2000, 2100)},
+        ("08", "53", "57"),
+    ),
 }
 
 
@@ -164,12 +169,15 @@ class ServerDatabase(Database):
         reason = reason_of_server(exc)
         # The database gave up this transaction in favour of another.
         collided = number in _MYSQL_COLLISIONS or (not number and state in ("40001", "40P01"))
+        # After a failover a connection to the former primary may go on, and only read. A new one
+        # may lead to another node.
+        is_of_former_primary = reason == "read_only" or number == _LEFT_CLUSTER
+        needs_a_new_connection = _has_lost_its_connection(exc) or is_of_former_primary
         if tries < _TRIES and collided:
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
         elif tries == 1 and (number == 1146 or state == "42P01"):  # there is no such table
             self.create_tables()
-        elif tries == 1 and (_has_lost_its_connection(exc) or reason == "read_only"):
-            # After a failover a connection to the former primary may go on, and only read.
+        elif tries == 1 and needs_a_new_connection:
             self.close()
         else:
             words = type(original).__name__ if reason == "data" else self._words(original)

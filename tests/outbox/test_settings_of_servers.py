@@ -181,3 +181,20 @@ def test_a_server_that_only_read_is_written_once_it_may_be(
         bench.execute(f"ALTER ROLE {user} SET default_transaction_read_only = off")
         assert deliver(outbox) == ["1"]
         outbox.close()
+
+
+def test_a_node_that_has_left_its_cluster_is_not_asked_again(
+    make_bench: Callable[[str], Bench],
+) -> None:
+    """Behind a balancer of Galera's nodes a new connection leads to one that is well."""
+    bench = make_bench("mariadb")
+    outbox = bench.open()
+    bench.insert(outbox, "1")
+    [(newest,)] = bench.execute("SELECT max(id) FROM information_schema.processlist")
+    bench.execute(
+        "CREATE TRIGGER has_left BEFORE INSERT ON adroll_event FOR EACH ROW"
+        f" IF connection_id() <= {newest} THEN SIGNAL SQLSTATE '08S01' SET mysql_errno = 1047,"
+        " message_text = 'WSREP has not yet prepared node for application use'; END IF"
+    )
+    outbox.put(bench.event("2"))
+    assert deliver(outbox) == ["1", "2"]
