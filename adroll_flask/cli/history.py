@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 
 import click
 
+from adroll_flask.amounts import added
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
 from adroll_flask.findings.finding import row_of, summary
@@ -69,7 +70,7 @@ def _sums(rows: Sequence[HistorySum]) -> dict[str, Any]:
     delays = sums.delays_of(rows)
     return {
         "events": sum(row.events for row in rows),
-        "value": f"{sum(row.value for row in rows):f}",
+        "value": f"{added(row.value for row in rows):f}",
         "median_seconds": sums.within(delays, 0.5),
         "p95_seconds": sums.within(delays, 0.95),
         "delays": delays,

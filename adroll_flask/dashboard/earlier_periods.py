@@ -14,6 +14,7 @@ from decimal import Decimal
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.findings.sums import worth_of
 from adroll_flask.outbox.model import HistorySum
 from adroll_flask.plurals import counted
@@ -150,7 +151,7 @@ def _summed(rows: Iterable[HistorySum], span: Span) -> tuple[int, dict[str, Deci
 
 def _change(now: Any, before: Any) -> float | None:
     """By what share *now* is more than *before*."""
-    return float(now / before - 1) if before else None
+    return float(EXACT.divide(EXACT.subtract(now, before), before)) if before else None
 
 
 # -- what is usual ---------------------------------------------------------------------------------

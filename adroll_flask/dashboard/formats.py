@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.findings import sums
 from adroll_flask.redaction import csv_safe
 
@@ -51,8 +52,8 @@ def percent(share: float | None) -> str:
 
 def money(value: Decimal, currency: str) -> str:
     """An amount with its currency's decimals; large ones without the fraction."""
-    if abs(value) >= 100_000:
-        return f"{value:,.0f} {currency}".rstrip()
+    if value.copy_abs() >= 100_000:
+        return f"{EXACT.to_integral_value(value):,f} {currency}".rstrip()
     return sums.amount_text(value, currency)
 
 

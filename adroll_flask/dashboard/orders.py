@@ -11,6 +11,7 @@ from typing import Any, Final
 from flask import abort
 from werkzeug.wrappers import Response
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.events.names import IDENTIFIERS
 from adroll_flask.findings.finding import in_words, meaning, row_of, summary, texts, why_of
@@ -283,7 +284,8 @@ def _compared(visit: Visit, comparison: Reconciliation) -> Data | Response:
             lines = [("differing", "")] if order.reported else []
             lines += [status_and_reason(order)] if order.status != "delivered" else []
             for line in lines:
-                worth[line][order.currency] += read_amount(order.value) or 0
+                amount = read_amount(order.value) or Decimal()
+                worth[line][order.currency] = EXACT.add(worth[line][order.currency], amount)
             if not order.is_rest:
                 continue
             rest_count += 1

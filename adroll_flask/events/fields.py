@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from functools import partial
 from typing import Annotated, Any
 
 from iso4217 import raw_table
 from msgspec import Meta
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.errors import EventError, let_through
 from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.identifiers import MAX_TEXT, accept_label, kind
@@ -148,10 +149,8 @@ DECIMALS: Mapping[str, int] = {
 }
 #: One of each currency's smallest unit.
 _UNITS: Mapping[str | None, Decimal] = {
-    code: Decimal(1).scaleb(-decimals) for code, decimals in DECIMALS.items()
+    code: Decimal(1).scaleb(-decimals, EXACT) for code, decimals in DECIMALS.items()
 }
-#: Our own context: the app's precision and traps do not change an amount.
-_CONTEXT = Context(prec=40, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
 _AMOUNT = re.compile(
     r"[+-]?((?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:e[+-]?[0-9]{1,3})?|s?nan|inf(?:inity)?)\Z",
     re.IGNORECASE,
@@ -225,12 +224,12 @@ def rounded(amount: Decimal, currency: str | None) -> Decimal:
     if unit is None:
         exponent = amount.as_tuple().exponent
         decimals = -exponent if isinstance(exponent, int) else 0
-        unit = Decimal(1).scaleb(-min(max(decimals, 0), MOST_DECIMALS))
+        unit = Decimal(1).scaleb(-min(max(decimals, 0), MOST_DECIMALS), EXACT)
     elif amount.same_quantum(unit):
         return amount
-    nearest = amount.quantize(unit, ROUND_HALF_UP, _CONTEXT)
+    nearest = amount.quantize(unit, ROUND_HALF_UP, EXACT)
     # It has to be below the limit still: it is checked again when it is read.
-    return nearest if nearest < LIMIT else amount.quantize(unit, ROUND_DOWN, _CONTEXT)
+    return nearest if nearest < LIMIT else amount.quantize(unit, ROUND_DOWN, EXACT)
 
 
 # -- the caller's own data -----------------------------------------------------------------

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adroll_flask.accounts import Account
+from adroll_flask.amounts import added
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.outbox import clocks, model, schema
 from adroll_flask.outbox.location import is_read_only, wrong_places
@@ -210,9 +211,9 @@ def open_findings(moment: Moment, trouble: AdRollError | None = None) -> list[Fi
 
 
 def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
-    money = sum((value for _, value in finding.values), Decimal())
+    money = added(value for _, value in finding.values)
     severity = SEVERITIES.index(finding.severity)
-    return severity, not finding.is_cause, -money, -finding.events
+    return severity, not finding.is_cause, money.copy_negate(), -finding.events
 
 
 def outbox_trouble(runtime: Runtime, problem: model.OutboxFailed | ConfigurationError) -> Finding:

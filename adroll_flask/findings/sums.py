@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any, TypeAlias, TypeVar
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.events.fields import DECIMALS
 from adroll_flask.outbox.history import amount_of, as_decimal
 from adroll_flask.outbox.model import HistorySum, Row
@@ -32,9 +33,9 @@ def worth_of(rows: Iterable[HistorySum]) -> Values:
     sums: dict[str, Decimal] = {}
     events: Counter[str] = Counter()
     for row in rows:
-        sums[row.currency] = sums.get(row.currency, Decimal()) + row.value
+        sums[row.currency] = EXACT.add(sums.get(row.currency, Decimal()), row.value)
         events[row.currency] += row.events
-    currencies = sorted(sums, key=lambda currency: (-events[currency], -sums[currency]))
+    currencies = sorted(sums, key=lambda code: (-events[code], sums[code].copy_negate()))
     return tuple((currency, sums[currency]) for currency in currencies if sums[currency])
 
 

@@ -20,6 +20,7 @@ from operator import add as add_two
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.forks import each
 
 from . import model, schema
@@ -94,7 +95,7 @@ def amount_of(digest: str | None) -> tuple[int, str]:
 
 def as_decimal(value: int) -> Decimal:
     """A sum of the history in the currency's major unit."""
-    return Decimal(value) / UNITS
+    return EXACT.divide(value, UNITS)
 
 
 def add(tx: Tx, entries: Iterable[Counted]) -> None:

@@ -189,10 +189,10 @@ def _less(digest: str, changes: Mapping[str, Any]) -> str:
     value, new_currency = history.amount_of(new)
     if new_currency != currency or not 0 <= value < before:
         return ""
-    refund = history.as_decimal(before - value)
+    refund = before - value
     # Some currencies have three decimals.
-    decimals = 2 if refund == round(refund, 2) else 3
-    return f"{refund:.{decimals}f} {currency}"
+    decimals = 2 if refund % (history.UNITS // 100) == 0 else 3
+    return f"{history.as_decimal(refund):.{decimals}f} {currency}"
 
 
 def take_verdict(tx: Tx, id: str) -> model.Verdict | None:

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Final
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.errors import AdRollError
 
 #: The only column of a list of JSON lines. In a CSV file of rejected JSON lines it is the last one.
@@ -238,5 +239,5 @@ def read_amount(text: str) -> Decimal | None:
     else:
         digits = digits.replace(",", "")
     with suppress(InvalidOperation):
-        return Decimal(digits)
+        return EXACT.create_decimal(digits)
     return None

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.dedupe_key import kept_key
 from adroll_flask.logs import Logger, get_logger
@@ -264,4 +265,4 @@ class PaidOrders:
 def _add(groups: _Groups, group: tuple[str, str, str], order: Order) -> None:
     """Count *order* in *group*, with its money."""
     number, value = groups.get(group, (0, Decimal()))
-    groups[group] = number + 1, value + (read_amount(order.value) or 0)
+    groups[group] = number + 1, EXACT.add(value, read_amount(order.value) or Decimal())

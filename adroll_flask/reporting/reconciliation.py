@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import islice, product
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from adroll_flask.amounts import EXACT
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.fields import LIMIT, rounded
 from adroll_flask.forks import StillAtForks
@@ -315,6 +316,7 @@ def _is_same(order: Order, kept: Row) -> bool:
     reported = read_amount(amount)
     if ours is None or reported is None:
         return ours is None
-    remaining = reported - (read_amount(kept.refund.partition(" ")[0]) or 0)
+    refund = read_amount(kept.refund.partition(" ")[0]) or Decimal()
+    remaining = EXACT.subtract(reported, refund)
     # The reported value was rounded.
-    return abs(ours) < LIMIT and rounded(ours, currency) in (reported, remaining)
+    return ours.copy_abs() < LIMIT and rounded(ours, currency) in (reported, remaining)

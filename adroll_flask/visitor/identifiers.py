@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from math import isfinite
 from socket import AF_INET, inet_pton
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -264,7 +265,7 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
         return str.__str__(value)
     if isinstance(value, UUID):
         return str(value)
-    if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
+    if any_number and _is_finite(value):
         # From 2**53 on a float stands for several whole numbers.
         is_whole = -(2**53) < value < 2**53 and int(value) == value
         return str(int(value)) if is_whole else str(value)
@@ -274,6 +275,12 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
         raise EventError(field, f"{takes}; it got {kind(value)}")
     # A longer number is over the bound as a text, which Python makes slowly or refuses to make.
     return str(number) if number.bit_length() < 4 * MAX_TEXT else "-" * (MAX_TEXT + 1)
+
+
+def _is_finite(value: Any) -> TypeGuard[float | Decimal]:
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    return isinstance(value, float) and isfinite(value)
 
 
 def whole_number(value: Any) -> int | None:

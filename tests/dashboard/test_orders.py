@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from decimal import ROUND_DOWN, FloatOperation, Inexact, localcontext
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -218,6 +219,32 @@ def test_a_refund_is_shown_where_people_look(any_shop: DashboardShop) -> None:
     assert "2 were refunded after the delivery; AdRoll keeps them" in text
     assert "another value" not in text
     assert "79.80 EUR" in invoke(any_shop.app, "history").output
+
+
+@pytest.mark.parametrize("is_trapped", [False, True], ids=["rounds", "raises"])
+def test_a_shops_own_decimal_context_changes_no_figure(
+    shop: DashboardShop, is_trapped: bool
+) -> None:
+    with localcontext(prec=4, rounding=ROUND_DOWN) as own:
+        own.traps[Inexact] = is_trapped
+        own.traps[FloatOperation] = is_trapped
+        shop.report("1001", value="12345.67", user_id=7.0)
+        shop.report("1002", value="99999.99")
+        shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+        with shop.app.app_context():
+            release_conversion("1001", value="0.33")
+        shop.take_in()
+        found = shop.json()
+        assert found["way"][-1]["values"] == [["EUR", "112345.66"]]
+        assert found["refunded"]["values"] == [["EUR", "12345.34"]]
+        assert "112,346 EUR" in shop.html()
+        assert "112,345.66 EUR" in invoke(shop.app, "history", code=0).output
+        text = shop.upload("order,total,currency\n1001,0.33,EUR\n1002,99999.99,EUR\n").text
+        assert "2 of 2 paid orders reached AdRoll" in text
+        assert "another value" not in text
+        missing = "order,total,currency\n1003,77777.77,EUR\n1004,33333.32,EUR\n1005,1-2,EUR\n"
+        assert "111,111 EUR" in shop.upload(missing).text
+        assert "user id" in find(shop, "1001")
 
 
 def test_orders_say_what_they_were_matched_by_and_are_chosen_by_it(

