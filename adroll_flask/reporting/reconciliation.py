@@ -281,7 +281,9 @@ class _Seen:
     def add(self, key: str) -> bool:
         """Whether *key* is new."""
         with self._still.lock:
-            return self._store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount > 0
+            before = self._store.total_changes
+            self._store.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))
+            return self._store.total_changes > before
 
     def __contains__(self, key: str) -> bool:
         with self._still.lock:

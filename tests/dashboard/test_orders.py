@@ -4,9 +4,11 @@ import csv
 import html
 import io
 import json
+import locale
 import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import ROUND_DOWN, FloatOperation, Inexact, localcontext
 from functools import partial
 from operator import methodcaller
@@ -19,6 +21,7 @@ from werkzeug.test import TestResponse
 from adroll_flask import cancel_conversion, release_conversion, report_event
 from adroll_flask.outbox import schema
 from tests.conftest import Caplog, Patch
+from tests.support import lacking, program
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 from tests.support.outbox_engines import Attempt
 from tests.support.visits import began_long_ago, invoke, visit
@@ -245,6 +248,30 @@ def test_a_shops_own_decimal_context_changes_no_figure(
         missing = "order,total,currency\n1003,77777.77,EUR\n1004,33333.32,EUR\n1005,1-2,EUR\n"
         assert "111,111 EUR" in shop.upload(missing).text
         assert "user id" in find(shop, "1001")
+
+
+@pytest.fixture
+def turkish(tmp_path: Path, monkeypatch: Patch) -> Iterator[None]:
+    """The process has the locale of a Turkish server, where "I" is no capital of "i"."""
+    made = tmp_path / "tr_TR.UTF-8"
+    command = [program("localedef", "libc-bin"), "-i", "tr_TR", "-f", "UTF-8", str(made)]
+    subprocess.run(command, check=False, capture_output=True)
+    if not made.is_dir():
+        lacking("no sources of locales: apt-get install locales")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    before = locale.setlocale(locale.LC_ALL)
+    locale.setlocale(locale.LC_ALL, made.name)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.mark.usefixtures("turkish")
+def test_a_turkish_servers_orders_are_counted_like_others(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.report("1002")
+    shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+    text = shop.upload("order,total\n1001,59.90\n1002,59.90\n").text
+    assert "2 of 2 paid orders reached AdRoll" in text
 
 
 def test_orders_say_what_they_were_matched_by_and_are_chosen_by_it(
