@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -96,4 +97,6 @@ def say_outcome(signal: NamedSignal, values: Mapping[str, Any]) -> None:
 
 
 def _say(*parts: str) -> None:
-    sys.stderr.write(f"AdRoll: {'; '.join(filter(None, parts))}\n")
+    # A service may have no standard error, a closed one, or one that nobody reads any more.
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"AdRoll: {'; '.join(filter(None, parts))}\n")

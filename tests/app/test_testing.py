@@ -1,8 +1,11 @@
 """The helpers that a site's own tests use."""
 
+import io
 import re
+import sys
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -17,7 +20,7 @@ from adroll_flask import (
 from adroll_flask.sandbox import running
 from adroll_flask.testing import Reported, reports
 from tests.app.conftest import forget
-from tests.conftest import AppMaker, Capsys
+from tests.conftest import AppMaker, Capsys, Patch
 from tests.support.visits import ORDER, at, report, visit
 
 
@@ -134,3 +137,15 @@ def test_each_report_is_a_line_without_personal_data(make_app: AppMaker, capsys:
         with visit(make_app(**config)):
             report_event("pageView")
         assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("stream", ["none", "closed", "unread"])
+def test_a_report_needs_no_standard_error(
+    stream: str, make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    unread = Mock(**{"write.side_effect": BrokenPipeError})
+    streams = {"none": None, "closed": closed, "unread": unread}
+    monkeypatch.setattr(sys, "stderr", streams[stream])
+    assert report(make_app(ADROLL_DEBUG=True, ADROLL_STRICT=False)).status == "queued"
