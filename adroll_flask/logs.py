@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from logging import Logger as Logger
+from typing import Any
 
-from .errors import help_for
+from .errors import help_for, let_through
 
 _NAME = re.compile(r" \[([a-z-]+)\]\Z")
 
@@ -31,25 +33,44 @@ class _Named(logging.Filter):
         return True
 
 
-_NAMED = _Named()
-
-
-class _NeverDisabled(logging.Logger):
-    """A logger that ``dictConfig`` and ``fileConfig`` do not disable.
+class _Ours(logging.Logger):
+    """A logger that ``dictConfig`` and ``fileConfig`` do not disable, and that raises nothing.
 
     By default they disable every logger that exists and that they do not name. Django calls
     ``dictConfig`` after it has imported us, and a refused token would leave no line. A level
     silences the logger.
+
+    A site's record factory or filter may ask for a request where there is none, as in a thread of
+    ours, and a handler may raise. That ends neither a report nor a delivery.
     """
 
     disabled = property(lambda _self: False, lambda _self, _value: None)
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        try:
+            return super().makeRecord(*args, **kwargs)
+        except Exception as problem:
+            let_through(problem)
+            name, level, path, line, text, arguments, exc_info, function, *_ = args
+            return logging.LogRecord(name, level, path, line, text, arguments, exc_info, function)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        try:
+            super().handle(record)
+        except Exception as problem:
+            let_through(problem)
+            with suppress(Exception):  # standard error may be closed
+                logging.Handler().handleError(record)
+
+
+_NAMED = _Named()
 
 
 def get_logger(name: str) -> Logger:
     """The logger *name*, whose records have ``adroll_event``."""
     logger = logging.getLogger(name)
     if type(logger) is Logger:
-        logger.__class__ = _NeverDisabled
+        logger.__class__ = _Ours
     logger.addFilter(_NAMED)  # which is added once, however often this is called
     return logger
 

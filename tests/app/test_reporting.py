@@ -1,14 +1,16 @@
 """From a view to the outbox: receipts, deduplication, what is kept of a bad event."""
 
+import io
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -55,6 +57,35 @@ def test_a_purchase_is_kept_with_all_that_is_known(app: Flask) -> None:
     assert event["identifiers"]["first_party_cookie"] == cookie.value
     assert "email" not in event["identifiers"]
     assert event["event_attributes"]["order_id"] == "1001"
+
+
+@pytest.mark.parametrize("part", ["handler", "filter", "factory", "streams"])
+def test_a_sites_logging_that_raises_costs_no_order(
+    part: str, make_app: AppMaker, stack: ExitStack, monkeypatch: Patch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("outside of a request")
+
+    stack.callback(logging.setLogRecordFactory, logging.getLogRecordFactory())
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    handler = logging.StreamHandler(io.StringIO())
+    stack.callback(logging.root.removeHandler, handler)
+    logging.root.addHandler(handler)
+    if part == "handler":
+        handler.emit = refuse  # type: ignore[method-assign]
+    elif part == "filter":
+        handler.addFilter(refuse)
+    elif part == "factory":
+        logging.setLogRecordFactory(refuse)
+    else:
+        handler.stream.close()
+        errors.close()
+    assert report(make_app(ADROLL_STRICT=False), email="no address").status == "queued"
+    if part == "factory":
+        assert "email left out" in handler.stream.getvalue()
+    elif part != "streams":
+        assert "outside of a request" in errors.getvalue()
 
 
 class Failing:
