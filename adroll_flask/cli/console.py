@@ -3,8 +3,10 @@ them."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -96,6 +98,9 @@ class Commands(AppGroup):
     """
 
     def invoke(self, context: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # An order's id may have a letter that a file's or a terminal's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
         except click.ClickException as problem:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from flask import Flask
 
+from adroll_flask.cli.commands import commands
 from tests.cli.conftest import DELIVERED, Run
 from tests.conftest import AppMaker
 from tests.support.visits import invoke, report, settle
@@ -74,6 +75,14 @@ def test_find_tells_an_orders_life_without_the_visitors_values(shop: Flask, run:
     assert "no such product" in result.output
     assert "click123" not in result.output
     assert "203.0.113.7" not in result.output
+
+
+def test_what_the_output_s_encoding_lacks_is_written_in_another_way(app: Flask) -> None:
+    """A file on Windows and a terminal in Latin-1 have few letters."""
+    report(app, "zamówienie-ł")
+    result = app.test_cli_runner(charset="latin-1").invoke(commands, ["outbox", "list"])
+    assert result.exit_code == 0, result.exception
+    assert "zamówienie-\\u0142" in result.output
 
 
 def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
