@@ -51,7 +51,7 @@ _DASH_CALLBACK = "/_dash-update-component"
 _DOCUMENTS = ("document", "iframe", "frame")
 #: Headers of htmx, Turbo and the libraries of old by which a script asks for a part of a page, or
 #: for a page of which it takes a part.
-_FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX", "HTTP_X_REQUESTED_WITH")
+_FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX")
 
 
 class TrackedRequest:
@@ -106,7 +106,11 @@ class TrackedRequest:
     @property
     def is_for_library(self) -> bool:
         """True where htmx or its like asks. It puts the answer into a page that has our script."""
-        return not self.environ.keys().isdisjoint(_FRAGMENT_HEADERS)
+        if not self.environ.keys().isdisjoint(_FRAGMENT_HEADERS):
+            return True
+        # "XMLHttpRequest" of a library. In an app's own browser (Android's WebView) each request
+        # says the app's name, which has a dot: "com.instagram.android".
+        return "." not in self.environ.get("HTTP_X_REQUESTED_WITH", ".")
 
     @property
     def is_navigation(self) -> bool:

@@ -111,6 +111,15 @@ def test_a_cacheable_page_is_one_whoever_asks(make_app: AppMaker, headers: dict[
         assert asked.headers.get("Vary") == usual.headers.get("Vary")
 
 
+def test_a_page_that_an_app_shows_in_itself_is_one_like_any_other(make_app: AppMaker) -> None:
+    """Android's WebView names its app in each request: shops are opened in Instagram, too."""
+    headers = {"X-Requested-With": "com.instagram.android", "Sec-Fetch-Dest": "document"}
+    page = make_app().test_client().get("/", headers=headers)
+    assert "data-adroll" in page.text
+    cookies = page.headers.getlist("Set-Cookie")
+    assert {one.partition("=")[0] for one in cookies} == {"adroll_visitor", "__adroll_fpc"}
+
+
 @pytest.mark.parametrize("headers", SCRIPTS_ASK)
 def test_a_page_takes_the_snippet_by_its_body_and_no_cookie_where_none_is_shown(
     make_app: AppMaker, headers: dict[str, str]
