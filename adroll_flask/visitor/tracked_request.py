@@ -116,11 +116,15 @@ class TrackedRequest:
     def is_navigation(self) -> bool:
         """True where the browser goes to this address, in its window or in a frame.
 
-        It is False for a picture, a script or a script's call: anybody can have an address loaded
-        by all who look at a page, as a picture in a review. An old browser, or one over plain HTTP,
-        does not say what it loads. Then ``Accept`` tells: for a picture it does not name HTML.
+        It is False for a picture, a script or a script's call, and for a page that is fetched
+        ahead: anybody can have an address loaded by all who look at a page, as a picture or a link
+        in a review. An old browser, or one over plain HTTP, does not say what it loads. Then
+        ``Accept`` tells: for a picture it does not name HTML.
         """
         environ = self.environ
+        if "HTTP_SEC_PURPOSE" in environ:
+            # By speculation rules or a link. Once such a page is shown, the kit tells its click.
+            return False
         dest = environ.get("HTTP_SEC_FETCH_DEST")
         if dest is not None:
             return dest in _DOCUMENTS

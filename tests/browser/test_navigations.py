@@ -28,6 +28,8 @@ LOADS = {
     "style": '<link rel="stylesheet" href="AT">',
     "preload": '<link rel="preload" as="image" href="AT">',
     "prefetch": '<link rel="prefetch" href="AT">',
+    "speculation": '<script type="speculationrules">{"prefetch": [{"urls": ["AT"],'
+    ' "eagerness": "immediate"}]}</script>',
     "video": '<video src="AT" autoplay muted></video>',
     "audio": '<audio src="AT" preload="auto"></audio>',
     "fetch": "<script>fetch('AT')</script>",
@@ -135,7 +137,7 @@ def look_at(shop: Shop, page: Any, loads: dict[str, str], always: set[str]) -> N
 
 
 def test_what_a_page_loads_beside_itself_brings_no_click(shop: Shop, page: Any) -> None:
-    look_at(shop, page, LOADS, ALWAYS)
+    look_at(shop, page, LOADS, ALWAYS | {"speculation"})
 
 
 def test_what_is_shown_as_a_plug_in_brings_no_click(shop: Shop, page: Any) -> None:
