@@ -126,6 +126,9 @@ class TrackedRequest:
             # By speculation rules or a link. Once such a page is shown, the kit tells its click.
             return False
         dest = environ.get("HTTP_SEC_FETCH_DEST")
+        if dest == "empty":
+            # A service worker passes a navigation on. No script can ask in this mode by itself.
+            return environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
         if dest is not None:
             return dest in _DOCUMENTS
         accept = environ.get("HTTP_ACCEPT", "*/*").strip()

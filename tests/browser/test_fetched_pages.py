@@ -38,7 +38,12 @@ LIBRARIES = {
     "jQuery": ([JQUERY], "void $.get('/whole')", "HTTP_X_REQUESTED_WITH"),
 }
 WHOLE = "<!doctype html><html><head><title>Whole</title></head><body>Mugs</body></html>"
-[WORKER] = [block.code for block in blocks("docs/how-to/service-workers.md")]
+[KEEPS_PAGES] = [block.code for block in blocks("docs/how-to/service-workers.md")]
+PASSES_ON = """
+self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));
+"""
 
 
 @dataclass
@@ -59,14 +64,14 @@ def site_with(adroll: RunningSandbox, tmp_path: Path) -> Callable[..., Any]:
     """Serves a page with the scripts of a library."""
 
     @contextmanager
-    def serve(*files: str, register: bool = False) -> Iterator[Fetched]:
+    def serve(*files: str, worker: str = "") -> Iterator[Fetched]:
         if not (MODULES / HTMX).is_file():
             lacking("no npm packages: make docs brings them")
         origin = adroll.url_at("adroll.example")
         pixel = {"ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js"}
         shop = PageShop(tmp_path, adroll, pixel | {"ADROLL_DELIVERY": "worker"})
         shop.start()
-        add_pages(shop.app, files, register=register)
+        add_pages(shop.app, files, worker)
         site = Fetched("")
         with serving(noting(shop.app, site)) as port:
             # A service worker needs a secure context, as this address is one.
@@ -76,11 +81,11 @@ def site_with(adroll: RunningSandbox, tmp_path: Path) -> Callable[..., Any]:
     return serve
 
 
-def add_pages(app: Flask, files: tuple[str, ...], *, register: bool) -> None:
+def add_pages(app: Flask, files: tuple[str, ...], worker: str) -> None:
     scripts = "".join(f"<script src='/npm/{file}'></script>" for file in files)
-    worker = "<script>navigator.serviceWorker.register('/worker.js')</script>" if register else ""
+    register = "<script>navigator.serviceWorker.register('/worker.js')</script>" if worker else ""
     page = (
-        f"<!doctype html><html><head><title>Shop</title>{scripts}{worker}</head>"
+        f"<!doctype html><html><head><title>Shop</title>{scripts}{register}</head>"
         "<body><div id=place></div><turbo-frame id=place2></turbo-frame></body></html>"
     )
 
@@ -90,7 +95,7 @@ def add_pages(app: Flask, files: tuple[str, ...], *, register: bool) -> None:
     app.view_functions["home"] = lambda: page
     app.add_url_rule("/whole", "whole", lambda: WHOLE)
     app.add_url_rule("/npm/<path:f>", "npm", lambda f: javascript((MODULES / f).read_text()))
-    app.add_url_rule("/worker.js", "worker", lambda: javascript(WORKER))
+    app.add_url_rule("/worker.js", "worker", lambda: javascript(worker))
     app.add_url_rule("/who", "who", lambda: described(current_visitor()), methods=["POST"])
 
 
@@ -144,7 +149,7 @@ def test_a_page_that_turbo_goes_to_has_the_snippet_once_and_runs_it_once(
 
 
 def test_a_page_that_a_service_worker_kept_brings_the_click_in(site_with: Any, page: Any) -> None:
-    with site_with(register=True) as site:
+    with site_with(worker=KEEPS_PAGES) as site:
         page.goto(site.url)
         page.wait_for_function("navigator.serviceWorker.controller")
         page.goto(f"{site.url}/?adct=click123")
@@ -152,3 +157,15 @@ def test_a_page_that_a_service_worker_kept_brings_the_click_in(site_with: Any, p
         assert "/?adct=click123" not in site.answers, "the server has not seen the landing"
         who = "(() => fetch('/who', {method: 'POST'}).then((one) => one.json()))"
         eventually(lambda: page.evaluate(who)["adct"] == "click123")
+
+
+def test_a_page_that_a_service_worker_passes_on_is_one_like_any_other(
+    site_with: Any, page: Any
+) -> None:
+    with site_with(worker=PASSES_ON) as site:
+        page.goto(site.url)
+        page.wait_for_function("navigator.serviceWorker.controller")
+        page.goto(f"{site.url}/?adct=click123")
+        environ, headers, _ = site.answer("/?adct=click123")
+        assert environ["HTTP_SEC_FETCH_DEST"] == "empty"
+        assert "Set-Cookie" in headers
