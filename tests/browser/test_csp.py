@@ -1,10 +1,11 @@
-"""The tag, the kit and the pixel under strict Content-Security-Policies, in Chromium."""
+"""The tag, the kit and the pixel under strict Content-Security-Policies, and beside a foreign
+base, in Chromium."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Response, current_app
+from flask import Response, current_app, render_template_string
 from flask_talisman import Talisman
 from playwright.sync_api import Page
 
@@ -105,3 +106,20 @@ def test_under_trusted_types_the_pixel_loads_by_the_pages_policy_and_the_click_w
             visitor = page.evaluate(who)
             assert visitor["adct"] == f"click-{which}"
             assert visitor["first_party_cookie_source"] == source
+
+
+def test_beside_a_base_of_another_host_the_tag_names_the_pages_own(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
+) -> None:
+    without_pixel = {"ADROLL_DELIVERY": "worker", "ADROLL_PIXEL": "none", "ADROLL_INJECT": False}
+    shop = PageShop(tmp_path, adroll, without_pixel)
+    shop.start()
+    found = pages.blocks("docs/reference/settings.md")
+    [tag] = [block.code for block in found if block.language == "jinja"]
+    head = f'<title>Shop</title><base href="http://files.example/">{tag}'
+    html = f"<!doctype html><html><head>{head}</head></html>"
+    shop.app.add_url_rule("/based", "based", lambda: render_template_string(html))
+    with serving(shop.app) as port, page.expect_response("**/_adroll/identity") as told:
+        page.goto(f"http://shop.test:{port}/based?adct=click123")
+        assert told.value.status == 204
+    assert console.without("/favicon.ico") == []
