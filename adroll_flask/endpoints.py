@@ -165,8 +165,7 @@ def _body(tracked: TrackedRequest) -> bytes:
 
 def _json_response(data: object, status: int) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    if data is not None:
-        return Response(json.dumps(data), status, headers, mimetype="application/json")
-    response = Response(status=status, headers=headers)
-    del response.headers["Content-Type"]
-    return response
+    if data is None:
+        # With a Content-Type, as Flask gives one to each response: a site's functions rely on that.
+        return Response(status=status, headers=headers)
+    return Response(json.dumps(data), status, headers, mimetype="application/json")

@@ -497,6 +497,23 @@ def test_what_the_kit_tells_is_kept(app: Flask) -> None:
     assert client.get("/who").get_json()["adct"] == "c+d"
 
 
+def test_what_the_kit_tells_is_kept_where_the_site_looks_at_each_content_type(
+    make_app: AppMaker,
+) -> None:
+    app = make_app()
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        if response.content_type.startswith("text/html"):
+            response.headers["X-Frame-Options"] = "DENY"
+        return response
+
+    client = app.test_client()
+    assert tell(client, {"adct": "click123"}).status_code == 204
+    assert client.get("/who").get_json()["adct"] == "click123"
+    assert client.options("/_adroll/identity").status_code == 204
+
+
 @pytest.mark.parametrize("csrf_first", [True, False])
 def test_the_endpoint_is_exempt_from_csrf_protection(make_app: AppMaker, csrf_first: bool) -> None:
     app = make_app(Later(CSRFProtect) if csrf_first else AdRoll())
