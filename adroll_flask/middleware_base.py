@@ -99,7 +99,7 @@ class BaseMiddleware(Generic[_App]):
                 paid_orders,
                 request_state.identified,
             ),
-            folder=folder or os.path.join(os.getcwd(), "instance"),
+            folder=os.path.abspath(folder or "instance"),  # a server may change to another one
             request_of=Request,
             sender=self,
             transport=transport,

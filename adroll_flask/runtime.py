@@ -59,7 +59,7 @@ class Runtime:
 
     :param settings: the app's.
     :param functions: the site's own functions.
-    :param folder: where the SQLite outbox and the journal live by default.
+    :param folder: where the SQLite outbox and the journal live by default; absolute.
     :param config: a Flask app's own; the app may still change its keys and its mode in it.
     :param request_of: makes the request that ``ADROLL_CONSENT``'s callable takes, of an environ.
     :param sender: the sender of the signals; held weakly.
@@ -98,7 +98,7 @@ class Runtime:
                 "AdRoll: %s not set; pages work and events wait in the outbox [account-missing]",
                 " and ".join(settings.missing),
             )
-        tell_of_unwritable_places(settings, Path(self.folder).absolute())
+        tell_of_unwritable_places(settings, Path(self.folder))
 
     def is_strict(self) -> bool:
         """Whether programmer errors raise now."""

@@ -442,7 +442,7 @@ def move_from(old: str) -> None:
     """
     runtime = current_runtime()
     try:
-        source = locate(old, Path(runtime.folder).absolute())
+        source = locate(old, Path(runtime.folder))
     except ConfigurationError as problem:
         raise click.UsageError(f"OLD {problem.problem}") from None
     with closing(open_database(source, runtime.settings, runtime.clock)) as database:

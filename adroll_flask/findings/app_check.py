@@ -241,7 +241,7 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
     elif not isinstance(place, Path) or place.exists():
         yield finding_of("outbox-not-made", place=engine)
     elif not wrong and all(finding.code != "folder-not-writable" for finding in now):
-        is_usual = place.is_relative_to(Path(runtime.folder).absolute())
+        is_usual = place.is_relative_to(Path(runtime.folder))
         # A typo must show before the first report makes the folder.
         name = "file" if is_usual or place.parent.exists() else "folder"
         yield finding_of(f"outbox-not-made/{name}", path=place)
@@ -250,7 +250,7 @@ def _outbox(runtime: Runtime, account: str | None) -> Iterator[Finding]:
 def _places(runtime: Runtime) -> Iterator[Finding]:
     """Where events are perhaps not kept for long."""
     settings = runtime.settings
-    folder = Path(runtime.folder).absolute()
+    folder = Path(runtime.folder)
     host = fleeting_host()
     for variant, key, place, problem in wrong_places(settings, folder):
         if variant == "/group":  # what cannot be written at all is among what is wrong now

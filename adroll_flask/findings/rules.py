@@ -334,7 +334,7 @@ def _unwritable(moment: Moment) -> Iterator[Finding]:
     The reports that the journal refuses are counted only once it can be written again. This tells
     it before.
     """
-    folder = Path(moment.runtime.folder).absolute()
+    folder = Path(moment.runtime.folder)
     for variant, key, place, problem in wrong_places(moment.settings, folder):
         if variant != "/group":  # a hint for who starts the site as root
             name = f"folder-not-writable{variant or f'/{key}'}"

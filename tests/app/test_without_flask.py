@@ -325,6 +325,19 @@ def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> N
         adroll_flask.report_conversion(**ORDER)
 
 
+def test_its_folder_stays_where_a_server_changes_to_another(
+    wrap: Wrap, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """As uWSGI does for ``chdir2``, and a daemon."""
+    monkeypatch.chdir(tmp_path)
+    middleware = wrap(plain, folder="data")
+    monkeypatch.chdir(tmp_path.parent)
+    at: dict[str, Any] = {"ip": "203.0.113.7", "page_location": "https://shop.example/"}
+    with middleware.context():
+        assert adroll_flask.report_conversion(**ORDER, **at, adct="click123")
+    assert list((tmp_path / "data" / "adroll-journal").iterdir())
+
+
 def test_its_context_may_be_left_in_another_context_than_it_was_entered(wrap: Wrap) -> None:
     """FastAPI runs the two halves of a ``def`` dependency with ``yield`` so."""
     context = wrap(plain).context()
