@@ -69,8 +69,9 @@ _NAMED = _Named()
 def get_logger(name: str) -> Logger:
     """The logger *name*, whose records have ``adroll_event``."""
     logger = logging.getLogger(name)
-    if type(logger) is Logger:
-        logger.__class__ = _Ours
+    site_class = type(logger)  # of logging.setLoggerClass
+    if not issubclass(site_class, _Ours):
+        logger.__class__ = type(site_class.__name__, (_Ours, site_class), {})
     logger.addFilter(_NAMED)  # which is added once, however often this is called
     return logger
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -387,9 +387,18 @@ def test_an_app_of_the_other_protocol_is_refused_with_what_takes_it(wsgi_wrap: W
             middleware({"type": "lifespan"}, *called)
 
 
-def test_no_logging_of_a_site_silences_us(caplog: Caplog) -> None:
+class SiteLogger(logging.Logger):
+    """As a site gives it to ``logging.setLoggerClass``."""
+
+
+def test_no_logging_of_a_site_silences_us(caplog: Caplog, stack: ExitStack) -> None:
     logging.getLogger("adroll_flask.named-by-the-site").disabled = True
-    names = ("adroll_flask.reporting", "adroll_flask.named-by-the-site")
+    stack.callback(logging.setLoggerClass, logging.getLoggerClass())
+    logging.setLoggerClass(SiteLogger)
+    assert isinstance(get_logger("adroll_flask.of-the-sites-class"), SiteLogger)
+    names = [
+        f"adroll_flask.{name}" for name in ("reporting", "named-by-the-site", "of-the-sites-class")
+    ]
     ours, other = [get_logger(name) for name in names], logging.getLogger("somebody.else")
     logging.config.dictConfig({"version": 1})
     assert other.disabled
