@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, current_app
 from markupsafe import Markup
+from werkzeug.datastructures import Headers
 from werkzeug.wsgi import ClosingIterator
 
 from . import request_state, session_mirror
@@ -21,7 +22,6 @@ from .runtime import Runtime, exempt_from_csrf
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from werkzeug.datastructures import Headers
     from werkzeug.wrappers import Response as WerkzeugResponse
 
     from .delivery.transport import Transport
@@ -266,6 +266,14 @@ def _copy_of(thing: Any) -> Any:
     return copied
 
 
+def _headers_of(response: Response) -> Headers:
+    """The *response*'s headers, which a view may have set as a dict or as pairs."""
+    headers: Any = response.headers
+    if not isinstance(headers, Headers):
+        response.headers = Headers(headers)
+    return response.headers
+
+
 def _with_headers(response: Response, headers: Headers) -> Response:
     """A copy of *response* with *headers*, or itself where it has the same."""
     if vars(headers) == vars(response.headers):
@@ -334,7 +342,7 @@ class _Adapter:
         tracked: TrackedRequest | None = environ.get(runtime.environ_key)
         try:
             runtime.begin()
-            kind = content_type(response.headers)
+            kind = content_type(_headers_of(response))
             may_change = is_concerned(environ, tracked, response.status_code, kind)
             if may_change and not (request.endpoint or "").startswith(_OWN):
                 tracked = tracked or request_state.tracked_in(environ, runtime)
@@ -377,7 +385,7 @@ class _Adapter:
         tracked = request_state.tracked_before(self._runtime)
         try:
             if tracked is not None and tracked.awaits_cookies:
-                headers = _copy_of(response.headers)
+                headers = _copy_of(_headers_of(response))
                 self._runtime.put_cookies(tracked, headers)
                 session_mirror.keep(tracked, headers)
                 response = _with_headers(response, headers)

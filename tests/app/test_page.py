@@ -15,6 +15,7 @@ from flask import Flask, Response, abort, render_template_string, request, send_
 from flask.testing import FlaskClient
 from flask_compress import Compress
 from flask_wtf.csrf import CSRFProtect
+from requests.structures import CaseInsensitiveDict
 from werkzeug import Response as WerkzeugResponse
 from werkzeug.http import parse_cookie
 from werkzeug.test import Client, TestResponse
@@ -58,6 +59,26 @@ def test_the_page_changes_by_the_snippet_alone(make_app: AppMaker, kind: str) ->
     assert response.text.replace(tag, "") == PAGE
     assert response.text.index(tag) + len(tag) == response.text.index("</head>")
     assert int(response.headers["Content-Length"]) == len(response.data)
+
+
+PROXIED = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize("headers", [PROXIED, [*PROXIED.items()], CaseInsensitiveDict(PROXIED)])
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_page_with_the_headers_of_another_server_s_answer_is_one(
+    make_app: AppMaker, headers: Any, followed: bool
+) -> None:
+    def proxied(response: Response) -> Response:
+        if request.path == "/proxied":
+            response.headers = headers
+        return response
+
+    app = make_app(Later(lambda app: app.after_request(proxied)) if followed else AdRoll())
+    app.add_url_rule("/proxied", "proxied", lambda: proxied(Response(PAGE)))
+    client = app.test_client()
+    assert client.get("/proxied?adct=click123").text.count("data-adroll") == 1
+    assert client.get("/who").get_json()["adct"] == "click123"
 
 
 #: What is left alone, and why, as it is counted; what is no page is not.
