@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, current_app
@@ -105,7 +105,8 @@ class AdRoll:
                 earlier.insert(0, adapter.after_all)
                 adapter.is_followed = True
             app.after_request(adapter.after_request)
-            if find_spec("flask_login") is not None:
+            # It may be there and be none of the site's: a release that this Werkzeug does not fit.
+            with suppress(ImportError):
                 from flask_login import user_logged_out
 
                 user_logged_out.connect(adapter.logged_out, app)

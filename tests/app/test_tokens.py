@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from adroll_flask import (
     report_event,
 )
 from tests.app.conftest import forget
-from tests.conftest import AppMaker, Caplog
+from tests.conftest import AppMaker, Caplog, Patch
 from tests.support.visits import ORDER, VISIT, kept, visit
 
 BUYER = "203.0.113.7"
@@ -517,3 +519,13 @@ def test_no_secret_key_is_told_once_and_by_identify(make_app: AppMaker, caplog: 
     [record] = [record for record in caplog.records if "SECRET_KEY" in record.getMessage()]
     assert record.levelname == "WARNING"
     assert app.extensions["adroll"].counters.get("secret_key_missing") == 1
+
+
+def test_a_flask_login_that_cannot_be_imported_is_none(
+    make_app: AppMaker, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    # As 0.6.2 is with Werkzeug 3.
+    (tmp_path / "flask_login.py").write_text("from werkzeug.urls import url_decode")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flask_login")
+    assert "data-adroll" in make_app().test_client().get("/").text
