@@ -52,9 +52,11 @@ def update_cookies(
             delete_cookies(tracked, headers)
         return
     now = tracked.visitors.clock()
-    if not clicked and (cookies.settled(now) or not tracked.is_document):
-        # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
-        # kit tells at the same moment, and would undo it. The next page is soon enough.
+    may_cross = not tracked.is_document or (tracked.is_fetched_ahead and cookies.any)
+    if not clicked and (cookies.settled(now) or may_cross):
+        # A fragment's or a picture's answer (an error page is HTML, too), or that of a page which
+        # is fetched ahead, may cross with what the kit tells at the same moment, and would undo it.
+        # The next page is soon enough.
         return
     if not tracked.visitors.can_sign or may_be_shared(tracked, view):
         return

@@ -116,15 +116,11 @@ class TrackedRequest:
     def is_navigation(self) -> bool:
         """True where the browser goes to this address, in its window or in a frame.
 
-        It is False for a picture, a script or a script's call, and for a page that is fetched
-        ahead: anybody can have an address loaded by all who look at a page, as a picture or a link
-        in a review. An old browser, or one over plain HTTP, does not say what it loads. Then
-        ``Accept`` tells: for a picture it does not name HTML.
+        It is False for a picture, a script or a script's call: anybody can have an address loaded
+        by all who look at a page, as a picture in a review. An old browser, or one over plain HTTP,
+        does not say what it loads. Then ``Accept`` tells: for a picture it does not name HTML.
         """
         environ = self.environ
-        if "HTTP_SEC_PURPOSE" in environ:
-            # By speculation rules or a link. Once such a page is shown, the kit tells its click.
-            return False
         dest = environ.get("HTTP_SEC_FETCH_DEST")
         if dest == "empty":
             # A service worker passes a navigation on. No script can ask in this mode by itself.
@@ -133,6 +129,14 @@ class TrackedRequest:
             return dest in _DOCUMENTS
         accept = environ.get("HTTP_ACCEPT", "*/*").strip()
         return accept in ("", "*/*") or "text/html" in accept.lower()
+
+    @property
+    def is_fetched_ahead(self) -> bool:
+        """True for a page that may never be shown: speculation rules or a link had it fetched.
+
+        Anybody can write such a link into a review. Once it is shown, the kit tells its click.
+        """
+        return "HTTP_SEC_PURPOSE" in self.environ
 
     @made_once
     def host(self) -> str:
@@ -270,7 +274,8 @@ class TrackedRequest:
         if "adct=" not in query or self.method != "GET":
             return None
         counters = self.visitors.counters
-        return click_id_in(query, counters, is_navigation=self.is_navigation)
+        is_shown = self.is_navigation and not self.is_fetched_ahead
+        return click_id_in(query, counters, is_navigation=is_shown)
 
     @made_once
     def decision(self) -> Decision:

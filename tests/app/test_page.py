@@ -113,6 +113,7 @@ LIBRARIES_ASK = [
 SCRIPTS_ASK = [
     *LIBRARIES_ASK,
     {"Sec-Fetch-Dest": "empty", "Sec-Purpose": "prefetch"},
+    {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch;prerender"},
     {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors"},
     {"Sec-Fetch-Dest": "image"},
 ]
@@ -130,6 +131,12 @@ def test_a_cacheable_page_is_one_whoever_asks(make_app: AppMaker, headers: dict[
         assert asked.text == usual.text
         assert "Set-Cookie" not in asked.headers
         assert asked.headers.get("Vary") == usual.headers.get("Vary")
+
+
+def test_a_page_that_is_fetched_ahead_gives_a_new_visitor_a_cookie(make_app: AppMaker) -> None:
+    """Without one, what its view reports would be invalid."""
+    headers = {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch"}
+    assert "Set-Cookie" in make_app().test_client().get("/", headers=headers).headers
 
 
 def test_a_page_that_an_app_shows_in_itself_is_one_like_any_other(make_app: AppMaker) -> None:
