@@ -28,8 +28,6 @@ LOADS = {
     "style": '<link rel="stylesheet" href="AT">',
     "preload": '<link rel="preload" as="image" href="AT">',
     "prefetch": '<link rel="prefetch" href="AT">',
-    "speculation": '<script type="speculationrules">{"prefetch": [{"urls": ["AT"],'
-    ' "eagerness": "immediate"}]}</script>',
     "video": '<video src="AT" autoplay muted></video>',
     "audio": '<audio src="AT" preload="auto"></audio>',
     "fetch": "<script>fetch('AT')</script>",
@@ -39,6 +37,10 @@ LOADS = {
 }
 #: Not every engine loads all of them in such a page, and none may load fewer than these.
 ALWAYS = {"img", "srcset", "background", "script", "module", "style", "fetch", "xhr", "worker"}
+SPECULATION = {
+    "rules": '<script type="speculationrules">{"prefetch": [{"urls": ["AT"],'
+    ' "eagerness": "immediate"}]}</script>',
+}
 PLUG_INS = {
     "object": '<object data="AT" type="image/png"></object>',
     "embed": '<embed src="AT" type="image/png">',
@@ -137,7 +139,11 @@ def look_at(shop: Shop, page: Any, loads: dict[str, str], always: set[str]) -> N
 
 
 def test_what_a_page_loads_beside_itself_brings_no_click(shop: Shop, page: Any) -> None:
-    look_at(shop, page, LOADS, ALWAYS | {"speculation"})
+    look_at(shop, page, LOADS, ALWAYS)
+
+
+def test_what_chromium_alone_fetches_ahead_brings_no_click(shop: Shop, page: Any) -> None:
+    look_at(shop, page, SPECULATION, {*SPECULATION})
 
 
 def test_what_is_shown_as_a_plug_in_brings_no_click(shop: Shop, page: Any) -> None:
