@@ -271,7 +271,8 @@ def _headers_of(response: Response) -> Headers:
     """The *response*'s headers, which a view may have set as a dict or as pairs."""
     headers: Any = response.headers
     if not isinstance(headers, Headers):
-        response.headers = Headers(headers)
+        # Pairs also of a mapping that is no dict, which Werkzeug takes from 3.1 on only.
+        response.headers = Headers([*headers.items()] if isinstance(headers, Mapping) else headers)
     return response.headers
 
 
