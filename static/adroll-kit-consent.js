@@ -150,20 +150,8 @@ begin(() => {
       }
     }, settings.wait);
 
-  // Back from the browser's page cache without a cookie: it was taken back on another page. Origins
-  // build: one that was never seen from here was not. There the tab keeps what it told until a no.
-  let had;
-  const isKept = () => {
-    try {
-      return sessionStorage[settings.identity] > "1";
-    } catch {}
-  };
-  if (ORIGINS) addEventListener("pagehide", () => (had = hasCookie()));
-  addEventListener(
-    "pageshow",
-    (event) =>
-      event.persisted && !hasCookie() && !(ORIGINS && !had && isKept()) && apply(false),
-  );
+  // Back from the browser's page cache without a cookie: it was taken back on another page.
+  addEventListener("pageshow", (event) => event.persisted && !hasCookie() && apply(false));
 
   if (settings.consent == "ask" && state == null) {
     // This tab had its answer, and the server has neither taken the cookie away nor set one since.

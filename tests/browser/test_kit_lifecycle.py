@@ -1,6 +1,5 @@
 """The kit in pages that are shown before, or again after, they were loaded."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,22 +75,3 @@ def test_a_no_ends_a_page_from_the_cache(site: KitSite, caching_context: Browser
     assert page.evaluate("seen.tracked") == ["pageView"]
     assert page.evaluate("sessionStorage.length") == 0
     assert len(site.wait_told(page, 2)) == 2
-
-
-@pytest.mark.parametrize("answer", [True, False])
-def test_where_the_cookie_is_another_hosts_the_tab_tells_of_a_no(
-    answer: bool, site: KitSite, caching_context: BrowserContext
-) -> None:
-    page = caching_context.new_page()
-    tag = site.tag(consent="tcf", origins=True, pixel="none")
-    site.serve(tag, "/next")
-    site.open(page, WATCH + tag, LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    yes = site.wait_told(page, 1)[0]
-    page.goto(site.url("/next"))
-    page.evaluate(f"adrollKit.consent({json.dumps(answer)})")
-    site.wait_told(page, 1 if answer else 2)
-    come_back(page)
-    page.evaluate("void adrollKit.token()")
-    asked = site.wait_told(page, 2 if answer else 3)[-1]
-    assert asked == {"token": True} | (yes if answer else {})
