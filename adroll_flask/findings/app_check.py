@@ -253,7 +253,7 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
     folder = Path(runtime.folder)
     host = fleeting_host()
     for variant, key, place, problem in wrong_places(settings, folder):
-        if variant == "/group":  # what cannot be written at all is among what is wrong now
+        if variant == "group":  # what cannot be written at all is among what is wrong now
             yield finding_of("folder-not-writable/group", key, problem=problem, folder=place)
     for key, place in places(settings, folder):
         mount, kind = mount_of(place.resolve())

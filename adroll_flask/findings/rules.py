@@ -336,8 +336,8 @@ def _unwritable(moment: Moment) -> Iterator[Finding]:
     """
     folder = Path(moment.runtime.folder)
     for variant, key, place, problem in wrong_places(moment.settings, folder):
-        if variant != "/group":  # a hint for who starts the site as root
-            name = f"folder-not-writable{variant or f'/{key}'}"
+        if variant != "group":  # a hint for who starts the site as root
+            name = f"folder-not-writable/{variant or key}"
             yield finding_of(name, key, key=key, problem=problem, folder=place)
 
 

@@ -67,7 +67,7 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
 def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, Path, str]]:
     """Places where events cannot be kept, or perhaps not for long.
 
-    Each is the variant of the finding (``""``, ``"/read-only"``, ``"/group"``), the setting of the
+    Each is the variant of the finding (``""``, ``"read-only"``, ``"group"``), the setting of the
     place, the path that is there, and what is wrong with it.
 
     :param folder: the instance folder.
@@ -82,9 +82,9 @@ def wrong_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str, P
         is_a_group_s = about.st_gid != 0 and about.st_mode & stat.S_IWGRP
         is_shared = about.st_uid == 0 and is_a_group_s
         if problem := _unwritable(path, there):
-            yield "/read-only" if is_read_only(there) else "", key, there, problem
+            yield "read-only" if is_read_only(there) else "", key, there, problem
         elif is_root and is_shared:
-            yield "/group", key, nearest, f"{nearest} {_A_GROUP_S}"
+            yield "group", key, nearest, f"{nearest} {_A_GROUP_S}"
 
 
 def _unwritable(path: Path, there: Path) -> str:
@@ -155,7 +155,7 @@ def is_network(kind: str) -> bool:
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start where events cannot be kept, or may not be for long."""
     for variant, key, _, problem in wrong_places(settings, folder):
-        log = logger.warning if variant == "/group" else logger.error
+        log = logger.warning if variant == "group" else logger.error
         log("AdRoll cannot keep all events: %s: %s [folder-not-writable]", key, problem)
 
 
