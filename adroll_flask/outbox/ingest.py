@@ -65,6 +65,7 @@ class Intake:
     :param positions: by the file's name, how far the file is read with these entries.
     :param inbox: ids of the rows that were taken out of the inbox.
     :param written: what came of writing the entries.
+    :param looked_to: by the file's name, how far it was searched by :meth:`Ingest.write_stops`.
     """
 
     files: Sequence[journal.JournalFile]
@@ -73,6 +74,7 @@ class Intake:
     positions: dict[str, int] = field(default_factory=dict)
     inbox: list[str] = field(default_factory=list)
     written: Written = field(default_factory=Written)
+    looked_to: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Ingest:
     counters: Counters
     #: How far files were read, as this process knows; another may have read on.
     _positions: dict[str, int] = field(default_factory=dict)
+    #: How far the files that are read in part were searched, see :meth:`write_stops`.
+    _looked_to: dict[str, int] = field(default_factory=dict)
     _clean_at: float = float("-inf")
     _complain_at: float = float("-inf")
     #: Notices that an older copy has taken the outbox's place.
@@ -253,6 +257,29 @@ class Ingest:
         self.rows.write(tx, entries, intake.written)
         return max(len(entries), int(has_moved))
 
+    def write_stops(self, tx: Tx, intake: Intake) -> None:
+        """Write the cancellations and withdrawals that are in the files behind what was read.
+
+        What is to be sent now may be stopped by one of them. It may come before the event that it
+        stops, and it is written once more when it is read in its turn: neither makes a difference.
+        Each process searches a file once.
+        """
+        stops: list[model.Entry] = []
+        positions = self._positions | intake.positions
+        for file in intake.files:
+            end = max(positions.get(file.name, 0), self._looked_to.get(file.name, 0))
+            while file.size > end:
+                try:
+                    part = journal.read_part(file, end, most=_READ_BYTES, most_bytes=_READ_BYTES)
+                except OSError:
+                    break  # the file's reading complains of it
+                stops += self._decoded(filter(model.may_stop, part.bodies))
+                if part.end == end:
+                    break  # the last line is being written
+                end = part.end
+            intake.looked_to[file.name] = end
+        self.rows.write(tx, [entry for entry in stops if _stops(entry)], intake.written)
+
     def _take_in_inbox(self, tx: Tx) -> None:
         inbox = Intake(())
         while self.write(tx, inbox):
@@ -271,6 +298,8 @@ class Ingest:
 
     def _committed(self, intake: Intake) -> None:
         self._positions |= intake.positions
+        if intake.looked_to:
+            self._looked_to = intake.looked_to
         if intake.positions:
             # The note is written with each batch. It shows a later reader that another database has
             # taken the place of this one. A position in the note never goes back: if an older
@@ -376,6 +405,11 @@ def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
     elif isinstance(entry, model.Verdict) and entry.kind == "release":
         entry.doubt = "rests" if same_boot else "unsure"
     return entry
+
+
+def _stops(entry: model.Entry) -> bool:
+    is_cancellation = isinstance(entry, model.Verdict) and entry.kind == "cancel"
+    return is_cancellation or isinstance(entry, model.Withdrawal)
 
 
 def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:

@@ -636,6 +636,11 @@ def body_of(line: bytes) -> bytes | None:
     return body if line[8:_START] == b" " and zlib.crc32(body) == checksum else None
 
 
+def may_stop(body: bytes) -> bool:
+    """Whether a line may have what stops an event: a verdict or a withdrawal."""
+    return body.startswith((b'["v"', b'["w"'))
+
+
 def decode(body: bytes) -> Entry:
     """The entry of a line, by its header alone.
 

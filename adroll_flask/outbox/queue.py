@@ -76,6 +76,8 @@ class Queue:
 
             def take(tx: Tx, intake: Intake) -> Claim:
                 is_more = self._take_in_for(tx, intake, account, limit)
+                if is_more:
+                    self.ingest.write_stops(tx, intake)
                 return take_due(tx, is_more=is_more)
 
             try:

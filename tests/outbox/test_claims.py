@@ -2,6 +2,7 @@
 
 import pytest
 
+from adroll_flask.outbox.model import OrderKey, Verdict, Withdrawal
 from tests.support.outbox_engines import EID, Bench, Outbox, claimed, settle, shown
 
 
@@ -111,3 +112,29 @@ def test_a_clock_set_back_keeps_nothing_waiting_for_long(bench: Bench, outbox: O
     bench.pass_time(121)
     settle(other, other.queue.claim(EID))
     assert other.queue.waiting() == 0
+
+
+@pytest.mark.parametrize("stop", ["cancelled", "withdrawn"])
+def test_what_stops_an_event_counts_behind_a_backlog_too(
+    bench: Bench, outbox: Outbox, stop: str
+) -> None:
+    """A claim takes no more in than it sends, and the cancellation may come after that."""
+    visitors = [f"{number:024x}" for number in range(350)]
+    for number, visitor in enumerate(visitors):
+        outbox.put(bench.event(f"{number:03}", record_id=visitor))
+    for number, visitor in enumerate(visitors[:-1]):
+        if stop == "withdrawn":
+            outbox.record(Withdrawal(bench.now(), visitor))
+        else:
+            order = OrderKey(EID, False, "purchase", f"{number:03}")
+            outbox.decide(Verdict(bench.now(), "cancel", order))
+    sent: list[str | None] = []
+    is_more = True
+    while is_more:
+        claim = outbox.queue.claim(EID, begin=True)
+        settle(outbox, claim)
+        sent += [event.key for event in claim.events]
+        is_more = claim.more
+    assert sent == ["349"]
+    counter = ("event_forgotten", "") if stop == "withdrawn" else ("hold_cancelled", "cancelled")
+    assert bench.counters.get(*counter) == 349, "each is counted once, though it is read twice"
