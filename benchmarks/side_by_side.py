@@ -277,7 +277,7 @@ def kill(sink: Sink, kinds: tuple[str, ...]) -> dict[str, Any]:
             process.kill()
             process = Process(kind, sink.url, Path(folder))
             process.do("start")
-            seen = sink.wait(orders, 4.0)
+            seen = sink.wait(orders, 10.0)
             process.kill()
             found[kind] = {"arrived": seen["orders"], "of": orders, "twice": seen["twice"]}
     return found
