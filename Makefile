@@ -43,8 +43,9 @@ SIDE_BY_SIDE := --numprocesses=$(shell expr 2 + $$(nproc 2>/dev/null || echo 2))
 test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## all but the long proofs, and of the browsers' tests a part of each subject
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
+# A process for each core: of these tests hardly any waits.
 quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m quick $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --numprocesses=auto -q -m quick $(ARGS)
 
 proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, every browser
 	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m slow --ignore=tests/guests $(ARGS)

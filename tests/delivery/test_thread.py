@@ -196,7 +196,10 @@ def test_one_that_could_not_start_or_died_is_started_again(
         shop.report("o000")
         assert thread.flush(PATIENCE) == 0, "who waits for it sends it then"
 
+    dead: list[threading.Thread] = []
+
     def dies(*_: object) -> None:
+        dead.append(threading.current_thread())
         raise SystemExit
 
     with monkeypatch.context() as patch:
@@ -204,6 +207,7 @@ def test_one_that_could_not_start_or_died_is_started_again(
         shop.report("o001")
         thread.start()
         eventually(lambda: not thread.alive)
+        dead[0].join()  # else its exception may be the next test's
     thread.nudge()
     eventually(lambda: shop.adroll.taken == ["o000", "o001"])
     assert "had died and is started again" in caplog.text

@@ -322,7 +322,14 @@ class OutboxModel(RuleBasedStateMachine):
         assert told(outbox, "outcome") == self.told
 
 
-@pytest.mark.parametrize("examples", [150, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples",
+    [
+        40,
+        pytest.param(150, marks=pytest.mark.patient),
+        pytest.param(1000, marks=pytest.mark.slow),
+    ],
+)
 def test_exactly_the_released_ones_arrive_once(examples: int) -> None:
     run_state_machine_as_test(
         OutboxModel,

@@ -58,6 +58,7 @@ def grows_too_fast(counts: list[float]) -> bool:
     return any(after > AT_MOST * max(before, floor) for before, after in pairwise(counts))
 
 
+@pytest.mark.patient  # valgrind takes its time
 @pytest.mark.parametrize("page", FOUND)
 def test_a_page_twice_as_long_costs_twice_as_much(
     placing: CountedProcess, page: tuple[str, str, str]
