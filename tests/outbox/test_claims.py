@@ -114,11 +114,14 @@ def test_a_clock_set_back_keeps_nothing_waiting_for_long(bench: Bench, outbox: O
     assert other.queue.waiting() == 0
 
 
+@pytest.mark.parametrize("commit", ["journal", "database"])
 @pytest.mark.parametrize("stop", ["cancelled", "withdrawn"])
 def test_what_stops_an_event_counts_behind_a_backlog_too(
-    bench: Bench, outbox: Outbox, stop: str
+    bench: Bench, stop: str, commit: str
 ) -> None:
     """A claim takes no more in than it sends, and the cancellation may come after that."""
+    outbox = bench.open(outbox_commit=commit)
+    outbox.database.create_tables()
     visitors = [f"{number:024x}" for number in range(350)]
     for number, visitor in enumerate(visitors):
         outbox.put(bench.event(f"{number:03}", record_id=visitor))
